@@ -1,0 +1,1 @@
+"""Weights on disk: published .pth files and our packed safetensors files."""

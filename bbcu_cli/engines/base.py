@@ -1,0 +1,76 @@
+"""The one interface that every engine has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from typing_extensions import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbcu_cli.checkpoint.packed import PackedModel
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is, and whether it can run here.
+
+    Attributes:
+        name: "packed" or "reference".
+        device: "cpu", "cuda:0", ...
+        detail: kernel set or library with its version, and the precision ("avx2, float32 residual").
+        unavailable: why it cannot run here; None when it can.
+    """
+
+    name: str
+    device: str
+    detail: str
+    unavailable: str | None = None
+
+
+class Session(Protocol):
+    """A model opened on an engine. Holds no state of any image."""
+
+    info: EngineInfo
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 (N, C, H, W) in 0..1, C-contiguous -> float32 (N, C, S*H, S*W), not clipped.
+
+        Raises:
+            EngineError: out of memory, or the device failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the session holds; calling it twice is harmless."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to run networks on one device."""
+
+    info: EngineInfo
+
+    def open(self, packed: PackedModel) -> Session:
+        """Prepare a model.
+
+        Raises:
+            EngineUnavailableError: this engine cannot run that spec here.
+        """
+        ...
+
+
+class SessionContext:
+    """`with` for sessions: closes on the way out."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Overridden by sessions that hold something."""

@@ -1,0 +1,45 @@
+"""Every error that bbcu raises on purpose.
+
+A message says what is wrong, where, and what to do next, in one sentence or two. The library raises;
+only ``bbcu_cli.cli`` prints and turns an error into an exit code.
+"""
+
+from __future__ import annotations
+
+
+class BbcuError(Exception):
+    """Base of all deliberate errors; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 2
+
+
+class UsageError(BbcuError):
+    """The request makes no sense: an impossible option, a missing input, an output that is in the way."""
+
+
+class ImageError(BbcuError):
+    """A file cannot be read or written as an image."""
+
+
+class CheckpointError(BbcuError):
+    """A file of weights is damaged, hostile, or of a network that bbcu does not know."""
+
+
+class WeightsUnavailableError(BbcuError):
+    """The weights asked for are not embedded, not cached, and could not be fetched."""
+
+    exit_code = 3
+
+
+class EngineUnavailableError(BbcuError):
+    """The engine or the device asked for cannot run here."""
+
+
+class EngineError(BbcuError):
+    """An engine failed while running: out of memory at the smallest tile, or a result that is not finite."""
+
+    exit_code = 1
+
+
+class TrainingError(BbcuError):
+    """Training cannot start or go on: no usable data, a checkpoint of another network."""
