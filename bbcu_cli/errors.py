@@ -41,5 +41,9 @@ class EngineError(BbcuError):
     exit_code = 1
 
 
+class OutOfMemoryError(EngineError):
+    """A tile did not fit the memory of its device; the pipeline tries again with smaller ones."""
+
+
 class TrainingError(BbcuError):
     """Training cannot start or go on: no usable data, a checkpoint of another network."""

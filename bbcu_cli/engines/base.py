@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
-
-from typing_extensions import Self
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +21,17 @@ class EngineInfo:
         device: "cpu", "cuda:0", ...
         detail: kernel set or library with its version, and the precision ("avx2, float32 residual").
         unavailable: why it cannot run here; None when it can.
+        feature_maps: whole feature maps, in units of one float32 map of all features at output resolution, that
+            a run holds at once; what tiles are planned with. 0 for an engine that streams rows.
+        max_width: widest tile in pixels that runs at full speed.
     """
 
     name: str
     device: str
     detail: str
     unavailable: str | None = None
+    feature_maps: int = 0
+    max_width: int = 1 << 30
 
 
 class Session(Protocol):
@@ -63,10 +66,13 @@ class Engine(Protocol):
         ...
 
 
+_S = TypeVar("_S", bound="SessionContext")
+
+
 class SessionContext:
     """`with` for sessions: closes on the way out."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self: _S) -> _S:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

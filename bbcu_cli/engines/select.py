@@ -1,0 +1,96 @@
+"""Which engines exist here, and opening the one that was asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from bbcu_cli.checkpoint.packed import PackedModel
+from bbcu_cli.engines.base import Engine, EngineInfo, Session
+from bbcu_cli.errors import EngineUnavailableError, UsageError
+
+EngineName = Literal["auto", "packed", "reference"]
+ENGINES: Final[tuple[EngineName, ...]] = ("auto", "packed", "reference")
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS when it is set, otherwise the CPUs that this process may use."""
+    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wish.isdigit() and int(wish) > 0:
+        return int(wish)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _engine(name: str, device: str, threads: int) -> Engine:
+    """Imports only what that engine needs: the packed CPU engine never touches torch."""
+    if name == "packed" and device == "cpu":
+        from bbcu_cli.engines.cpu import CpuEngine
+
+        return CpuEngine(threads)
+    if name == "packed":
+        from bbcu_cli.engines.cuda import CudaEngine
+
+        return CudaEngine(device)
+    from bbcu_cli.engines.reference import ReferenceEngine
+
+    return ReferenceEngine(device, threads)
+
+
+def _check_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and index.isdigit()):
+        raise UsageError(f"Unknown device {device!r}; give auto, cpu, cuda or cuda:N.")
+
+
+def _cuda_may_exist() -> bool:
+    """A cheap look, without importing torch, that spares CPU-only machines the import."""
+    return importlib.util.find_spec("torch") is not None and (
+        os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/nvidiactl") or os.name == "nt"
+    )
+
+
+def candidates(engine: EngineName, device: str) -> Iterator[tuple[str, str]]:
+    """(engine, device) pairs that a wish stands for, the fastest first."""
+    if device == "auto":
+        devices = ["cuda:0", "cpu"] if _cuda_may_exist() else ["cpu"]
+    else:
+        devices = ["cuda:0" if device == "cuda" else device]
+    names = ["packed", "reference"] if engine == "auto" else [engine]
+    # On auto, a packed engine on any device comes before float simulation on any other.
+    yield from ((name, place) for name in names for place in devices)
+
+
+def available(threads: int | None = None) -> list[EngineInfo]:
+    """Every engine with the reason why it cannot run here, if it cannot; for `bbcu doctor`."""
+    pairs = [(name, place) for name in ("packed", "reference") for place in ("cuda:0", "cpu")]
+    return [_engine(name, place, threads or default_threads()).info for name, place in pairs]
+
+
+def open_session(
+    packed: PackedModel, *, engine: EngineName = "auto", device: str = "auto", threads: int | None = None
+) -> tuple[Session, tuple[str, ...]]:
+    """Open a model on the fastest engine that the wish allows.
+
+    Returns:
+        The session, and one sentence for every faster engine that could not serve.
+
+    Raises:
+        EngineUnavailableError: none can, with each one's reason.
+        UsageError: no such engine or device, or fewer than one thread.
+    """
+    _check_device(device)
+    if engine not in ENGINES:
+        raise UsageError(f"Unknown engine {engine!r}; give {', '.join(ENGINES)}.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads is {threads}, expected at least 1.")
+    reasons: list[str] = []
+    for name, place in candidates(engine, device):
+        try:
+            session = _engine(name, place, threads or default_threads()).open(packed)
+        except EngineUnavailableError as error:
+            reasons.append(str(error))
+        else:
+            return session, tuple(reasons)
+    raise EngineUnavailableError(" ".join(reasons) + " `bbcu doctor` lists what can run here.")
