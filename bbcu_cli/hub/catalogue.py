@@ -1,0 +1,246 @@
+"""The catalogue: every model by its name, as data (``weights/catalogue.json``) and the values read from it.
+
+The weights of model NAME that ship with the package are ``NAME.safetensors`` beside the catalogue. After a file of
+weights was added, replaced or removed, ``python -m bbcu_cli.hub`` brings the catalogue up to date.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bbcu_cli.checkpoint.packed import PackedModel, load_packed
+from bbcu_cli.errors import CheckpointError, UsageError
+from bbcu_cli.hub.reference import HubRef
+from bbcu_cli.spec import ModelSpec
+
+SCHEMA: Final = 1
+FILE: Final = "catalogue.json"
+REFRESH: Final = "python -m bbcu_cli.hub"
+_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def weights_dir() -> Path:
+    """The folder of the weights that ship with bbcu.
+
+    ``BBCU_WEIGHTS_DIR`` if set, else inside the installed package, else beside the package in a source tree.
+    """
+    if chosen := os.environ.get("BBCU_WEIGHTS_DIR"):
+        return Path(chosen)
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 hex digits.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"Weights {path}: cannot be read ({error.strerror or error}).") from error
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of the catalogue.
+
+    Attributes:
+        name: what ``bbcu models`` calls it, such as "sr-m-x4".
+        spec: the network.
+        summary: a few words for people.
+        sha256, size: of its file, 64 hex digits and bytes; None while nobody has trained it.
+        hub: where the file is when it does not ship with the package, pinned to a commit.
+        measured: test set (and condition) -> PSNR in dB, on Y or, for denoising, on RGB; of exactly this file.
+    """
+
+    name: str
+    spec: ModelSpec
+    summary: str
+    sha256: str | None = None
+    size: int | None = None
+    hub: HubRef | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that pins nothing.
+
+        Raises:
+            CheckpointError: a field is malformed, or a hub file has no hash or no fixed commit.
+        """
+        for holds, complaint in (
+            (_NAME.fullmatch(self.name), "names are lower-case words joined by '-'"),
+            (self.sha256 is None or _SHA256.fullmatch(self.sha256), "sha256 must be 64 hex digits"),
+            ((self.sha256 is None) == (self.size is None), "sha256 and size come together"),
+            (self.hub is None or (self.sha256 and self.hub.pinned), "a hub file needs a 40-hex revision and a sha256"),
+        ):
+            if not holds:
+                raise CheckpointError(f"Catalogue entry {self.name!r}: {complaint}.")
+
+    @property
+    def file(self) -> Path:
+        """Where its weights are if they ship with the package; the file need not exist."""
+        return weights_dir() / f"{self.name}.safetensors"
+
+    @property
+    def metric(self) -> str:
+        """What the numbers of `measured` are."""
+        return "PSNR (RGB)" if self.spec.task == "denoise" else "PSNR (Y)"
+
+    def check(self, path: Path) -> tuple[PackedModel, str]:
+        """Read a file that claims to be this model: its SHA-256 against the pinned one, its format, its network.
+
+        Returns:
+            The model and its SHA-256.
+
+        Raises:
+            CheckpointError: something does not hold; the file must not be used.
+        """
+        found = sha256_of(path)
+        if self.sha256 is not None and found != self.sha256:
+            raise CheckpointError(f"Weights {path}: the SHA-256 is {found}, but {self.name} has {self.sha256}.")
+        model = load_packed(path)
+        wanted, got = self.spec, model.spec
+        if (got.arch, got.task, got.scale, got.channels) != (wanted.arch, wanted.task, wanted.scale, wanted.channels):
+            raise CheckpointError(
+                f"Weights {path}: a {got.arch} for {got.task} x{got.scale}, but {self.name} is a {wanted.arch} for "
+                f"{wanted.task} x{wanted.scale}."
+            )
+        return model, found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as plain JSON values."""
+        hub = self.hub and {"repo": self.hub.repo, "revision": self.hub.revision, "filename": self.hub.filename}
+        return {
+            "summary": self.summary,
+            "spec": self.spec.to_dict(),
+            "sha256": self.sha256,
+            "size": self.size,
+            "hub": hub,
+            "measured": dict(self.measured),
+        }
+
+    @staticmethod
+    def from_dict(name: str, fields: Mapping[str, Any]) -> Entry:
+        """Inverse of `to_dict`.
+
+        Raises:
+            CheckpointError: a field is missing, unknown or malformed.
+        """
+        try:
+            values = dict(fields)
+            values["spec"] = ModelSpec.from_dict(values["spec"])
+            values["hub"] = values["hub"] and HubRef(**values["hub"])
+            values["measured"] = {str(label): float(value) for label, value in values["measured"].items()}
+            return Entry(name, **values)
+        except (TypeError, KeyError, ValueError, AttributeError, UsageError) as error:
+            raise CheckpointError(f"Catalogue entry {name!r} is malformed ({error}).") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All models by name, in the order in which they are listed."""
+
+    entries: Mapping[str, Entry]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries.values())
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            UsageError: there is none; the nearest name is suggested.
+        """
+        if name in self.entries:
+            return self.entries[name]
+        near = difflib.get_close_matches(name, self.entries, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"`bbcu models list` shows them ({', '.join(self.entries)})."
+        raise UsageError(f"No model is called {name!r}; {hint}")
+
+    @staticmethod
+    def load(folder: Path | None = None) -> Catalogue:
+        """Read the catalogue of a folder of weights, by default the one that ships with bbcu.
+
+        Raises:
+            CheckpointError: it is missing or malformed.
+        """
+        path = (folder or weights_dir()) / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["schema"] != SCHEMA:
+                raise CheckpointError(f"Catalogue {path} has schema {content['schema']!r}, not {SCHEMA}; update bbcu.")
+            return Catalogue({name: Entry.from_dict(name, fields) for name, fields in content["models"].items()})
+        except OSError as error:
+            reason = error.strerror or error
+            raise CheckpointError(f"Catalogue {path}: cannot be read ({reason}); reinstall bbcu.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"Catalogue {path} is damaged ({error}); reinstall bbcu.") from error
+
+    def save(self, folder: Path) -> None:
+        """Write ``catalogue.json`` into a folder, whole or not at all."""
+        content = {"schema": SCHEMA, "models": {entry.name: entry.to_dict() for entry in self}}
+        part = folder / f".{FILE}.{os.getpid()}"
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        part.replace(folder / FILE)
+
+    def refreshed(self, folder: Path) -> tuple[Catalogue, list[str]]:
+        """The catalogue that fits the files of a folder, and a line for every change.
+
+        A new or replaced file is validated and its spec, SHA-256 and size taken; figures measured on the file that it
+        replaces are dropped. An entry whose file is gone stays, as a model that nobody has trained yet. A hub model
+        stays as it is unless a file of its name is in the folder.
+
+        Raises:
+            CheckpointError: a file is not a valid packed model, or not of the task that its entry is for.
+        """
+        entries, changes = dict(self.entries), []
+        files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+        for name, path in files.items():
+            old = entries.get(name)
+            digest, size = sha256_of(path), path.stat().st_size
+            if old is not None and (old.sha256, old.hub) == (digest, None):
+                continue
+            if old is None:
+                spec = load_packed(path).spec
+                new = Entry(name, spec, _describe(spec), digest, size)
+            else:
+                model, _ = replace(old, sha256=None, size=None, hub=None).check(path)
+                new = replace(old, spec=model.spec, sha256=digest, size=size, hub=None, measured={})
+            entries[name] = new
+            dropped = f", drops its measured figures ({', '.join(old.measured)})" if old and old.measured else ""
+            changes.append(f"{name}: {'replaced' if old and old.sha256 else 'added'}, {size} bytes, {digest}{dropped}")
+        for name in entries.keys() - files.keys():
+            if entries[name].sha256 and not entries[name].hub:
+                entries[name] = replace(entries[name], sha256=None, size=None, measured={})
+                changes.append(f"{name}: its file is gone")
+        return Catalogue(entries), changes
+
+
+def _describe(spec: ModelSpec) -> str:
+    return f"super-resolution x{spec.scale}, {spec.arch}" if spec.task == "sr" else f"{spec.task}, {spec.arch}"
+
+
+def remedy(entry: Entry) -> str:
+    """What a user does about a model that is neither in the package nor on a hub."""
+    spec = entry.spec
+    network = f" --scale {spec.scale} --model {spec.arch[-1]}" if spec.task == "sr" else ""
+    return (
+        f"train it (`bbcu train --task {spec.task}{network}`), convert a published checkpoint (`bbcu models convert "
+        "FILE.pth`) and pass it as --weights FILE, or name a repository that has it (--hub-repo user/repo)"
+    )

@@ -1,0 +1,152 @@
+"""From what the user asked for to a verified file: a file by its path > embedded > cache > network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bbcu_cli.checkpoint.packed import PackedModel, load_packed
+from bbcu_cli.errors import CheckpointError, WeightsUnavailableError
+from bbcu_cli.hub import client
+from bbcu_cli.hub.catalogue import REFRESH, Catalogue, Entry, remedy, sha256_of, weights_dir
+from bbcu_cli.hub.reference import SCHEME, HubRef, for_model, parse
+
+Source = Literal["file", "embedded", "cache", "hub"]
+Check = Callable[[Path], tuple[PackedModel, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A verified model on this machine.
+
+    Attributes:
+        path: its file.
+        source: where it was found; "hub" means that it was downloaded just now.
+        sha256: of the file, 64 hex digits.
+        model: what is in it.
+        ref: its place on the hub, if it comes from there.
+    """
+
+    path: Path
+    source: Source
+    sha256: str
+    model: PackedModel
+    ref: HubRef | None = None
+
+
+def resolve(
+    wanted: str | os.PathLike[str],
+    *,
+    hub_repo: str | None = None,
+    offline: bool = False,
+    progress: bool = False,
+    notify: Callable[[str], None] | None = None,
+    catalogue: Catalogue | None = None,
+) -> Path:
+    """The verified file of weights for what was asked for: `locate`, with its arguments and errors.
+
+    `notify` is told in one line when the weights come from the hub, with their SHA-256.
+    """
+    found = locate(wanted, hub_repo=hub_repo, offline=offline, progress=progress, catalogue=catalogue)
+    if notify is not None and found.ref is not None:
+        notify(f"{'Downloaded' if found.source == 'hub' else 'Cached'} weights {found.ref}, SHA-256 {found.sha256}")
+    return found.path
+
+
+def locate(
+    wanted: str | os.PathLike[str],
+    *,
+    hub_repo: str | None = None,
+    offline: bool = False,
+    progress: bool = False,
+    refresh: bool = False,
+    catalogue: Catalogue | None = None,
+) -> Located:
+    """Find weights, download them if need be, and verify them.
+
+    Args:
+        wanted: a name of the catalogue, the path of a packed model, or ``hf://user/repo[@revision][:file]``.
+        hub_repo: ``user/repo[@revision][:file]`` where a model of the catalogue that is not embedded is looked for
+            instead of at its own place; ``{name}`` in it stands for the model. Default: ``BBCU_HUB_REPO``.
+        offline: never open a socket; ``BBCU_OFFLINE`` and ``HF_HUB_OFFLINE`` say the same.
+        progress: whether a download may draw a bar on stderr.
+        refresh: ask the hub whether a branch or tag has moved, even if a file is cached.
+        catalogue: by default the one that ships with bbcu.
+
+    Raises:
+        WeightsUnavailableError: not here and not to be had; says what to do.
+        CheckpointError: the file named by its path is not a valid packed model.
+        UsageError: no model has that name, or the hub reference is malformed.
+    """
+    if isinstance(wanted, str) and wanted.startswith(SCHEME):
+        return _from_hub(parse(wanted), _check_format, wanted, offline=offline, progress=progress, refresh=refresh)
+    if _is_path(wanted):
+        path = Path(wanted)
+        model, digest = _check_format(path)
+        return Located(path, "file", digest, model)
+    entry = (catalogue or Catalogue.load())[str(wanted)]
+    if entry.file.exists():
+        return _embedded(entry)
+    ref = hub_place(entry, hub_repo)
+    if ref is None:
+        raise WeightsUnavailableError(f"Model {entry.name} does not ship with this bbcu: {remedy(entry)}.")
+    return _from_hub(ref, entry.check, entry.name, offline=offline, progress=progress, refresh=refresh)
+
+
+def hub_place(entry: Entry, hub_repo: str | None = None) -> HubRef | None:
+    """Where on the hub a model is looked for: the repository that the user named, or that of the catalogue.
+
+    Raises:
+        UsageError: `hub_repo` or ``BBCU_HUB_REPO`` is malformed.
+    """
+    pattern = hub_repo or os.environ.get("BBCU_HUB_REPO")
+    return for_model(pattern, entry.name) if pattern else entry.hub
+
+
+def _is_path(wanted: str | os.PathLike[str]) -> bool:
+    if not isinstance(wanted, str):
+        return True
+    return "/" in wanted or os.sep in wanted or Path(wanted).suffix in (".safetensors", ".pth", ".pt")
+
+
+def _check_format(path: Path) -> tuple[PackedModel, str]:
+    if path.suffix in (".pth", ".pt"):
+        raise CheckpointError(f"Weights {path}: not packed; run `bbcu models convert {path}` and use what it writes.")
+    return load_packed(path), sha256_of(path)
+
+
+def _embedded(entry: Entry) -> Located:
+    if entry.sha256 is None:
+        raise WeightsUnavailableError(f"{entry.file} is not in the catalogue yet; run `{REFRESH}`.")
+    try:
+        model, digest = entry.check(entry.file)
+    except CheckpointError as error:
+        source_tree = weights_dir().parent.joinpath("pyproject.toml").exists()
+        advice = f"If you replaced the file, run `{REFRESH}`." if source_tree else "Reinstall bbcu."
+        raise WeightsUnavailableError(f"{error} {advice}") from error
+    return Located(entry.file, "embedded", digest, model)
+
+
+def _from_hub(ref: HubRef, check: Check, name: str, *, offline: bool, progress: bool, refresh: bool) -> Located:
+    """From the cache if it holds a good file, else from the hub; a damaged file in the cache is replaced."""
+    switched_off = "--offline" if offline else client.offline_variable()
+    path = client.cached(ref)
+    damage = ""
+    if path is not None and (ref.pinned or not refresh or switched_off):
+        try:
+            model, digest = check(path)
+        except CheckpointError as error:
+            damage = f" The cached file is damaged. {error}"
+        else:
+            return Located(path, "cache", digest, model, ref)
+    if switched_off:
+        raise WeightsUnavailableError(
+            f"{name} is not in the cache and the network is switched off ({switched_off}).{damage} Run "
+            f"`bbcu models pull {name}` once with a network, or use --weights FILE."
+        )
+    path = client.download(ref, check, progress=progress)
+    model, digest = check(path)
+    return Located(path, "hub", digest, model, ref)
