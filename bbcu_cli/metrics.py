@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -69,17 +69,17 @@ class Convention:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What one image scored; PSNR in dB is `inf` for identical images, SSIM `nan` for one too small for its window.
+    """What one image scored, or the mean of several.
 
-    Attributes:
-        psnrb_y: PSNR-B on Y, for JPEG deblocking only; None otherwise.
+    PSNR in dB is `inf` for identical images. `nan` is what is not defined: SSIM of an image too small for its
+    window, RGB where there is only luma, PSNR-B where it was not asked for.
     """
 
-    psnr_y: float
-    ssim_y: float
-    psnr_rgb: float
-    ssim_rgb: float
-    psnrb_y: float | None = None
+    psnr_y: float = math.nan
+    ssim_y: float = math.nan
+    psnr_rgb: float = math.nan
+    ssim_rgb: float = math.nan
+    psnrb_y: float = math.nan
 
 
 def score(
@@ -103,32 +103,25 @@ def score(
         raise UsageError(f"A border of {convention.border} px leaves nothing of a {_size(truth)} image.")
     a, b = (crop_border(_channels_last(image), convention.border) for image in (truth, restored))
     # Gray against RGB has one meaning only: the gray image is RGB of equal channels.
-    as_is = convention.gray_is_luma and a.shape[2] == b.shape[2] == 1
-    y_a, y_b = (luma(image, peak, rounded=convention.round_luma, gray_is_luma=as_is) for image in (a, b))
+    luma_only = convention.gray_is_luma and a.shape[2] == b.shape[2] == 1
+    y_a, y_b = (luma(image, peak, rounded=convention.round_luma, gray_is_luma=luma_only) for image in (a, b))
     return Scores(
         psnr_y=psnr(y_a, y_b),
         ssim_y=ssim(y_a, y_b),
-        psnr_rgb=psnr(a, b, peak),
-        ssim_rgb=ssim(a, b, peak),
-        psnrb_y=psnr_b(y_a, y_b) if blocking else None,
+        psnr_rgb=math.nan if luma_only else psnr(a, b, peak),
+        ssim_rgb=math.nan if luma_only else ssim(a, b, peak),
+        psnrb_y=psnr_b(y_a, y_b) if blocking else math.nan,
     )
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """Mean of the per-image values; an SSIM that is not defined (`nan`) is left out, one `inf` makes its mean `inf`."""
+    """Mean of the per-image values: what is not defined (`nan`) is left out, one `inf` makes its mean `inf`."""
 
-    def mean(values: Sequence[float]) -> float:
-        defined = [value for value in values if not math.isnan(value)]
-        return sum(defined) / len(defined) if defined else math.nan
+    def mean(name: str) -> float:
+        values = [value for value in (getattr(s, name) for s in scores) if not math.isnan(value)]
+        return sum(values) / len(values) if values else math.nan
 
-    blocking = [s.psnrb_y for s in scores if s.psnrb_y is not None]
-    return Scores(
-        psnr_y=mean([s.psnr_y for s in scores]),
-        ssim_y=mean([s.ssim_y for s in scores]),
-        psnr_rgb=mean([s.psnr_rgb for s in scores]),
-        ssim_rgb=mean([s.ssim_rgb for s in scores]),
-        psnrb_y=mean(blocking) if blocking else None,
-    )
+    return Scores(**{field.name: mean(field.name) for field in fields(Scores)})
 
 
 def crop_border(image: NDArray[Any], border: int) -> NDArray[Any]:
@@ -244,7 +237,7 @@ def _decibels(mse: float) -> float:
 
 
 def _to_8bit_scale(image: NDArray[Any], peak: float) -> NDArray[np.float64]:
-    return image * np.float64(255 / peak)
+    return np.multiply(image, 255 / peak, dtype=np.float64)
 
 
 def _channels_last(image: NDArray[Any]) -> NDArray[Any]:

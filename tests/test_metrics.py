@@ -34,9 +34,9 @@ def _noisy_pair(shape, seed=0, spread=20):
 def test_bicubic_on_set5_scores_what_the_literature_says(scale, decibels, similarity):
     """The whole chain (MATLAB bicubic, uint8 LR and SR, border, studio Y) gives the published baseline."""
     rows = []
-    for truth in _read("Set5"):
-        height, width = (n // scale * scale for n in truth.shape[:2])
-        truth = truth[:height, :width]
+    for image in _read("Set5"):
+        height, width = (n // scale * scale for n in image.shape[:2])
+        truth = image[:height, :width]
         small = resize_bicubic(truth, (height // scale, width // scale))
         rows.append(score(truth, resize_bicubic(small, (height, width)), Convention(border=scale)))
     mean = mean_scores(rows)
@@ -100,7 +100,8 @@ def test_psnr_sees_every_band_of_a_tall_image():
 def test_identical_images_score_infinity_and_one():
     """No difference: inf dB, SSIM 1, also after the arithmetic of luma."""
     truth, _ = _noisy_pair((40, 40, 3))
-    assert score(truth, truth.copy(), Convention(), blocking=False) == Scores(math.inf, 1.0, math.inf, 1.0)
+    scores = score(truth, truth.copy(), Convention())
+    assert (scores.psnr_y, scores.ssim_y, scores.psnr_rgb, scores.ssim_rgb) == (math.inf, 1.0, math.inf, 1.0)
 
 
 def test_sixteen_bit_scores_as_eight_bit_of_the_same_picture():
@@ -131,6 +132,14 @@ def test_gray_against_rgb_compares_in_one_convention():
     gray, _ = _noisy_pair((16, 16))
     for gray_is_luma in (False, True):
         assert score(gray, np.dstack([gray] * 3), Convention(gray_is_luma=gray_is_luma)).psnr_y == math.inf
+
+
+def test_two_gray_images_taken_as_luma_have_no_rgb_scores():
+    """Where only luma exists an RGB figure would be a fiction."""
+    truth, restored = _noisy_pair((16, 16))
+    scores = score(truth, restored, Convention(gray_is_luma=True))
+    assert math.isnan(scores.psnr_rgb)
+    assert scores.psnr_y == pytest.approx(psnr(truth, restored))
 
 
 def test_border_pixels_do_not_count():
@@ -175,7 +184,7 @@ def test_the_mean_skips_undefined_ssim_and_keeps_infinity():
     mean = mean_scores([Scores(30, math.nan, 20, math.nan), Scores(40, 0.5, math.inf, math.nan)])
     assert (mean.psnr_y, mean.ssim_y, mean.psnr_rgb) == (35, 0.5, math.inf)
     assert math.isnan(mean.ssim_rgb)
-    assert mean.psnrb_y is None
+    assert math.isnan(mean.psnrb_y)
 
 
 def test_the_convention_prints_what_moves_the_numbers():
