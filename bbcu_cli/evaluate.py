@@ -117,15 +117,22 @@ def pair(truth: Path, restored: Path) -> list[Pair]:
             partners[found].append(path)
         else:
             strangers.append(path.name)
+    alone = [path.name for path, found in partners.items() if not found]
+    rivals = [path.name for found in partners.values() if len(found) > 1 for path in found]
     for complaint, names in (
         (f"No ground truth in {str(truth)!r} for", strangers),
-        (f"No result in {str(restored)!r} for", [t.name for t, found in partners.items() if not found]),
-        ("Several results for one ground truth:", [p.name for found in partners.values() if len(found) > 1 for p in found]),
+        (f"No result in {str(restored)!r} for", alone),
+        ("Several results for one ground truth:", rivals),
     ):
         if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            raise UsageError(f"{complaint} {', '.join(names[:_NAMED])}{more}.")
+            raise UsageError(f"{complaint} {_some(names, ', ')}.")
     return [Pair(path, found[0]) for path, found in partners.items()]
+
+
+def _some(items: Sequence[str], separator: str) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return separator.join(items[:_NAMED]) + more
 
 
 def scale_of(pairs: Sequence[Pair]) -> int:
@@ -159,15 +166,13 @@ def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
             sizes = f"{restored[1]}x{restored[0]}, its ground truth {truth[1]}x{truth[0]}"
             wrong.append(f"{one.restored.name} is {sizes}")
     if wrong:
-        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        raise UsageError(f"Sizes differ: {'; '.join(wrong[:_NAMED])}{more}.")
+        raise UsageError(f"Sizes differ: {_some(wrong, '; ')}.")
 
 
 def score_images(truth: Image, restored: Image, convention: Convention, scale: int = 1) -> Scores:
     """Score a decoded image; depths may differ, and alpha is ignored.
 
-    Args:
-        scale: a ground truth that exceeds the result by less than this is cropped to a multiple of it.
+    A ground truth that exceeds the result by less than `scale` is cropped to a multiple of it.
 
     Raises:
         UsageError: the sizes differ, or the border leaves nothing.
@@ -184,8 +189,8 @@ def evaluate_pairs(pairs: Iterable[Pair], convention: Convention, scale: int = 1
         ImageError: a file cannot be decoded.
     """
     for one in pairs:
-        images = (decode(path, max_pixels=MAX_PIXELS) for path in (one.truth, one.restored))
-        truth, restored, peak = _comparable(*images, scale)
+        images = [decode(path, max_pixels=MAX_PIXELS) for path in (one.truth, one.restored)]
+        truth, restored, peak = _comparable(images[0], images[1], scale)
         row = ReportRow(one.truth.stem, score(truth, restored, convention, peak=peak))
         yield Evaluated(row, truth, restored)
 
@@ -222,7 +227,8 @@ class Trial:
     @property
     def strength(self) -> str:
         """The degradation in words."""
-        return {"sr": f"x{self.scale}", "denoise": f"sigma {self.sigma:g}", "deblock": f"quality {self.quality}"}[self.task]
+        words = {"sr": f"x{self.scale}", "denoise": f"sigma {self.sigma:g}", "deblock": f"quality {self.quality}"}
+        return words[self.task]
 
     @property
     def baseline(self) -> str:
@@ -234,7 +240,7 @@ class Trial:
         """The paper's, with how bbcu makes the input."""
         note = {
             "sr": f"HR cropped to a multiple of {self.scale}; LR and baseline by MATLAB's bicubic, rounded to 8 bit",
-            "denoise": f"noise of sigma {self.sigma:g} by numpy.random.RandomState(0) for each image, input not clipped",
+            "denoise": f"noise of sigma {self.sigma:g} by numpy's RandomState(0) for each image, input not clipped",
             "deblock": f"rounded Y through a grayscale JPEG of quality {self.quality}",
         }[self.task]
         return replace(convention_of(self.task, self.scale), note=f"{note}; outputs rounded to 8 bit")
@@ -289,9 +295,11 @@ def evaluate_trial(trial: Trial, truths: Iterable[Path], restore: RestoreArray) 
 
 
 def _to_float(pixels: Pixels) -> NDArray[np.float32]:
-    return pixels.astype(np.float32) / np.float32(255)
+    x: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
+    return x
 
 
-def _to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
+def _to_uint8(image: NDArray[Any]) -> Pixels:
     """0..1 -> 0..255, clipped and rounded."""
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    samples: Pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return samples

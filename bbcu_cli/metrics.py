@@ -237,7 +237,8 @@ def _decibels(mse: float) -> float:
 
 
 def _to_8bit_scale(image: NDArray[Any], peak: float) -> NDArray[np.float64]:
-    return np.multiply(image, 255 / peak, dtype=np.float64)
+    scaled: NDArray[np.float64] = np.multiply(image, 255 / peak, dtype=np.float64)
+    return scaled
 
 
 def _channels_last(image: NDArray[Any]) -> NDArray[Any]:
