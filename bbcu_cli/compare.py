@@ -1,0 +1,133 @@
+"""Side-by-side pictures: input, result and ground truth in columns, the whole above and a magnified crop below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+
+Pixels = NDArray[Any]
+
+_PANEL: Final = 560  # longest side of a panel
+_ZOOM: Final = 4
+_GAP: Final = 12
+_FONT: Final = 16
+_PAPER: Final = (255, 255, 255)
+_INK: Final = (32, 32, 32)
+_MARK: Final = (230, 30, 60)
+_CHECKERS: Final = (255, 204)  # what shows through transparent pixels
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A rectangle of the result, in its pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def within(self, scale: float) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) in an image `scale` times as large as the result."""
+        ends = (self.left, self.top, self.left + self.width, self.top + self.height)
+        left, top, right, bottom = (value * scale for value in ends)
+        return left, top, right, bottom
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One picture, its name, and its size as a multiple of the result's."""
+
+    name: str
+    picture: Pillow.Image
+    ratio: float = 1.0
+
+    def resized(self, size: tuple[int, int], part: _Box | None = None) -> Pillow.Image:
+        """The whole, or the part that shows what `part` shows of the result, as (width, height)."""
+        box = part.within(self.ratio) if part else None
+        return self.picture.resize(size, Pillow.Resampling.BICUBIC, box=box)
+
+
+def side_by_side(source: Pixels, result: Pixels, truth: Pixels | None = None, *, label: str = "result") -> Pixels:
+    """Draw input, result and, if given, ground truth beside each other.
+
+    Args:
+        source: uint8 or uint16 (H, W, C), C = 1, 3 or 4 (alpha last); enlarged by plain bicubic interpolation.
+        result: (S*H, S*W, C).
+        truth: at least as large as the result; what is beyond is cropped.
+        label: what the result is called.
+
+    Returns:
+        uint8 (H', W', 3), at most about 1,800 pixels wide whatever the size of the images. The crop is the part of
+        the result with the most detail.
+    """
+    height, width = result.shape[:2]
+    ratio = source.shape[0] / height
+    columns = [
+        _Column(f"input, {_size(source)}" + (", bicubic" if ratio < 1 else ""), _picture(source), ratio),
+        _Column(f"{label}, {_size(result)}", _picture(result)),
+    ]
+    if truth is not None:
+        columns.append(_Column("ground truth", _picture(truth[:height, :width])))
+    # Small results are enlarged by a whole number, large ones reduced.
+    longest = max(height, width)
+    shrink = _PANEL / longest if longest > _PANEL else _PANEL // longest
+    panel = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    crop = _most_detailed(columns[1].resized(panel), (height, width))
+    zoom = max(1, round(panel[0] / crop.width))
+    magnified = (crop.width * zoom, crop.height * zoom)
+
+    font = ImageFont.load_default(_FONT)
+    step = _GAP + max(panel[0], magnified[0], *(round(font.getlength(column.name)) for column in columns))
+    line = _FONT + _GAP
+    below = line + panel[1] + line
+    sheet = Pillow.new("RGB", (_GAP + step * len(columns), below + magnified[1] + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, column in enumerate(columns):
+        x = _GAP + index * step
+        draw.text((x, _GAP // 2), column.name, fill=_INK, font=font)
+        sheet.paste(column.resized(panel), (x, line))
+        left, top, right, bottom = crop.within(shrink)
+        corner = (x + max(left, right - 1), line + max(top, bottom - 1))
+        draw.rectangle(((x + left, line + top), corner), outline=_MARK, width=2)
+        # First to the result's own pixels, then each of them a square: what is seen is what the file holds.
+        part = column.resized((crop.width, crop.height), crop)
+        sheet.paste(part.resize(magnified, Pillow.Resampling.NEAREST), (x, below))
+    draw.text((_GAP, below - line + _GAP // 2), f"marked part, {zoom}x", fill=_MARK, font=font)
+    return np.asarray(sheet)
+
+
+def _most_detailed(overview: Pillow.Image, size: tuple[int, int]) -> _Box:
+    """Where the gradients of a result of that (height, width) are strongest: a box that fills a panel magnified."""
+    gray = np.asarray(overview.convert("L"), dtype=np.float64)
+    detail = np.zeros_like(gray)
+    detail[1:, 1:] = np.abs(np.diff(gray, axis=0))[:, 1:] + np.abs(np.diff(gray, axis=1))[1:]
+    crop = [min(full, max(8, round(side / _ZOOM))) for full, side in zip(size, gray.shape, strict=True)]
+    ratio = gray.shape[1] / size[1]
+    rows, columns = (min(side, max(1, round(n * ratio))) for side, n in zip(gray.shape, crop, strict=True))
+    total = np.pad(detail, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    sums = total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
+    corner = np.unravel_index(int(sums.argmax()), sums.shape)
+    top, left = (min(int(at / ratio), full - n) for at, full, n in zip(corner, size, crop, strict=True))
+    return _Box(left, top, crop[1], crop[0])
+
+
+def _picture(pixels: Pixels) -> Pillow.Image:
+    """Any pixels -> 8-bit RGB; transparent ones show a checkerboard."""
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels.shape[2] == 4:
+        opacity = pixels[..., 3:].astype(np.float32) / 255
+        rows, columns = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
+        side = max(1, pixels.shape[1] // 64)
+        ground = np.where((rows // side + columns // side) % 2, *_CHECKERS)[..., None]
+        pixels = np.rint(pixels[..., :3] * opacity + ground * (1 - opacity)).astype(np.uint8)
+    return Pillow.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+
+
+def _size(pixels: Pixels) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"
