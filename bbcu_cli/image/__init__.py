@@ -1,1 +1,25 @@
 """Files <-> pixels, and the colour arithmetic between them."""
+
+from bbcu_cli.image.decode import decode, probe
+from bbcu_cli.image.encode import EncodeOptions, encode, losses
+from bbcu_cli.image.files import remove_stale_parts, write_atomic
+from bbcu_cli.image.formats import FORMATS, Format, format_of
+from bbcu_cli.image.image import Image, ImageInfo, Metadata
+from bbcu_cli.image.jpeg import jpeg_quality
+
+__all__ = [
+    "FORMATS",
+    "EncodeOptions",
+    "Format",
+    "Image",
+    "ImageInfo",
+    "Metadata",
+    "decode",
+    "encode",
+    "format_of",
+    "jpeg_quality",
+    "losses",
+    "probe",
+    "remove_stale_parts",
+    "write_atomic",
+]

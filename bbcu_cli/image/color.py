@@ -1,4 +1,8 @@
-"""Colour arithmetic on numpy arrays: gray / RGB / YCbCr, integer <-> float."""
+"""Colour arithmetic on numpy arrays: YCbCr in both swings, alpha, integers <-> floats.
+
+Two YCbCr are in use. Studio swing (Y in 16..235), MATLAB's rgb2ycbcr, is what the papers' tables are counted in and
+what the deblocking network was trained on. Full range (0..255) is what a JPEG file itself holds (JFIF).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,10 @@ from numpy.typing import NDArray
 # ITU-R BT.601, studio swing, for RGB in 0..1 -> Y in 16..235, Cb and Cr in 16..240 (MATLAB's rgb2ycbcr).
 _TO_YCBCR: Final = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
 _OFFSET: Final = np.array([16.0, 128.0, 128.0])
+
+# The same standard, full range: R, G, B in 0..1 -> Y in 0..1, Cb and Cr in 0..1 around 0.5 (JFIF 1.02, section 7).
+_TO_JFIF: Final = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+_JFIF_OFFSET: Final = np.array([0.0, 0.5, 0.5])
 
 
 def rgb_to_ycbcr(rgb: NDArray[Any]) -> NDArray[np.float64]:
@@ -25,3 +33,46 @@ def rgb_to_y(rgb: NDArray[Any]) -> NDArray[np.float64]:
 def ycbcr_to_rgb(ycbcr: NDArray[Any]) -> NDArray[np.float64]:
     """Inverse of `rgb_to_ycbcr`; not clipped."""
     return (ycbcr.astype(np.float64) - _OFFSET) @ np.linalg.inv(_TO_YCBCR).T
+
+
+def rgb_to_jfif(rgb: NDArray[Any]) -> NDArray[np.float32]:
+    """RGB (..., 3) in 0..1 -> full-range YCbCr (..., 3) in 0..1, as in a JPEG file; not rounded. Source: JFIF 1.02."""
+    return (rgb @ _TO_JFIF.T.astype(np.float32) + _JFIF_OFFSET.astype(np.float32)).astype(np.float32)
+
+
+def jfif_to_rgb(ycbcr: NDArray[Any]) -> NDArray[np.float32]:
+    """Inverse of `rgb_to_jfif`; not clipped."""
+    return ((ycbcr - _JFIF_OFFSET.astype(np.float32)) @ np.linalg.inv(_TO_JFIF).T.astype(np.float32)).astype(np.float32)
+
+
+def to_float(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """uint8 or uint16 of any shape -> float32 in 0..1."""
+    return samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
+
+
+def to_integer(values: NDArray[Any], depth: int) -> NDArray[Any]:
+    """Floats of any shape, clipped to 0..1 -> uint8 or uint16 (`depth` 8 or 16), rounded; the inverse of `to_float`."""
+    dtype = {8: np.uint8, 16: np.uint16}[depth]
+    return np.rint(np.clip(values, 0, 1) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+
+
+def to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint16 -> the nearest uint8 (v / 257, rounded); uint8 as it is."""
+    if samples.dtype == np.uint8:
+        return samples
+    # Exact in 32 bits: (v + 128) / 257 rounded down is v / 257 rounded, as 257 is odd.
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def premultiply(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[np.float32]:
+    """Float colour (H, W, C) times opacity (H, W), all in 0..1: what may be filtered without coloured fringes."""
+    return (rgb * alpha[..., None]).astype(np.float32)
+
+
+def unpremultiply(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Inverse of `premultiply` for floats in 0..1 or integers of one dtype; where alpha is 0 the colour is 0."""
+    most = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1
+    opacity = alpha[..., None].astype(np.float32) / np.float32(most)
+    colour = np.divide(rgb, opacity, out=np.zeros(rgb.shape, np.float32), where=opacity > 0)
+    clipped = np.clip(colour, 0, most)
+    return (np.rint(clipped) if rgb.dtype.kind == "u" else clipped).astype(rgb.dtype)

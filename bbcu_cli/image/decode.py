@@ -1,0 +1,101 @@
+"""Files -> `Image`: the way in. Which reader a file gets is decided by its first bytes, never by its name."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from bbcu_cli.errors import ImageError
+from bbcu_cli.image.formats import HEAD_BYTES, describe_stranger, identify
+from bbcu_cli.image.heic import HeicFile
+from bbcu_cli.image.image import Image, ImageInfo
+from bbcu_cli.image.pillow import MOST_FRAMES, PillowFile
+
+
+def probe(source: Path | bytes, *, name: str | None = None) -> ImageInfo:
+    """What the header of an image says; the pixels are not decoded, so they may still turn out to be damaged.
+
+    Args:
+        source: a path, or the whole content of a file.
+        name: how to call it in errors; by default the path.
+
+    Raises:
+        ImageError: it is not an image that we read, or its header is damaged.
+    """
+    called = name or _name(source)
+    with _open(source, called) as file, blaming(called):
+        return file.info()
+
+
+def decode(source: Path | bytes, *, max_pixels: int, name: str | None = None) -> Image:
+    """Decode one picture completely and upright, with all that is known about it.
+
+    CMYK is converted to sRGB through the file's profile, or by Pillow's formula when it has none. Palettes become
+    RGB, or gray when all their colours are; 1-bit becomes 8-bit gray. All else stays in the file's own profile.
+
+    Args:
+        source: a path, or the whole content of a file.
+        max_pixels: a picture with more than this is refused before memory is taken for it.
+        name: how to call it in errors; by default the path.
+
+    Raises:
+        ImageError: not an image, truncated or damaged, animated or of several pages, larger than `max_pixels`, or
+            of samples that we cannot restore (floating point, 32-bit, Lab).
+    """
+    called = name or _name(source)
+    with _open(source, called) as file, blaming(called):
+        info = file.info()
+        if info.frames > 1:
+            count = str(info.frames) if info.frames < MOST_FRAMES else f"at least {MOST_FRAMES}"
+            kind = "pages" if info.format == "TIFF" else "frames"
+            raise ImageError(f"{called} has {count} {kind}; bbcu restores single pictures, so extract them first")
+        if info.pixels > max_pixels:
+            height, width = info.size
+            raise ImageError(
+                f"{called} has {width}x{height} = {info.pixels / 1e6:.1f} million pixels, more than the limit of "
+                f"{max_pixels / 1e6:.1f} million; if you trust the file, raise it with --max-pixels {info.pixels}"
+            )
+        return file.decode(info)
+
+
+def _name(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "the image"
+
+
+@contextlib.contextmanager
+def _open(source: Path | bytes, name: str) -> Iterator[PillowFile | HeicFile]:
+    """Look at the first bytes of a file and let the right reader read its header."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(source, Path) and source.exists() and not source.is_file():
+                raise ImageError(f"{name} is not a regular file")  # opening a pipe would wait for ever
+            stream: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+            stack.enter_context(stream)
+            head = stream.read(HEAD_BYTES)
+            stream.seek(0)
+        except OSError as error:
+            raise ImageError(f"{name} cannot be read: {error.strerror or error}") from error
+        kind = identify(head)
+        if kind is None:
+            raise ImageError(f"{name} is not an image that bbcu reads: it is {describe_stranger(head)}")
+        with blaming(name):
+            file = HeicFile.open(name, stream) if kind == "HEIC" else PillowFile.open(name, kind, stream)
+        yield file
+
+
+@contextlib.contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on hostile bytes into one sentence about the file `name`."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{name} does not fit into memory") from error
+    except Exception as error:  # decoders raise almost anything: struct.error, SyntaxError, KeyError, ...
+        reason = str(error) or type(error).__name__
+        state = "truncated" if "truncated" in reason.lower() or isinstance(error, EOFError) else "damaged"
+        raise ImageError(f"{name} is {state} ({reason}); get a whole copy of it") from error

@@ -1,0 +1,132 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from bbcu_cli.errors import ImageError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: there an open file cannot be removed, which serves as well
+    fcntl = None  # type: ignore[assignment]
+
+_PART: Final = re.compile(r"\.bbcu-[0-9a-f]{16}\.part")
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], Any], *, overwrite: bool = True) -> None:
+    """Write a file so that `path` is at every moment what it was before or the whole new file.
+
+    The bytes go to a temporary file in the same folder, are forced to the disk, and take the name in one step. A new
+    file gets the mode that any new file gets; one that replaces another keeps its mode. A symbolic link is followed.
+
+    Args:
+        path: the file to write; its folder exists.
+        write: puts the content into the binary file that it is given.
+        overwrite: whether an existing file may be replaced; if not, one that appears meanwhile is safe too.
+
+    Raises:
+        UsageError: the file exists and `overwrite` is False.
+        ImageError: the system refused (disk full, no permission, ...). Nothing is left behind, whatever is raised.
+    """
+    target = Path(os.path.realpath(path))
+    if not overwrite and target.exists():
+        raise _in_the_way(path)
+    try:
+        part, file = _create_part(target.parent)
+        try:
+            with file:
+                write(file)
+                _finish(file, target)
+                if fcntl:  # still locked, so that no `remove_stale_parts` takes it for litter
+                    _publish(part, target, overwrite)
+            if not fcntl:
+                _publish(part, target, overwrite)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+        _sync_folder(target.parent)
+    except FileExistsError as error:
+        raise _in_the_way(path) from error
+    except OSError as error:
+        raise ImageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def remove_stale_parts(folder: Path) -> int:
+    """Remove the temporary files that killed runs left in `folder`; those of live runs stay. Returns how many went."""
+    removed = 0
+    for part in folder.iterdir():
+        if not _PART.fullmatch(part.name) or part.is_symlink():
+            continue
+        with contextlib.suppress(OSError):  # locked or open: its writer lives; gone: so much the better
+            if fcntl:
+                with part.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()
+            else:
+                part.unlink()
+            removed += 1
+    return removed
+
+
+def _in_the_way(path: Path) -> UsageError:
+    return UsageError(f"{path} exists; use --overwrite to replace it or --skip-existing to keep it")
+
+
+def _create_part(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file, locked for as long as it is open."""
+    while True:
+        part = folder / f".bbcu-{secrets.token_hex(8)}.part"
+        file = part.open("xb+")
+        if fcntl is None:
+            return part, file
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is ever taken for litter there
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()  # a `remove_stale_parts` was quicker than the lock
+
+
+def _finish(file: BinaryIO, target: Path) -> None:
+    """Everything to the disk, with the mode of the file that is going to be replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(target.stat().st_mode)
+        if hasattr(os, "fchmod"):
+            os.fchmod(file.fileno(), mode)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _publish(part: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        part.replace(target)
+        return
+    try:
+        target.hardlink_to(part)  # unlike a rename, this fails when the name is taken
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(target) from None
+        part.replace(target)
+        return
+    part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself last; not every system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,111 @@
+"""The values of this room: an image in memory, what a file's header says, what is known beside the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[Any]
+"""Samples of one depth: uint8 or uint16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a file says beside its pixels, ready to be written again next to changed pixels.
+
+    Attributes:
+        icc: the ICC profile that the pixels are meant in; None means sRGB.
+        exif: EXIF block that starts with ``Exif\\0\\0``; the orientation is 1, thumbnails and sizes are gone.
+        xmp: XMP packet, UTF-8; the orientation is 1.
+        dpi: (horizontal, vertical) pixels per inch.
+        text: (keyword, text) pairs: PNG text chunks; the comment of a JPEG or GIF under "Comment".
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    text: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """One decoded picture, upright.
+
+    Attributes:
+        pixels: uint8 or uint16 (H, W, C) in R, G, B order; C = 1 (gray) or 3; colour is not premultiplied.
+        alpha: opacity, (H, W), of the same dtype; None when the file has none.
+        metadata: profile, EXIF, XMP, resolution, text.
+        format: what the file was, a name of `bbcu_cli.image.formats.FORMATS`.
+        jpeg_tables: a JPEG's quantisation tables, each of 64 numbers row by row, luminance first.
+        notes: one sentence for each thing that was converted or could not be read; to be shown to the user.
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    format: str = "PNG"
+    jpeg_tables: tuple[tuple[int, ...], ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pixels, alpha = self.pixels, self.alpha
+        if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 or uint16 (H, W, 1 or 3)")
+        if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
+            raise ValueError(f"alpha is {alpha.dtype} {alpha.shape}, expected {pixels.dtype} {pixels.shape[:2]}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        height, width = self.pixels.shape[:2]
+        return height, width
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB; alpha is not counted."""
+        return int(self.pixels.shape[2])
+
+    @property
+    def depth(self) -> int:
+        """Bits per sample: 8 or 16."""
+        return self.pixels.dtype.itemsize * 8
+
+    @property
+    def opaque(self) -> bool:
+        """No pixel is transparent, whether or not there is an alpha channel."""
+        return self.alpha is None or bool((self.alpha == np.iinfo(self.alpha.dtype).max).all())
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What a file's header promises; nothing was decoded, so the pixels may still turn out to be damaged.
+
+    Attributes:
+        format: a name of `bbcu_cli.image.formats.FORMATS`.
+        size: (height, width), upright: after the EXIF orientation.
+        channels: 1 or 3, as `decode` will give.
+        depth: 8 or 16, as `decode` will give.
+        alpha: an alpha channel or a transparent colour is there.
+        frames: 1, or the number of frames or pages that make `decode` refuse the file.
+    """
+
+    format: str
+    size: tuple[int, int]
+    channels: int
+    depth: int
+    alpha: bool
+    frames: int
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded `Image`, alpha included."""
+        return self.pixels * (self.channels + self.alpha) * self.depth // 8
