@@ -7,16 +7,17 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 from bbcu_cli.errors import BbcuError
-from bbcu_cli.image import EncodeOptions, Image, decode, encode, losses, write_atomic
+from bbcu_cli.image import EncodeOptions, Image, decode, encode, losses, remove_stale_parts, write_atomic
 from bbcu_cli.jobs import Job
 from bbcu_cli.manifest import Manifest
-from bbcu_cli.pipeline import Model, Options, restore_image, tile_size
+from bbcu_cli.metrics import Scores
+from bbcu_cli.pipeline import Model, Options, restore_image, tile_for
 
 Status = Literal["done", "skipped", "failed"]
 Size = tuple[int, int]
@@ -34,7 +35,7 @@ class Row:
     size_out: Size | None = None
     engine: str = ""
     tile: str = ""
-    metrics: Mapping[str, float] | None = None
+    scores: Scores | None = None
     notes: tuple[str, ...] = ()
     error: str = ""
 
@@ -49,7 +50,7 @@ class Settings:
         existing: what happens to an output that is already there: "refuse" (checked before any work),
             "overwrite", or "skip" when the manifest knows it as made from this source with these options.
         prepare: looks at a decoded image before it is restored and returns notes about it.
-        finish: looks at the (input, result, job) and returns metrics, or None.
+        score: compares a job's result with its ground truth.
     """
 
     options: Options
@@ -59,7 +60,7 @@ class Settings:
     existing: Literal["refuse", "overwrite", "skip"] = "refuse"
     fail_fast: bool = False
     prepare: Callable[[Image], tuple[str, ...]] | None = None
-    finish: Callable[[Image, Image, Job], Mapping[str, float] | None] | None = None
+    score: Callable[[Job, Image], Scores] | None = None
 
 
 def options_key(model_digest: str, settings: Settings) -> str:
@@ -82,10 +83,10 @@ def _save(image: Image, job: Job, settings: Settings, manifest: Manifest | None)
         return
     job.output.parent.mkdir(parents=True, exist_ok=True)
     if manifest:
-        manifest.begun(job)
+        manifest.begun(job.output)
     write_atomic(job.output, lambda file: file.write(data), overwrite=settings.existing != "refuse")
-    if manifest:
-        manifest.done(job)
+    if manifest and job.source:
+        manifest.done(job.source, job.output)
 
 
 def _failed(job: Job, error: BaseException) -> Row:
@@ -107,21 +108,20 @@ def _ahead(jobs: Iterable[Job], pool: ThreadPoolExecutor, settings: Settings) ->
 
 
 def _restored(image: Image, job: Job, model: Model, settings: Settings) -> tuple[Image, Row]:
-    started = time.perf_counter()
     notes = (*image.notes, *(settings.prepare(image) if settings.prepare else ()))
+    started = time.perf_counter()
     result = restore_image(image, model, settings.options)
-    size_in, size_out = image.pixels.shape[:2], result.pixels.shape[:2]
     info = model.session.info
     row = Row(
         job.name,
         str(job.output or "-"),
         "done",
         seconds=time.perf_counter() - started,
-        size_in=size_in,
-        size_out=size_out,
+        size_in=image.size,
+        size_out=result.size,
         engine=f"{info.name} {info.device} {info.detail}",
-        tile=str(tile_size(model, size_in, settings.options)),
-        metrics=settings.finish(image, result, job) if settings.finish else None,
+        tile=str(tile_for(image, model, settings.options)),
+        scores=settings.score(job, result) if settings.score else None,
         notes=(*notes, *losses(result, settings.format)),
     )
     return result, row
@@ -134,7 +134,7 @@ def _triage(jobs: Iterable[Job], manifest: Manifest | None, settings: Settings) 
     todo: list[Job] = []
     rows: list[Row] = []
     for job in jobs:
-        verdict = manifest.verdict(job)
+        verdict = manifest.verdict(job.source, job.output) if job.source and job.output else "absent"
         if verdict == "current":
             rows.append(Row(job.name, str(job.output), "skipped"))
         elif verdict == "foreign":
@@ -156,6 +156,8 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
         BbcuError: with `fail_fast`, the first failure.
     """
     todo, rows = _triage(jobs, manifest, settings)
+    for folder in {job.output.parent for job in todo if job.output and job.output.parent.is_dir()}:
+        remove_stale_parts(folder)
     yield from rows
     decoder, encoder = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "encode")
     saving: deque[tuple[Job, Row, Future[None]]] = deque()

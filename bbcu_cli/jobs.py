@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bbcu_cli.errors import UsageError
+from bbcu_cli.image.formats import SUFFIXES
 
 STDIO: Final = "-"
-# What a folder is searched for; a file named by the user is tried whatever it is called.
-IMAGE_SUFFIXES: Final = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp .dib .gif .avif .heic .heif .ppm .pgm .pnm .jp2 .tga".split()
-)
 TEMP_PREFIX: Final = ".bbcu-"  # temporary files and manifests of ours; never an input
 
 
@@ -78,8 +75,8 @@ def _walk(folder: Path, recursive: bool, excluded: Path | None) -> Iterator[Path
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file found in a folder is taken for an image."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    """Whether a file found in a folder is taken for an image; a file named by the user is tried whatever its name."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def plan_jobs(
@@ -105,7 +102,7 @@ def plan_jobs(
     paths = [path for text in typed for path in _expand(text)]
     folders = [path for path in paths if path.is_dir()]
     target = Path(output).expanduser() if output is not None and output != STDIO else None
-    if output == STDIO or (target and not target.is_dir() and target.suffix.lower() in IMAGE_SUFFIXES):
+    if output == STDIO or (target and not target.is_dir() and target.suffix.lower() in SUFFIXES):
         if len(paths) != 1 or folders:
             raise UsageError(f"Output {output!r} is one image, but there are several inputs; give a folder.")
         return _checked(JobList((Job(paths[0], target),)), [])
@@ -135,7 +132,7 @@ def _stdin_job(typed: list[str], output: str | None) -> JobList:
     if len(typed) > 1:
         raise UsageError("'-' (stdin) cannot be combined with other inputs.")
     target = None if output in (None, STDIO) else Path(output).expanduser()  # type: ignore[arg-type]
-    if target and (target.is_dir() or target.suffix.lower() not in IMAGE_SUFFIXES):
+    if target and (target.is_dir() or target.suffix.lower() not in SUFFIXES):
         raise UsageError(f"Output {output!r} for stdin must be a file with an image extension, such as out.png.")
     return JobList((Job(None, target),))
 
@@ -169,3 +166,11 @@ def _checked(listing: JobList, folders: list[Path]) -> JobList:
         if any(job.output and job.output.parent.resolve() == folder.resolve() for job in listing.jobs):
             raise UsageError(f"Input and output are the same folder {folder}; choose another --output.")
     return listing
+
+
+def refuse_existing(jobs: Iterable[Job]) -> None:
+    """Raise a UsageError if an output is already there."""
+    existing = [job.output for job in jobs if job.output is not None and os.path.lexists(job.output)]
+    if existing:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]} exists{more}; give --overwrite, --skip-existing or another --output.")

@@ -1,8 +1,8 @@
 """What `--skip-existing` trusts: a small record, beside the outputs, of what was made from what and how.
 
-`.bbcu-manifest.jsonl` has one JSON line per event; a later line about the same output replaces an earlier one. A
-line is appended before an output is put in place ("begun") and after ("done"), so that a run that was killed between
-the two knows the file as its own and makes it again. A torn last line is ignored.
+`.bbcu-manifest.jsonl` in a folder of outputs has one JSON line per event; a later line about the same file replaces
+an earlier one. A line is appended before an output is put in place ("begun") and after ("done"), so that a run that
+was killed between the two knows the file as its own and makes it again. A torn line is ignored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bbcu_cli.jobs import TEMP_PREFIX, Job
+from bbcu_cli.jobs import TEMP_PREFIX
 
 NAME: Final = f"{TEMP_PREFIX}manifest.jsonl"
 Verdict = Literal["absent", "current", "outdated", "foreign"]
+_Entries = dict[str, dict[str, Any]]
 
 
 def _stamp(path: Path) -> list[int]:
@@ -25,71 +26,65 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
+def _read(folder: Path) -> _Entries:
+    entries: _Entries = {}
+    try:
+        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return entries
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            entries[str(entry["output"])] = entry
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # a torn or foreign line says nothing; the output it spoke of is made again
+    return entries
+
+
 @dataclass(slots=True)
 class Manifest:
-    """The record of one output folder; `key` stands for the model and every option that shapes the pixels."""
+    """The records of the output folders of one run.
 
-    folder: Path
+    Attributes:
+        key: stands for the model and every option that shapes an output.
+    """
+
     key: str
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _folders: dict[Path, _Entries] = field(default_factory=dict)
 
-    @staticmethod
-    def load(folder: Path, key: str) -> Manifest:
-        """Read the record of a folder; a folder without one has an empty record."""
-        manifest = Manifest(folder, key)
-        try:
-            lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return manifest
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                manifest.entries[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError):
-                continue  # a torn or foreign line says nothing; the output it spoke of is made again
-        return manifest
+    def verdict(self, source: Path, output: Path) -> Verdict:
+        """Whether an output exists, and is what this run would make of its source.
 
-    def verdict(self, job: Job) -> Verdict:
-        """Whether the output of a job exists, and is what this run would make from its source.
-
-        "foreign" is a file that no run of bbcu into this folder is known to have made.
+        "foreign" is a file that no run of bbcu is known to have made.
         """
-        assert job.output is not None and job.source is not None
-        if not os.path.lexists(job.output):
+        if not os.path.lexists(output):
             return "absent"
-        entry = self.entries.get(self._name(job.output))
+        entry = self._entries(output.parent).get(output.name)
         if entry is None:
             return "foreign"
-        same = (
-            entry.get("state") == "done"
-            and entry.get("key") == self.key
-            and entry.get("source") == _stamp(job.source)
-            and entry.get("made") == _stamp(job.output)
-        )
-        return "current" if same else "outdated"
+        done = {"state": "done", "key": self.key, "source": _stamp(source), "made": _stamp(output)}
+        return "current" if all(entry.get(name) == value for name, value in done.items()) else "outdated"
 
-    def begun(self, job: Job) -> None:
-        """Note that the output is about to be put in place."""
-        self._append(job, {"state": "begun"})
+    def begun(self, output: Path) -> None:
+        """Note that an output is about to be put in place."""
+        self._append(output, {"state": "begun"})
 
-    def done(self, job: Job) -> None:
-        """Note that the output is complete."""
-        assert job.output is not None and job.source is not None
-        self._append(
-            job, {"state": "done", "key": self.key, "source": _stamp(job.source), "made": _stamp(job.output)}
-        )
+    def done(self, source: Path, output: Path) -> None:
+        """Note that an output is complete."""
+        self._append(output, {"state": "done", "key": self.key, "source": _stamp(source), "made": _stamp(output)})
 
-    def _name(self, output: Path) -> str:
-        return output.relative_to(self.folder).as_posix()
+    def _entries(self, folder: Path) -> _Entries:
+        if folder not in self._folders:
+            self._folders[folder] = _read(folder)
+        return self._folders[folder]
 
-    def _append(self, job: Job, entry: dict[str, Any]) -> None:
-        assert job.output is not None
-        entry = {"output": self._name(job.output), **entry}
-        self.entries[entry["output"]] = entry
-        # One write to a file opened for appending: processes that share the folder do not tear each other's lines.
-        descriptor = os.open(self.folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    def _append(self, output: Path, event: dict[str, Any]) -> None:
+        entry = {"output": output.name, **event}
+        self._entries(output.parent)[output.name] = entry
+        # One write to a file opened for appending: processes that share a folder do not tear each other's lines. The
+        # line break comes first, so that a torn predecessor spoils only itself.
+        descriptor = os.open(output.parent / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            # The line break comes first, so that a torn predecessor spoils only itself.
             os.write(descriptor, ("\n" + json.dumps(entry)).encode())
         finally:
             os.close(descriptor)

@@ -20,9 +20,9 @@ from bbcu_cli.engines.base import Session
 from bbcu_cli.engines.select import EngineName, open_session
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.hub import resolve
-from bbcu_cli.image import Image
+from bbcu_cli.image import Image, ImageInfo
 from bbcu_cli.spec import ModelSpec
-from bbcu_cli.tiling import Region, TileSize, fit, plan
+from bbcu_cli.tiling import Region, TileSize, bytes_per_pixel, fit, plan
 
 Pixels = NDArray[Any]  # uint8 or uint16
 Floats = NDArray[np.float32]
@@ -286,9 +286,23 @@ def _from_jfif(ycc: Floats) -> Floats:
     return (ycc - np.array([0, 0.5, 0.5], np.float32)) @ np.linalg.inv(_JFIF).T.astype(np.float32)
 
 
-def image_bytes(size: tuple[int, int], channels: int, sample_bytes: int, spec: ModelSpec) -> int:
-    """Bytes that an image of that size and its result take as integers."""
-    return size[0] * size[1] * channels * sample_bytes * (1 + spec.scale * spec.scale)
+def tile_for(image: Image, model: Model, options: Options) -> TileSize:
+    """The tile that `restore_image` will use."""
+    channels = image.channels + (image.alpha is not None)
+    return tile_size(model, image.size, options, image_bytes(image.size, channels, image.depth, model.spec))
+
+
+def memory_estimate(info: ImageInfo, model: Model, options: Options) -> tuple[TileSize, int]:
+    """For an image that was only probed: the tile, and the bytes that image, result and tile take together."""
+    need = image_bytes(info.size, info.channels + info.alpha, info.depth, model.spec)
+    tile = tile_size(model, info.size, options, need)
+    seen = Region(0, 0, tile.height, tile.width).grown(2 * model.spec.halo, *info.size)
+    return tile, need + seen.area * bytes_per_pixel(model.spec, model.session.info.feature_maps)
+
+
+def image_bytes(size: tuple[int, int], channels: int, depth: int, spec: ModelSpec) -> int:
+    """Bytes that an image of that size and its result take as integers of `depth` bits."""
+    return size[0] * size[1] * channels * (depth // 8) * (1 + spec.scale * spec.scale)
 
 
 def restore_image(image: Image, model: Model, options: Options = Options()) -> Image:  # noqa: B008 - frozen value
@@ -300,13 +314,10 @@ def restore_image(image: Image, model: Model, options: Options = Options()) -> I
         EngineError: the engine failed.
         UsageError: the tile or the memory budget is impossible.
     """
-    pixels, alpha = image.pixels, image.alpha
-    size = pixels.shape[0], pixels.shape[1]
-    channels = pixels.shape[2] + (alpha is not None)
-    need = image_bytes(size, channels, pixels.dtype.itemsize, model.spec)
-    canvas = _Canvas(model, pixels, options, tile_size(model, size, options, need))
+    alpha = image.alpha
+    canvas = _Canvas(model, image.pixels, options, tile_for(image, model, options))
     if model.spec.channels == 1:
-        colour = pixels.shape[2] == 3 and options.chroma == "restore"
+        colour = image.channels == 3 and options.chroma == "restore"
         return replace(image, pixels=canvas.restore_luma_and_chroma() if colour else canvas.restore_luma())
     restored_alpha = alpha
     if alpha is not None and model.spec.scale > 1:

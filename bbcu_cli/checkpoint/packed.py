@@ -216,7 +216,15 @@ def to_bytes(model: PackedModel) -> bytes:
         "spec": json.dumps(model.spec.to_dict(), sort_keys=True),
         "provenance": json.dumps(dict(model.provenance), sort_keys=True),
     }
-    return save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, metadata)
+    return _canonical(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}, metadata))
+
+
+def _canonical(content: bytes) -> bytes:
+    """The same file with its header in sorted order: safetensors writes metadata in random order, and a hash pins files."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _text_map(text: str, key: str, where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,9 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise CheckpointError(f"{where}: larger than 1 GiB, no published BBCU checkpoint is.")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd pickle protocols: what matters is said by the error below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{where}: cannot be read ({error.strerror or error}).") from error
     except pickle.UnpicklingError as error:
@@ -43,7 +46,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
             f"{where}: refused, it is damaged or holds more than plain tensors (loading that could run code)."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{where}: not a torch checkpoint ({str(error).splitlines()[0][:120]}).") from error
+        raise CheckpointError(f"{where}: not a torch checkpoint ({_first_line(error)}).") from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -56,6 +59,10 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
             raise CheckpointError(f"{where}: entry {name!r} is not a float tensor.")
         state[name.removeprefix("module.")] = value.detach().to(torch.float32).contiguous().numpy()
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:120]
 
 
 def _count(state: Mapping[str, Any], pattern: str) -> int:

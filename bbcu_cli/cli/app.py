@@ -1,0 +1,59 @@
+"""The `bbcu` command: registers the commands, answers --version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bbcu_cli import __version__
+from bbcu_cli.cli.bench import bench
+from bbcu_cli.cli.console import guarded
+from bbcu_cli.cli.doctor import doctor
+from bbcu_cli.cli.evaluate import evaluate
+from bbcu_cli.cli.models import models
+from bbcu_cli.cli.restore import deblock, denoise, sr
+from bbcu_cli.cli.train import train
+
+EPILOG = (
+    "Examples: `bbcu sr photo.jpg --scale 4` · `bbcu denoise --sigma 25 folder/` · `bbcu deblock photo.jpg` · "
+    "`bbcu eval --gt hr/ --pred out/`. Exit codes: 0 all done, 1 some files failed, 2 bad usage or input, "
+    "3 weights unavailable, 130 interrupted."
+)
+
+app = typer.Typer(
+    name="bbcu",
+    help="Restore photos with binarized neural networks: super-resolution, denoising, JPEG deblocking.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bbcu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Restore photos with binarized neural networks: super-resolution, denoising, JPEG deblocking."""
+
+
+for command in (sr, denoise, deblock, bench, doctor, train):
+    app.command()(guarded(command))
+app.command("eval")(guarded(evaluate))
+app.add_typer(models, name="models")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,156 @@
+"""Options that several commands share, as frozen values: one per panel of the help."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated, Optional
+
+import typer
+
+FILES = "Files"
+PIXELS = "Quality"
+ENGINE = "Engine"
+TALK = "Reporting"
+
+
+class EngineChoice(str, enum.Enum):
+    """--engine."""
+
+    auto = "auto"
+    packed = "packed"
+    reference = "reference"
+
+
+class MetadataChoice(str, enum.Enum):
+    """--metadata."""
+
+    keep = "keep"
+    strip = "strip"
+
+
+def parse_bytes(text: str) -> int:
+    """"2GB", "500MB", "800M" or plain bytes -> bytes (powers of 1024).
+
+    Raises:
+        typer.BadParameter: not a size.
+    """
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(number[-1:], 1)
+    digits = number if factor == 1 else number[:-1]
+    try:
+        size = int(float(digits) * factor)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise typer.BadParameter(f"{text!r} is not a size; give for example 2GB or 500MB.")
+    return size
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where and how the network runs."""
+
+    weights: Annotated[
+        Optional[str],
+        typer.Option(help="Packed weights: a file, a model name, or hf://user/repo[@rev]:file.", rich_help_panel=ENGINE),
+    ] = None
+    engine: Annotated[
+        EngineChoice,
+        typer.Option(help="auto is the fastest that runs here.", envvar="BBCU_ENGINE", rich_help_panel=ENGINE),
+    ] = EngineChoice.auto
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BBCU_DEVICE", rich_help_panel=ENGINE)
+    ] = "auto"
+    threads: Annotated[
+        Optional[int],
+        typer.Option(
+            help="CPU threads; default OMP_NUM_THREADS or all.", envvar="BBCU_THREADS", min=1, rich_help_panel=ENGINE
+        ),
+    ] = None
+    tile: Annotated[
+        Optional[int],
+        typer.Option(help="Side of a tile in input pixels; default from --memory.", min=1, rich_help_panel=ENGINE),
+    ] = None
+    memory: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Memory that image, result and tile may take, e.g. 2GB.",
+            parser=parse_bytes,
+            metavar="SIZE",
+            envvar="BBCU_MEMORY",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+    self_ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--self-ensemble/--no-self-ensemble",
+            help="Average over the 8 flips and rotations: a little better, 8 times the work.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = False
+    offline: Annotated[
+        bool,
+        typer.Option("--offline/--no-offline", help="Never use the network.", envvar="BBCU_OFFLINE", rich_help_panel=ENGINE),
+    ] = False
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What becomes of files."""
+
+    output: Annotated[
+        Optional[str], typer.Option("--output", "-o", help="Output file or folder; default beside the input.")
+    ] = None
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", "-r", help="Enter sub-folders and mirror the tree.")
+    ] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
+    ] = False
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing/--no-skip-existing",
+            help="Keep outputs that were made from the same file with the same options.",
+            rich_help_panel=FILES,
+        ),
+    ] = False
+    format: Annotated[
+        Optional[str],
+        typer.Option(help="png, jpg, webp, tif, bmp, avif; default png or that of --output.", rich_help_panel=FILES),
+    ] = None
+    suffix: Annotated[
+        Optional[str], typer.Option(help="Put behind every output's stem.", rich_help_panel=FILES)
+    ] = None
+    quality: Annotated[
+        Optional[int],
+        typer.Option(help="Of JPEG, WebP and AVIF outputs.", min=1, max=100, rich_help_panel=FILES),
+    ] = None
+    metadata: Annotated[
+        MetadataChoice,
+        typer.Option(help="EXIF, colour profile, XMP and DPI.", envvar="BBCU_METADATA", rich_help_panel=FILES),
+    ] = MetadataChoice.keep
+    max_pixels: Annotated[
+        int,
+        typer.Option(help="Refuse larger inputs.", envvar="BBCU_MAX_PIXELS", min=1, rich_help_panel=FILES),
+    ] = 500_000_000
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done and what memory it takes.", rich_help_panel=FILES)
+    ] = False
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast/--no-fail-fast", help="Stop at the first failure.", rich_help_panel=FILES)
+    ] = False
+
+
+@dataclass(frozen=True)
+class TalkOptions:
+    """What is printed."""
+
+    gt: Annotated[
+        Optional[str], typer.Option(help="Ground truth, file or folder: print PSNR and SSIM.", rich_help_panel=PIXELS)
+    ] = None
+    json: Annotated[bool, typer.Option("--json", help="One JSON line per image on stdout.", rich_help_panel=TALK)] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=TALK)] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False

@@ -1,0 +1,397 @@
+"""`bbcu sr`, `bbcu denoise`, `bbcu deblock`: images in, restored images out."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from bbcu_cli.cli.console import note, shown
+from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, TalkOptions
+from bbcu_cli.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from bbcu_cli.batch import Row, Settings
+    from bbcu_cli.image import Image
+    from bbcu_cli.jobs import Job, JobList
+    from bbcu_cli.metrics import Scores
+    from bbcu_cli.pipeline import Chroma, Model
+    from bbcu_cli.spec import Task
+
+    Scorer = Callable[[Job, Image], Scores]
+
+TRAINED_QUALITY = 50  # deblocking was trained on JPEG qualities up to this
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT", help="Image files, folders, patterns, or - for stdin.", show_default=False)
+]
+
+
+class ModelChoice(str, enum.Enum):
+    """--model of super-resolution."""
+
+    m = "m"
+    l = "l"  # noqa: E741 - the published name
+
+
+class ChromaChoice(str, enum.Enum):
+    """--chroma."""
+
+    keep = "keep"
+    restore = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What tells the three commands apart."""
+
+    task: Task
+    scale: int
+    model: str  # a name of the catalogue
+    tag: str
+    chroma: Chroma = "keep"
+
+
+def sr(
+    inputs: Inputs,
+    scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4.", envvar="BBCU_SCALE")] = 4,
+    model: Annotated[ModelChoice, typer.Option("--model", "-m", help="m is fast, l a little sharper.")] = ModelChoice.m,
+    files: FileOptions = FileOptions(),
+    engine: EngineOptions = EngineOptions(),
+    talk: TalkOptions = TalkOptions(),
+) -> None:
+    """Enlarge images 2, 3 or 4 times.
+
+    Examples:
+
+    bbcu sr photo.jpg --scale 4
+
+    bbcu sr holiday/ --scale 2 -o large/ --recursive
+    """
+    from bbcu_cli.spec import SCALES
+
+    if scale not in SCALES:
+        raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
+    _restore(inputs, _Request("sr", scale, f"sr-{model.value}-x{scale}", f"_x{scale}"), files, engine, talk)
+
+
+def denoise(
+    inputs: Inputs,
+    sigma: Annotated[
+        Optional[float],
+        typer.Option(help="Noise level of the input in 8-bit units; without it one blind model serves all levels.", min=0),
+    ] = None,
+    files: FileOptions = FileOptions(),
+    engine: EngineOptions = EngineOptions(),
+    talk: TalkOptions = TalkOptions(),
+) -> None:
+    """Remove noise from images.
+
+    Examples:
+
+    bbcu denoise photo.jpg
+
+    bbcu denoise --sigma 25 folder/
+    """
+    from bbcu_cli.hub import denoise_model
+
+    _restore(inputs, _Request("denoise", 1, denoise_model(sigma), "_denoised"), files, engine, talk)
+
+
+def deblock(
+    inputs: Inputs,
+    chroma: Annotated[
+        ChromaChoice,
+        typer.Option(help="Colour of a JPEG: keep it, or restore it with the same network.", rich_help_panel=PIXELS),
+    ] = ChromaChoice.keep,
+    files: FileOptions = FileOptions(),
+    engine: EngineOptions = EngineOptions(),
+    talk: TalkOptions = TalkOptions(),
+) -> None:
+    """Remove the blocks and ringing of JPEG compression.
+
+    Examples:
+
+    bbcu deblock photo.jpg
+
+    bbcu deblock scans/ -o clean/ --chroma restore
+    """
+    _restore(inputs, _Request("deblock", 1, "deblock", "_deblocked", chroma.value), files, engine, talk)
+
+
+def _restore(inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions) -> None:
+    """What the three commands share: parse, run the batch, print."""
+    from bbcu_cli import batch
+    from bbcu_cli.jobs import plan_jobs, refuse_existing
+    from bbcu_cli.manifest import Manifest
+
+    if files.overwrite and files.skip_existing:
+        raise UsageError("--overwrite and --skip-existing exclude each other.")
+    form, extension = _output_format(files)
+    listing = plan_jobs(
+        inputs, files.output, tag=request.tag, suffix=files.suffix, extension=extension, recursive=files.recursive
+    )
+    if not (files.overwrite or files.skip_existing or files.dry_run):
+        refuse_existing(listing.jobs)
+    if any(job.output is None for job in listing.jobs) and sys.stdout.isatty():
+        raise UsageError("Image bytes are not written to a terminal; give --output or redirect stdout.")
+    score = _scorer(listing, request, talk.gt, files.max_pixels) if talk.gt else None
+    model, digest = _open(request, engine)
+    with model:
+        settings = _settings(request, files, engine, form, score)
+        if files.dry_run:
+            _print_plan(listing, model, settings, as_json=talk.json)
+            return
+        remember = listing.batch or files.skip_existing
+        manifest = Manifest(batch.options_key(digest, settings)) if remember else None
+        with _reporter(listing, talk) as report:
+            rows = []
+            for row in batch.run(listing.jobs, model, settings, manifest):
+                rows.append(row)
+                report(row)
+    _conclude(rows, listing, talk)
+
+
+def _output_format(files: FileOptions) -> tuple[str, str | None]:
+    """Name of the output format, and the extension of the outputs if --format sets it."""
+    from pathlib import Path
+
+    from bbcu_cli.image.formats import FORMATS, SUFFIXES
+
+    named = Path(files.output or "").suffix.lower()
+    if files.format is None:
+        return (SUFFIXES.get(named, "PNG"), None)
+    extension = f".{files.format.lower().removeprefix('.')}"
+    name = SUFFIXES.get(extension)
+    if name is None or not FORMATS[name].writable:
+        known = ", ".join(f.suffixes[0].removeprefix(".") for f in FORMATS.values() if f.writable)
+        raise UsageError(f"--format {files.format} is unknown; give one of {known}.")
+    if SUFFIXES.get(named, name) != name:
+        raise UsageError(f"--format {files.format} and --output {files.output} ask for different formats.")
+    return name, extension
+
+
+def _open(request: _Request, engine: EngineOptions) -> tuple[Model, str]:
+    """The model of a request on its engine, and the digest of its weights.
+
+    Raises:
+        UsageError: --weights names a network of another task or scale.
+    """
+    import hashlib
+
+    from bbcu_cli.checkpoint.packed import load_packed
+    from bbcu_cli.hub import resolve
+    from bbcu_cli.pipeline import open_model
+
+    name = engine.weights or request.model
+    path = resolve(name, offline=engine.offline)
+    packed = load_packed(path)
+    if (packed.spec.task, packed.spec.scale) != (request.task, request.scale):
+        asked = f"{request.task} x{request.scale}" if request.task == "sr" else request.task
+        found = f"{packed.spec.task} x{packed.spec.scale}" if packed.spec.task == "sr" else packed.spec.task
+        raise UsageError(f"Weights {name} are for {found}, not for {asked}.")
+    model = open_model(packed, name, engine=engine.engine.value, device=engine.device, threads=engine.threads)
+    return model, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _settings(request: _Request, files: FileOptions, engine: EngineOptions, form: str, score: Scorer | None) -> Settings:
+    from bbcu_cli.batch import Settings
+    from bbcu_cli.image import EncodeOptions
+    from bbcu_cli.pipeline import Options
+
+    encoding = EncodeOptions(metadata=files.metadata.value)
+    if files.quality is not None:
+        encoding = replace(encoding, quality=files.quality)
+    return Settings(
+        options=Options(
+            tile=engine.tile, memory=engine.memory, self_ensemble=engine.self_ensemble, chroma=request.chroma
+        ),
+        encoding=encoding,
+        format=form,
+        max_pixels=files.max_pixels,
+        existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
+        fail_fast=files.fail_fast,
+        prepare=_jpeg_notes if request.task == "deblock" else None,
+        score=score,
+    )
+
+
+def _scorer(listing: JobList, request: _Request, gt: str, max_pixels: int) -> Scorer:
+    """What compares a result with its ground truth, which is found by name before any work begins.
+
+    Raises:
+        UsageError: an input has no ground truth.
+    """
+    from pathlib import Path
+
+    from bbcu_cli.evaluate import by_stem, convention_of, find_truth, images_at, score_images
+    from bbcu_cli.image import decode
+
+    found = images_at(Path(gt))
+    if len(listing.jobs) == 1 and Path(gt).is_file():
+        truths = {listing.jobs[0]: found[0]}
+    else:
+        stems = by_stem(found)
+        truths = {job: path for job in listing.jobs if job.source and (path := find_truth(job.source.stem, stems))}
+    if alone := [job.name for job in listing.jobs if job not in truths]:
+        raise UsageError(f"No ground truth in {gt!r} for {alone[0]} ({len(alone)} in all).")
+    convention = convention_of(request.task, request.scale)
+
+    def score(job: Job, result: Image) -> Scores:
+        return score_images(decode(truths[job], max_pixels=max_pixels), result, convention, request.scale)
+
+    return score
+
+
+def _jpeg_notes(image: Image) -> tuple[str, ...]:
+    """What a JPEG's quantisation tables say about it, beside what the network was trained on."""
+    from bbcu_cli.image import jpeg_quality
+
+    if image.format != "JPEG":
+        return (f"a {image.format} file does not say how it was compressed; the network expects JPEG artifacts",)
+    quality = jpeg_quality(image.jpeg_tables) if image.jpeg_tables else None
+    if quality is None:
+        return ()
+    if quality > TRAINED_QUALITY:
+        return (f"JPEG quality {quality}; the network was trained up to {TRAINED_QUALITY}, little is left to restore",)
+    return (f"JPEG quality {quality}",)
+
+
+def _size_text(size: tuple[int, int] | None) -> str:
+    """(height, width) as people write it."""
+    return "?" if size is None else f"{size[1]}x{size[0]}"
+
+
+def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
+    """--dry-run: every file with its sizes, its tile and an estimate of the memory."""
+    from bbcu_cli.image import probe
+    from bbcu_cli.pipeline import memory_estimate
+
+    for job in listing.jobs:
+        if job.source is None:
+            raise UsageError("--dry-run cannot look into stdin.")
+        row: dict[str, Any] = {"schema": 1, "source": job.name, "output": str(job.output or "-")}
+        try:
+            info = probe(job.source)
+            tile, peak = memory_estimate(info, model, settings.options)
+        except ImageError as error:
+            row |= {"status": "unreadable", "error": str(error)}
+        else:
+            scale = model.spec.scale
+            exists = job.output is not None and job.output.exists()
+            row |= {
+                "status": "exists" if exists else "planned",
+                "input_size": info.size,
+                "output_size": (info.size[0] * scale, info.size[1] * scale),
+                "tile": str(tile),
+                "memory_bytes": peak,
+            }
+        if as_json:
+            print(json.dumps(row))
+        elif "error" in row:
+            print(shown(f"{job.name}: {row['error']}"))
+        else:
+            sizes = f"{_size_text(row['input_size'])} to {_size_text(row['output_size'])}"
+            print(
+                shown(f"{job.name} -> {row['output']}  ({sizes}, tile {row['tile']}, about {row['memory_bytes'] >> 20} MB")
+                + (", exists)" if row["status"] == "exists" else ")")
+            )
+    for path in listing.passed_over:
+        note(f"not an image by its name, passed over: {path}")
+
+
+def _row_text(row: Row) -> str:
+    if row.status == "skipped":
+        return f"{row.source}: {row.output} is up to date"
+    if row.status == "failed":
+        return f"{row.source}: failed: {row.error}"
+    text = f"{row.source} -> {row.output}  ({_size_text(row.size_in)} to {_size_text(row.size_out)}, {row.seconds:.2f} s)"
+    if row.scores:
+        text += f"  PSNR {row.scores.psnr_y:.2f} dB (Y), {row.scores.psnr_rgb:.2f} dB (RGB), SSIM {row.scores.ssim_y:.4f} (Y)"
+    return "".join([text, *(f"\n  {line}" for line in row.notes)])
+
+
+def _row_json(row: Row) -> str:
+    fields = {"schema": 1, **asdict(row)}
+    fields["input_size"], fields["output_size"] = fields.pop("size_in"), fields.pop("size_out")
+    if row.scores:
+        finite = {k: v if v is None or math.isfinite(v) else None for k, v in asdict(row.scores).items()}
+        fields["scores"] = finite | {"identical": math.isinf(row.scores.psnr_rgb)}
+    return json.dumps(fields)
+
+
+@contextmanager
+def _reporter(listing: JobList, talk: TalkOptions) -> Iterator[Callable[[Row], None]]:
+    """What to call with every finished row: a progress bar by pixels on a terminal, lines elsewhere."""
+
+    def speak(row: Row) -> None:
+        if talk.json:
+            print(_row_json(row), flush=True)
+        elif not talk.quiet or row.status == "failed":
+            for line in _row_text(row).splitlines():
+                note(line)
+
+    if talk.quiet or talk.json or len(listing.jobs) == 1 or not sys.stderr.isatty():
+        yield speak
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    weights = _pixel_counts(listing)
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(), TextColumn("{task.fields[name]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=sum(weights.values()), name="")
+        finished = 0
+
+        def advance(row: Row) -> None:
+            nonlocal finished
+            finished += 1
+            for line in _row_text(row).splitlines():
+                progress.console.print(escape(shown(line)), style="red" if row.status == "failed" else "")
+            progress.update(bar, advance=weights[row.source], name=f"{finished}/{len(listing.jobs)} files")
+
+        yield advance
+
+
+def _pixel_counts(listing: JobList) -> dict[str, int]:
+    """Pixels of every input by name, from the headers; 1 for what cannot be told."""
+    from bbcu_cli.image import probe
+
+    counts = {}
+    for job in listing.jobs:
+        try:
+            counts[job.name] = probe(job.source).pixels if job.source else 1
+        except (ImageError, OSError):
+            counts[job.name] = 1
+    return counts
+
+
+def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
+    """Mean scores, a summary, the failures once more, and the exit code."""
+    from bbcu_cli.metrics import mean_scores
+
+    failed = [row for row in rows if row.status == "failed"]
+    scored = [row.scores for row in rows if row.scores]
+    if len(scored) > 1 and not talk.json and not talk.quiet:
+        mean = mean_scores(scored)
+        note(f"mean of {len(scored)}: PSNR {mean.psnr_y:.2f} dB (Y), {mean.psnr_rgb:.2f} dB (RGB), SSIM {mean.ssim_y:.4f} (Y)")
+    if listing.batch and not talk.quiet:
+        counts = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
+        note(", ".join([f"{n} {status}" for status, n in counts.items()] + [f"{len(listing.passed_over)} not images"]))
+    if not failed:
+        return
+    if listing.batch:
+        for row in failed:
+            note(f"failed: {row.source}: {row.error}")
+        raise typer.Exit(1)
+    # One input that is bad is bad input: the sentence was printed, the code says the same.
+    raise typer.Exit(2)

@@ -1,0 +1,31 @@
+"""Fixtures that several rooms share: small packed models, and the folder of data beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# No deadline: a busy machine is not a failure.
+settings.register_profile("bbcu", deadline=None, max_examples=60)
+settings.load_profile("bbcu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a real hub
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test sets and awkward photos; tests that need it skip where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("needs the test pictures in ../shared, which are not part of the project")
+    return SHARED
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Fixed randomness."""
+    return np.random.default_rng(20230501)
