@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -191,8 +192,18 @@ def evaluate_pairs(pairs: Iterable[Pair], convention: Convention, scale: int = 1
     for one in pairs:
         images = [decode(path, max_pixels=MAX_PIXELS) for path in (one.truth, one.restored)]
         truth, restored, peak = _comparable(images[0], images[1], scale)
-        row = ReportRow(one.truth.stem, score(truth, restored, convention, peak=peak))
-        yield Evaluated(row, truth, restored)
+        with _named(one.restored):
+            scores = score(truth, restored, convention, peak=peak)
+        yield Evaluated(ReportRow(one.truth.stem, scores), truth, restored)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say in an error which file it is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixels, float]:
@@ -217,12 +228,14 @@ class Trial:
     Attributes:
         sigma: noise of the input in 8-bit units, for denoising.
         quality: JPEG quality of the input, for deblocking.
+        border: pixels to ignore along the edges instead of what the paper ignores.
     """
 
     task: Task
     scale: int = 1
     sigma: float = 0
     quality: int = 0
+    border: int | None = None
 
     @property
     def strength(self) -> str:
@@ -243,7 +256,13 @@ class Trial:
             "denoise": f"noise of sigma {self.sigma:g} by numpy's RandomState(0) for each image, input not clipped",
             "deblock": f"rounded Y through a grayscale JPEG of quality {self.quality}",
         }[self.task]
-        return replace(convention_of(self.task, self.scale), note=f"{note}; outputs rounded to 8 bit")
+        usual = convention_of(self.task, self.scale)
+        return replace(
+            usual,
+            border=usual.border if self.border is None else self.border,
+            gray_is_luma=self.task == "deblock",  # only the luma network is given gray images as they are
+            note=f"{note}; outputs rounded to 8 bit",
+        )
 
     def degrade(self, truth: Image) -> tuple[Pixels, NDArray[np.float32], Pixels]:
         """Make the network's input.
@@ -291,7 +310,10 @@ def evaluate_trial(trial: Trial, truths: Iterable[Path], restore: RestoreArray) 
         UsageError, EngineError: as `Trial.run`.
     """
     for path in truths:
-        yield trial.run(path.stem, decode(path, max_pixels=MAX_PIXELS), restore)
+        image = decode(path, max_pixels=MAX_PIXELS)
+        with _named(path):
+            evaluated = trial.run(path.stem, image, restore)
+        yield evaluated
 
 
 def _to_float(pixels: Pixels) -> NDArray[np.float32]:

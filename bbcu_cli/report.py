@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -85,7 +86,8 @@ def figure(name: str, value: float) -> str:
 def gain(row: ReportRow, name: str) -> str:
     """By how much the result is above the baseline, with its sign; "n/a" when one of them has no finite score."""
     difference = getattr(row.scores, name) - getattr(row.baseline, name) if row.baseline else math.nan
-    return f"{difference:+.2f}" if math.isfinite(difference) else "n/a"
+    # Adding 0.0 turns the -0.0 of a rounded loss into 0.0.
+    return f"{round(difference, 2) + 0.0:+.2f}" if math.isfinite(difference) else "n/a"
 
 
 def cells(report: Report) -> list[list[str]]:
@@ -96,11 +98,16 @@ def cells(report: Report) -> list[list[str]]:
         heading += [f"{report.baseline} {TITLES[headline]}", "gain dB"]
     lines = [heading]
     for row in (*report.rows, report.mean_row):
-        line = [row.name, *(figure(name, getattr(row.scores, name)) for name in report.measured)]
+        line = [_plain(row.name), *(figure(name, getattr(row.scores, name)) for name in report.measured)]
         if report.baseline and row.baseline:
             line += [figure(headline, getattr(row.baseline, headline)), gain(row, headline)]
         lines.append(line)
     return lines
+
+
+def _plain(text: str) -> str:
+    """Text from outside on one line, without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def to_text(report: Report) -> str:
@@ -114,8 +121,9 @@ def to_text(report: Report) -> str:
         return "  ".join([line[0].ljust(widths[0]), *numbers])
 
     heading, *images, mean = map(aligned, lines)
-    facts = "".join(f"{name}: {value}\n" for name, value in report.facts)
-    return "\n".join([report.title, heading, rule, *images, rule, mean]) + f"\n{facts}convention: {report.convention}\n"
+    notes = [f"{name}: {_plain(value)}" for name, value in (*report.facts, ("convention", str(report.convention)))]
+    wrapped = [textwrap.fill(note, 100, subsequent_indent="  ") for note in notes]
+    return "\n".join([_plain(report.title), heading, rule, *images, rule, mean, *wrapped]) + "\n"
 
 
 def to_markdown(report: Report) -> str:
@@ -128,7 +136,7 @@ def to_markdown(report: Report) -> str:
 
 
 def _markdown_cell(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\|*_`<>[]" else c for c in " ".join(text.split()))
+    return "".join(f"\\{c}" if c in "\\|*_`<>[]" else c for c in _plain(text))
 
 
 def to_csv(report: Report) -> str:
