@@ -105,7 +105,7 @@ def plan_jobs(
     if output == STDIO or (target and not target.is_dir() and target.suffix.lower() in SUFFIXES):
         if len(paths) != 1 or folders:
             raise UsageError(f"Output {output!r} is one image, but there are several inputs; give a folder.")
-        return _checked(JobList((Job(paths[0], target),)), [])
+        return _checked(JobList((Job(paths[0], target),)))
     extension = extension or ".png"
     jobs: list[Job] = []
     passed_over: list[Path] = []
@@ -115,7 +115,10 @@ def plan_jobs(
             mark = suffix if suffix is not None else ("" if target else tag)
             jobs.append(Job(path, home / f"{path.stem}{mark}{extension}"))
             continue
-        root = target or path.resolve().with_name(path.resolve().name + tag)
+        here = path if path.name not in ("", "..") else path.resolve()
+        root = target or here.with_name(here.name + tag)
+        if root.resolve() == path.resolve():
+            raise UsageError(f"Input and output are the same folder {path}; choose another --output.")
         for file in _walk(path, recursive, root.resolve()):
             if is_image_name(file):
                 mirrored = root / file.relative_to(path).parent / f"{file.stem}{suffix or ''}{extension}"
@@ -125,7 +128,7 @@ def plan_jobs(
     if not jobs:
         hint = "" if recursive else " (--recursive enters sub-folders)"
         raise UsageError(f"No image in {', '.join(str(folder) for folder in folders)}{hint}.")
-    return _checked(JobList(tuple(jobs), tuple(passed_over), bool(folders) or len(paths) > 1), folders)
+    return _checked(JobList(tuple(jobs), tuple(passed_over), bool(folders) or len(paths) > 1))
 
 
 def _stdin_job(typed: list[str], output: str | None) -> JobList:
@@ -144,7 +147,7 @@ def _folds_case(folder: Path) -> bool:
     return twin.name != existing.name and twin.exists() and twin.samefile(existing)
 
 
-def _checked(listing: JobList, folders: list[Path]) -> JobList:
+def _checked(listing: JobList) -> JobList:
     sources = {job.source.resolve() for job in listing.jobs if job.source}
     taken: dict[str, Path] = {}
     folds: dict[Path, bool] = {}
@@ -162,9 +165,6 @@ def _checked(listing: JobList, folders: list[Path]) -> JobList:
                 f"{taken[key]} and {job.source} would both be written to {job.output}; restore them one at a time."
             )
         taken[key] = job.source
-    for folder in folders:
-        if any(job.output and job.output.parent.resolve() == folder.resolve() for job in listing.jobs):
-            raise UsageError(f"Input and output are the same folder {folder}; choose another --output.")
     return listing
 
 

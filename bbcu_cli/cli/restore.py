@@ -307,11 +307,15 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         note(f"not an image by its name, passed over: {path}")
 
 
+def _failure_text(row: Row) -> str:
+    return f"failed: {row.error}" if row.source in row.error else f"failed: {row.source}: {row.error}"
+
+
 def _row_text(row: Row) -> str:
     if row.status == "skipped":
         return f"{row.source}: {row.output} is up to date"
     if row.status == "failed":
-        return f"{row.source}: failed: {row.error}"
+        return _failure_text(row)
     text = f"{row.source} -> {row.output}  ({_size_text(row.size_in)} to {_size_text(row.size_out)}, {row.seconds:.2f} s)"
     if row.scores:
         text += f"  PSNR {row.scores.psnr_y:.2f} dB (Y), {row.scores.psnr_rgb:.2f} dB (RGB), SSIM {row.scores.ssim_y:.4f} (Y)"
@@ -391,7 +395,7 @@ def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
         return
     if listing.batch:
         for row in failed:
-            note(f"failed: {row.source}: {row.error}")
+            note(_failure_text(row))
         raise typer.Exit(1)
     # One input that is bad is bad input: the sentence was printed, the code says the same.
     raise typer.Exit(2)

@@ -1,0 +1,170 @@
+"""Image in, restored image out: exact tiles, and nothing of the picture lost on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bbcu_cli.engines.base import EngineInfo, SessionContext
+from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
+from bbcu_cli.image import Image, Metadata
+from bbcu_cli.pipeline import Model, Options, open_model, restore, restore_image, run_tiled
+from tests.small import SMALL_SPECS, small_model
+
+Floats = NDArray[np.float32]
+
+
+def small(name: str, engine: str = "reference") -> Model:
+    """A small network on the engine."""
+    return open_model(small_model(SMALL_SPECS[name]), name, engine=engine)  # type: ignore[arg-type]
+
+
+# One-pixel tiles only where that makes few of them.
+CUTS = [((1, 1), 1), ((1, 9), 1), ((13, 2), 1), ((7, 7), 5), ((19, 31), 5), ((19, 31), 16)]
+
+
+@pytest.mark.parametrize("name", SMALL_SPECS)
+@pytest.mark.parametrize(("size", "tile"), CUTS)
+def test_tiled_restore_equals_whole_image(name: str, size: tuple[int, int], tile: int, rng: np.random.Generator) -> None:
+    """Any tile gives the pixels of the whole image, also below the halo. 1e-5: torch sums in another order per shape."""
+    with small(name) as model:
+        x = rng.random((*size, model.spec.channels), dtype=np.float32)
+        whole = run_tiled(model, x, Options(tile=1000))
+        tiled = run_tiled(model, x, Options(tile=tile))
+    assert whole.shape == (size[0] * model.spec.scale, size[1] * model.spec.scale, model.spec.channels)
+    assert np.abs(tiled - whole).max() < 1e-5
+
+
+class _Doubling(SessionContext):
+    """A stand-in engine that enlarges plainly: what the pipeline does around an engine can be told exactly."""
+
+    info = EngineInfo("stub", "cpu", "nearest")
+
+    def __init__(self, scale: int, limit: int = 1 << 30, value: float | None = None) -> None:
+        self.scale, self.limit, self.value = scale, limit, value
+        self.areas: list[int] = []
+
+    def run(self, x: Floats) -> Floats:
+        if x.shape[2] * x.shape[3] > self.limit:
+            raise OutOfMemoryError("too large")
+        self.areas.append(x.shape[2] * x.shape[3])
+        y = x.repeat(self.scale, axis=2).repeat(self.scale, axis=3)
+        return y if self.value is None else np.full_like(y, self.value)
+
+
+def stub(name: str = "m-x2", **options: object) -> Model:
+    """A model whose network is the stand-in."""
+    spec = SMALL_SPECS[name]
+    return Model(name, spec, {}, _Doubling(spec.scale, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
+def test_depth_gray_and_alpha_stay_what_they_were(dtype: type, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    """Through a network that changes nothing, every sample comes back exactly, in its own type and shape."""
+    pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    if shape[-1] == 4:
+        pixels[..., 3] = np.iinfo(dtype).max
+    out = restore(pixels, stub())
+    expected = pixels.repeat(2, axis=0).repeat(2, axis=1)
+    assert out.dtype == dtype
+    assert out.shape == expected.shape
+    assert np.abs(out.astype(int) - expected).max() <= (1 if len(shape) == 2 or shape[-1] == 1 else 0)
+
+
+def test_transparent_pixels_do_not_bleed_into_visible_ones() -> None:
+    """Colour is premultiplied for the network: what lies hidden under alpha 0 cannot darken an edge."""
+    pixels = np.full((40, 40, 4), 200, np.uint8)
+    pixels[:, :20] = (0, 0, 0, 0)
+    pixels[:, 20:, 3] = 255
+    bright = pixels.copy()
+    bright[:, :20, :3] = 255
+    with small("m-x2") as model:
+        dark_out, bright_out = restore(pixels, model), restore(bright, model)
+    assert np.array_equal(dark_out[:, 40:], bright_out[:, 40:])
+
+
+def test_deblocking_moves_colour_along_with_luma(rng: np.random.Generator) -> None:
+    """With chroma kept, the three channels change by the same amount, that of the luma."""
+    pixels = rng.integers(60, 190, (24, 24, 3), dtype=np.uint8)
+    with small("deblock") as model:
+        change = restore(pixels, model).astype(int) - pixels
+        clipped = (np.abs(change).max(axis=2) == 0) | ((change + pixels) % 255 == 0).any(axis=2)
+        assert (np.ptp(change, axis=2)[~clipped] <= 1).all()
+        assert (change != 0).any()
+
+
+def test_deblocking_chroma_through_a_network_that_changes_nothing_is_exact(rng: np.random.Generator) -> None:
+    """RGB -> JFIF YCbCr -> RGB in float32 does not lose a step of 8 or 16 bit."""
+    for dtype in (np.uint8, np.uint16):
+        pixels = rng.integers(0, np.iinfo(dtype).max, (9, 9, 3), dtype=dtype)
+        out = restore(pixels, stub("deblock"), Options(chroma="restore"))
+        assert np.abs(out.astype(int) - pixels).max() <= (0 if dtype is np.uint8 else 1)
+
+
+def test_self_ensemble_is_the_mean_of_the_eight_turned_results(rng: np.random.Generator) -> None:
+    """Each flip and rotation once, on an image that is not square."""
+    with small("m-x2") as model:
+        x = rng.random((9, 14, 3), dtype=np.float32)
+        outputs = []
+        for quarter in range(4):
+            for flip in (False, True):
+                turned = np.rot90(x, quarter)
+                y = run_tiled(model, np.ascontiguousarray(turned[:, ::-1] if flip else turned))
+                outputs.append(np.rot90(y[:, ::-1] if flip else y, -quarter))
+        assert np.abs(run_tiled(model, x, Options(self_ensemble=True)) - np.mean(outputs, axis=0)).max() < 1e-5
+        assert np.abs(run_tiled(model, x, Options(self_ensemble=True, tile=6)) - np.mean(outputs, axis=0)).max() < 1e-5
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(rng: np.random.Generator) -> None:
+    """The result is complete and right, and no later tile is tried at a size that is known not to fit."""
+    model = stub("m-x2", limit=40 * 40)
+    pixels = rng.integers(0, 255, (100, 90, 3), dtype=np.uint8)
+    assert np.array_equal(restore(pixels, model), pixels.repeat(2, axis=0).repeat(2, axis=1))
+    assert isinstance(model.session, _Doubling)
+    assert max(model.session.areas) <= 1600
+
+
+def test_out_of_memory_at_the_smallest_tile_is_an_error() -> None:
+    """It does not halve for ever."""
+    with pytest.raises(OutOfMemoryError):
+        restore(np.zeros((50, 50, 3), np.uint8), stub("m-x2", limit=3))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_result_that_is_not_finite_is_never_written(value: float) -> None:
+    """Black or coloured garbage is an error that names the engine."""
+    with pytest.raises(EngineError, match="not finite"):
+        restore(np.zeros((5, 5, 3), np.uint8), stub("m-x2", value=value))
+
+
+@pytest.mark.parametrize("value", [-3.0, 7.0])
+def test_results_out_of_range_are_clipped(value: float) -> None:
+    """No wrap-around."""
+    out = restore(np.zeros((5, 5, 3), np.uint8), stub("m-x2", value=value))
+    assert (out == (0 if value < 0 else 255)).all()
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_arrays_that_are_no_images_are_refused(pixels: NDArray[np.uint8]) -> None:
+    """The message says what was given and what is expected."""
+    with pytest.raises(UsageError, match="array"):
+        restore(pixels, stub())
+
+
+def test_everything_beside_the_pixels_is_carried_over() -> None:
+    """Metadata, format and notes of the input stand in the result."""
+    known = Metadata(icc=b"profile", dpi=(300, 300))
+    image = Image(np.zeros((4, 4, 3), np.uint8), metadata=known, notes=("a note",), format="TIFF")
+    out = restore_image(image, stub())
+    assert (out.metadata, out.format, out.notes) == (known, "TIFF", ("a note",))
+    assert out.size == (8, 8)
+
+
+def test_a_memory_budget_that_cannot_hold_the_image_is_refused() -> None:
+    """The message says how much is needed."""
+    with pytest.raises(UsageError, match="--memory at least"):
+        restore(np.zeros((600, 600, 3), np.uint8), stub(), Options(memory=1 << 20))
