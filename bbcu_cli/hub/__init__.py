@@ -5,8 +5,8 @@ the catalogue pins, and every rule of the packed format. ``huggingface_hub`` is 
 `push`, inside functions, so that embedded weights cost neither its import nor a socket.
 """
 
-from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
+from bbcu_cli.hub.catalogue import Catalogue, Entry, denoise_model, weights_dir
 from bbcu_cli.hub.locate import Located, locate, resolve
 from bbcu_cli.hub.reference import HubRef
 
-__all__ = ["Catalogue", "Entry", "HubRef", "Located", "locate", "resolve", "weights_dir"]
+__all__ = ["Catalogue", "Entry", "HubRef", "Located", "denoise_model", "locate", "resolve", "weights_dir"]

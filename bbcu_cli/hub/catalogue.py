@@ -13,17 +13,22 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Final
 
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed
-from bbcu_cli.errors import CheckpointError, UsageError
+from bbcu_cli.errors import BbcuError, CheckpointError, UsageError
 from bbcu_cli.hub.reference import HubRef
 from bbcu_cli.spec import ModelSpec
 
 SCHEMA: Final = 1
 FILE: Final = "catalogue.json"
 REFRESH: Final = "python -m bbcu_cli.hub"
+OTHER_WAYS: Final = (
+    "or convert a published checkpoint (`bbcu models convert FILE.pth`) and pass it as --weights FILE, or name a "
+    "repository that has it (--hub-repo user/repo)"
+)
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -98,9 +103,14 @@ class Entry:
         return weights_dir() / f"{self.name}.safetensors"
 
     @property
+    def embedded(self) -> bool:
+        """Whether its weights ship with this bbcu."""
+        return self.file.exists()
+
+    @property
     def metric(self) -> str:
         """What the numbers of `measured` are."""
-        return "PSNR (RGB)" if self.spec.task == "denoise" else "PSNR (Y)"
+        return metric(self.spec)
 
     def check(self, path: Path) -> tuple[PackedModel, str]:
         """Read a file that claims to be this model: its SHA-256 against the pinned one, its format, its network.
@@ -143,13 +153,17 @@ class Entry:
             CheckpointError: a field is missing, unknown or malformed.
         """
         try:
-            values = dict(fields)
-            values["spec"] = ModelSpec.from_dict(values["spec"])
-            values["hub"] = values["hub"] and HubRef(**values["hub"])
-            values["measured"] = {str(label): float(value) for label, value in values["measured"].items()}
-            return Entry(name, **values)
-        except (TypeError, KeyError, ValueError, AttributeError, UsageError) as error:
-            raise CheckpointError(f"Catalogue entry {name!r} is malformed ({error}).") from error
+            if odd := set(fields) ^ _FIELDS:
+                raise CheckpointError(f"missing or unknown field(s) {', '.join(sorted(odd))}")
+            spec = ModelSpec.from_dict(fields["spec"])
+            hub = fields["hub"] and HubRef(**fields["hub"])
+            measured = {str(label): float(value) for label, value in fields["measured"].items()}
+        except (TypeError, ValueError, AttributeError, BbcuError) as error:
+            raise CheckpointError(f"Catalogue entry {name!r} is malformed: {error}") from error
+        return Entry(name, **{**fields, "spec": spec, "hub": hub, "measured": measured})
+
+
+_FIELDS: Final = {part.name for part in dataclass_fields(Entry)} - {"name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +232,7 @@ class Catalogue:
                 continue
             if old is None:
                 spec = load_packed(path).spec
-                new = Entry(name, spec, _describe(spec), digest, size)
+                new = Entry(name, spec, describe(spec), digest, size)
             else:
                 model, _ = replace(old, sha256=None, size=None, hub=None).check(path)
                 new = replace(old, spec=model.spec, sha256=digest, size=size, hub=None, measured={})
@@ -232,15 +246,41 @@ class Catalogue:
         return Catalogue(entries), changes
 
 
-def _describe(spec: ModelSpec) -> str:
+def metric(spec: ModelSpec) -> str:
+    """The figure by which the paper compares networks of that task."""
+    return "PSNR (RGB)" if spec.task == "denoise" else "PSNR (Y)"
+
+
+def describe(spec: ModelSpec) -> str:
+    """A few words for a network that nobody has described."""
     return f"super-resolution x{spec.scale}, {spec.arch}" if spec.task == "sr" else f"{spec.task}, {spec.arch}"
+
+
+def train_command(entry: Entry) -> str:
+    """The command that trains a model of that kind."""
+    spec = entry.spec
+    return f"bbcu train --task {spec.task}" + (
+        f" --scale {spec.scale} --model {spec.arch[-1]}" if spec.up_steps else ""
+    )
 
 
 def remedy(entry: Entry) -> str:
     """What a user does about a model that is neither in the package nor on a hub."""
-    spec = entry.spec
-    network = f" --scale {spec.scale} --model {spec.arch[-1]}" if spec.task == "sr" else ""
-    return (
-        f"train it (`bbcu train --task {spec.task}{network}`), convert a published checkpoint (`bbcu models convert "
-        "FILE.pth`) and pass it as --weights FILE, or name a repository that has it (--hub-repo user/repo)"
-    )
+    return f"train it (`{train_command(entry)}`), {OTHER_WAYS}"
+
+
+def denoise_model(sigma: float | None, catalogue: Catalogue | None = None) -> str:
+    """Name of the denoising model for a noise level in 8-bit units.
+
+    A model specialised at a level serves noise within a tenth of it, if its weights ship with bbcu; the blind model
+    serves everything else, and an unknown level.
+    """
+    if sigma is None:
+        return "denoise"
+    levels = {
+        int(entry.name.removeprefix("denoise-")): entry.name
+        for entry in catalogue or Catalogue.load()
+        if re.fullmatch(r"denoise-\d+", entry.name) and entry.embedded
+    }
+    nearest = min(levels, key=lambda level: abs(level - sigma), default=None)
+    return levels[nearest] if nearest is not None and abs(nearest - sigma) <= 0.1 * nearest else "denoise"

@@ -21,7 +21,7 @@ from bbcu_cli.hub.reference import HubRef
 
 _T = TypeVar("_T")
 _TIMEOUT: Final = 3.0  # s that one answer of the hub may take
-_DEADLINE: Final = 3.5  # s for the probe as a whole: name resolution and several addresses know no timeout
+_DEADLINE: Final = 3.5  # s for a probe as a whole: name resolution and several addresses know no timeout
 _OFFLINE: Final = ("BBCU_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -62,7 +62,7 @@ def download(ref: HubRef, check: Callable[[Path], object], *, progress: bool = F
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but imported lazily there
 
     lock = Path(constants.HF_HUB_CACHE) / ".locks" / f"bbcu--{ref.repo.replace('/', '--')}.lock"
-    with _plain_words(ref), bars(shown=progress):
+    with plain_words(ref.repo, str(ref)), bars(shown=progress):
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
             commit = ref.revision if ref.pinned and cached(ref) else _probe(ref)
@@ -106,7 +106,7 @@ def _probe(ref: HubRef) -> str:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(ref.repo, ref.filename, revision=ref.revision)
-    metadata = _within(_DEADLINE, lambda: get_hf_file_metadata(url, timeout=_TIMEOUT))
+    metadata = within(lambda: get_hf_file_metadata(url, timeout=_TIMEOUT))
     if metadata.commit_hash is None:
         raise WeightsUnavailableError(f"{endpoint()} does not answer like a hub (no commit); check HF_ENDPOINT.")
     if metadata.size is not None and metadata.size > MAX_FILE_BYTES:
@@ -116,7 +116,7 @@ def _probe(ref: HubRef) -> str:
     return metadata.commit_hash
 
 
-def _within(seconds: float, call: Callable[[], _T]) -> _T:
+def within(call: Callable[[], _T], seconds: float = _DEADLINE) -> _T:
     """Run a call in a thread that may be left behind; TimeoutError when it takes longer."""
     future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
@@ -161,22 +161,24 @@ def bars(*, shown: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain_words(ref: HubRef) -> Iterator[None]:
+def plain_words(repo: str, what: str) -> Iterator[None]:
+    """Turn what the client raises about a repository into a WeightsUnavailableError that begins with `what`."""
     from huggingface_hub.errors import HfHubHTTPError
 
     # All errors of the client's HTTP backend, whichever that is, share the first base of the client's own.
     backend: type[BaseException] = HfHubHTTPError.__bases__[0]
     try:
         yield
-    except (backend, OSError, ValueError) as error:
-        raise WeightsUnavailableError(explain(error, ref.repo, str(ref))) from error
+    except (backend, OSError, ValueError, RuntimeError) as error:
+        raise WeightsUnavailableError(_explain(error, repo, what)) from error
 
 
-def explain(error: BaseException, repo: str, what: str) -> str:
+def _explain(error: BaseException, repo: str, what: str) -> str:
     """A sentence for a failure of the hub client, and the next step."""
     from huggingface_hub import constants, errors
 
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+    # The client wraps the reason of a failed look-up or upload.
+    if isinstance(error, (errors.LocalEntryNotFoundError, RuntimeError)) and error.__cause__ is not None:
         error = error.__cause__
     site, cache = endpoint(), constants.HF_HUB_CACHE
     access = "set HF_TOKEN to a token of an account that may use it, or run `hf auth login`"
@@ -191,6 +193,7 @@ def explain(error: BaseException, repo: str, what: str) -> str:
         (isinstance(error, errors.RepositoryNotFoundError), f"is unknown to {site}, or private; check it, or {access}"),
         (status in (401, 403), f"may not be accessed ({site} answers {status}); {access}"),
         (status is not None, f"is not available now ({site} answers {status}); try again later, or use --weights FILE"),
+        (isinstance(error, errors.LocalTokenNotFoundError), f"needs a token to be written; {access}"),
         (isinstance(error, errors.OfflineModeIsEnabled), "needs the network, which HF_HUB_OFFLINE forbids"),
         (no_space, f"cannot be kept in the cache {cache} ({lines[0][:160]}); set HF_HOME to another folder"),
     )

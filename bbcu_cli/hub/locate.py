@@ -15,6 +15,7 @@ from bbcu_cli.hub.catalogue import REFRESH, Catalogue, Entry, remedy, sha256_of,
 from bbcu_cli.hub.reference import SCHEME, HubRef, for_model, parse
 
 Source = Literal["file", "embedded", "cache", "hub"]
+Where = Literal["embedded", "cached", "on hub", "not there yet"]
 Check = Callable[[Path], tuple[PackedModel, str]]
 
 
@@ -83,17 +84,50 @@ def locate(
     """
     if isinstance(wanted, str) and wanted.startswith(SCHEME):
         return _from_hub(parse(wanted), _check_format, wanted, offline=offline, progress=progress, refresh=refresh)
-    if _is_path(wanted):
+    if not is_name(wanted):
         path = Path(wanted)
         model, digest = _check_format(path)
         return Located(path, "file", digest, model)
     entry = (catalogue or Catalogue.load())[str(wanted)]
-    if entry.file.exists():
+    if entry.embedded:
         return _embedded(entry)
     ref = hub_place(entry, hub_repo)
     if ref is None:
         raise WeightsUnavailableError(f"Model {entry.name} does not ship with this bbcu: {remedy(entry)}.")
     return _from_hub(ref, entry.check, entry.name, offline=offline, progress=progress, refresh=refresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a model of the catalogue is now, unverified and without a request.
+
+    Attributes:
+        entry: the model.
+        where: in the package, in the cache, on the hub (to be downloaded when it is first used), or nowhere yet.
+        path: its file on this machine, if any.
+        ref: its place on the hub, if any.
+    """
+
+    entry: Entry
+    where: Where
+    path: Path | None = None
+    ref: HubRef | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of its file, as found or as the catalogue says."""
+        return self.path.stat().st_size if self.path else self.entry.size
+
+
+def status(entry: Entry, hub_repo: str | None = None) -> Status:
+    """Look where a model is; arguments and errors as of `locate`."""
+    if entry.embedded:
+        return Status(entry, "embedded", entry.file)
+    ref = hub_place(entry, hub_repo)
+    if ref is None:
+        return Status(entry, "not there yet")
+    path = client.cached(ref)
+    return Status(entry, "on hub" if path is None else "cached", path, ref)
 
 
 def hub_place(entry: Entry, hub_repo: str | None = None) -> HubRef | None:
@@ -106,10 +140,11 @@ def hub_place(entry: Entry, hub_repo: str | None = None) -> HubRef | None:
     return for_model(pattern, entry.name) if pattern else entry.hub
 
 
-def _is_path(wanted: str | os.PathLike[str]) -> bool:
+def is_name(wanted: str | os.PathLike[str]) -> bool:
+    """Whether it is the name of a model, rather than a path or a reference to the hub."""
     if not isinstance(wanted, str):
-        return True
-    return "/" in wanted or os.sep in wanted or Path(wanted).suffix in (".safetensors", ".pth", ".pt")
+        return False
+    return not ("/" in wanted or os.sep in wanted or Path(wanted).suffix in (".safetensors", ".pth", ".pt"))
 
 
 def _check_format(path: Path) -> tuple[PackedModel, str]:
