@@ -7,17 +7,22 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from bbcu_cli.compare import side_by_side
 from bbcu_cli.errors import BbcuError
+from bbcu_cli.evaluate import score_images
 from bbcu_cli.image import EncodeOptions, Image, decode, encode, losses, remove_stale_parts, write_atomic
-from bbcu_cli.jobs import Job
+from bbcu_cli.jobs import STDIO, Job, compare_path
 from bbcu_cli.manifest import Manifest
-from bbcu_cli.metrics import Scores
-from bbcu_cli.pipeline import Model, Options, restore_image, tile_for
+from bbcu_cli.metrics import Convention, Scores
+from bbcu_cli.pipeline import Model, Options, Pixels, restore_image, tile_for
 
 Status = Literal["done", "skipped", "failed"]
 Size = tuple[int, int]
@@ -33,6 +38,7 @@ class Row:
     seconds: float = 0.0
     size_in: Size | None = None
     size_out: Size | None = None
+    model: str = ""
     engine: str = ""
     tile: str = ""
     scores: Scores | None = None
@@ -41,16 +47,26 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Truths:
+    """The ground truth of every job, and how results are compared with it."""
+
+    paths: Mapping[Job, Path]
+    convention: Convention
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a run treats its files.
 
     Attributes:
-        format: Pillow's name of the output format.
+        format: the output format, a name of `image.formats.FORMATS`.
         max_pixels: larger inputs are refused before they are decoded.
-        existing: what happens to an output that is already there: "refuse" (checked before any work),
+        existing: what happens to an output that is already there: "refuse" (the run fails for that file),
             "overwrite", or "skip" when the manifest knows it as made from this source with these options.
-        prepare: looks at a decoded image before it is restored and returns notes about it.
-        score: compares a job's result with its ground truth.
+        fail_fast: the first failure ends the run.
+        notes: what to tell about a decoded image before it is restored.
+        truths: ground truth to score results with.
+        compare: also write a side-by-side of input, result and ground truth.
     """
 
     options: Options
@@ -59,8 +75,9 @@ class Settings:
     max_pixels: int
     existing: Literal["refuse", "overwrite", "skip"] = "refuse"
     fail_fast: bool = False
-    prepare: Callable[[Image], tuple[str, ...]] | None = None
-    score: Callable[[Job, Image], Scores] | None = None
+    notes: Callable[[Image], tuple[str, ...]] | None = None
+    truths: Truths | None = None
+    compare: bool = False
 
 
 def options_key(model_digest: str, settings: Settings) -> str:
@@ -75,23 +92,46 @@ def _load(job: Job, settings: Settings) -> Image:
     return decode(source, max_pixels=settings.max_pixels)
 
 
-def _save(image: Image, job: Job, settings: Settings, manifest: Manifest | None) -> None:
-    data = encode(image, settings.format, settings.encoding)
-    if job.output is None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Restored:
+    """A finished image on its way to the disk."""
+
+    job: Job
+    source: Image
+    result: Image
+    truth: Image | None
+    row: Row
+
+
+def _save(done: _Restored, settings: Settings, manifest: Manifest | None) -> None:
+    output, overwrite = done.job.output, settings.existing != "refuse"
+    data = encode(done.result, settings.format, settings.encoding)
+    if output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    job.output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if settings.compare:
+        picture = encode(_side_by_side(done), "PNG", settings.encoding)
+        write_atomic(compare_path(output), lambda file: file.write(picture), overwrite=overwrite)
     if manifest:
-        manifest.begun(job.output)
-    write_atomic(job.output, lambda file: file.write(data), overwrite=settings.existing != "refuse")
-    if manifest and job.source:
-        manifest.done(job.source, job.output)
+        manifest.begun(output)
+    write_atomic(output, lambda file: file.write(data), overwrite=overwrite)
+    if manifest and done.job.source:
+        manifest.done(done.job.source, output)
+
+
+def _side_by_side(done: _Restored) -> Image:
+    def planes(image: Image) -> Pixels:
+        return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])
+
+    truth = planes(done.truth) if done.truth else None
+    return Image(side_by_side(planes(done.source), planes(done.result), truth, label=done.row.model))
 
 
 def _failed(job: Job, error: BaseException) -> Row:
     reason = "out of memory; try a smaller --memory or --tile" if isinstance(error, MemoryError) else str(error)
-    return Row(job.name, str(job.output or "-"), "failed", error=reason)
+    return Row(job.name, str(job.output or STDIO), "failed", error=reason)
 
 
 _EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
@@ -107,24 +147,30 @@ def _ahead(jobs: Iterable[Job], pool: ThreadPoolExecutor, settings: Settings) ->
     yield from pending
 
 
-def _restored(image: Image, job: Job, model: Model, settings: Settings) -> tuple[Image, Row]:
-    notes = (*image.notes, *(settings.prepare(image) if settings.prepare else ()))
+def _restore(image: Image, job: Job, model: Model, settings: Settings) -> _Restored:
+    notes = (*image.notes, *(settings.notes(image) if settings.notes else ()))
     started = time.perf_counter()
     result = restore_image(image, model, settings.options)
+    seconds = time.perf_counter() - started
+    truth = scores = None
+    if settings.truths:
+        truth = decode(settings.truths.paths[job], max_pixels=settings.max_pixels)
+        scores = score_images(truth, result, settings.truths.convention, model.spec.scale)
     info = model.session.info
     row = Row(
         job.name,
-        str(job.output or "-"),
+        str(job.output or STDIO),
         "done",
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         size_in=image.size,
         size_out=result.size,
-        engine=f"{info.name} {info.device} {info.detail}",
+        model=model.name,
+        engine=f"{info.name} on {info.device}, {info.detail}",
         tile=str(tile_for(image, model, settings.options)),
-        scores=settings.score(job, result) if settings.score else None,
+        scores=scores,
         notes=(*notes, *losses(result, settings.format)),
     )
-    return result, row
+    return _Restored(job, image, result, truth, row)
 
 
 def _triage(jobs: Iterable[Job], manifest: Manifest | None, settings: Settings) -> tuple[list[Job], list[Row]]:
@@ -175,7 +221,7 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     try:
         for job, decoding in _ahead(todo, decoder, settings):
             try:
-                result, row = _restored(decoding.result(), job, model, settings)
+                done = _restore(decoding.result(), job, model, settings)
             except _EXPECTED as error:
                 if settings.fail_fast:
                     raise
@@ -183,7 +229,7 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
                     yield saved()
                 yield _failed(job, error)
                 continue
-            saving.append((job, row, encoder.submit(_save, result, job, settings, manifest)))
+            saving.append((job, done.row, encoder.submit(_save, done, settings, manifest)))
             while len(saving) > 1:
                 yield saved()
         while saving:

@@ -168,9 +168,14 @@ def _checked(listing: JobList) -> JobList:
     return listing
 
 
-def refuse_existing(jobs: Iterable[Job]) -> None:
+def compare_path(output: Path) -> Path:
+    """Where the side-by-side of an output is written."""
+    return output.with_name(f"{output.stem}_compare.png")
+
+
+def refuse_existing(outputs: Iterable[Path]) -> None:
     """Raise a UsageError if an output is already there."""
-    existing = [job.output for job in jobs if job.output is not None and os.path.lexists(job.output)]
+    existing = [output for output in outputs if os.path.lexists(output)]
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise UsageError(f"{existing[0]} exists{more}; give --overwrite, --skip-existing or another --output.")

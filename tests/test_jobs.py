@@ -137,10 +137,9 @@ def test_link_cycles_end(photos: Path) -> None:
 
 def test_existing_outputs_are_refused_by_name(photos: Path) -> None:
     """The first is named, the others are counted."""
-    listing = plan(photos / "a.jpg", photos / "b.PNG")
-    refuse_existing(listing.jobs)
-    for job in listing.jobs:
-        assert job.output is not None
-        job.output.touch()
+    outputs = [photos / "a_x4.png", photos / "b_x4.png"]
+    refuse_existing(outputs)
+    for output in outputs:
+        output.touch()
     with pytest.raises(UsageError, match=r"a_x4\.png exists \(and 1 more\)"):
-        refuse_existing(listing.jobs)
+        refuse_existing(outputs)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import enum
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+from bbcu_cli.cli.console import note
+from bbcu_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from bbcu_cli.pipeline import Chroma, Model, Options
+    from bbcu_cli.spec import Task
 
 FILES = "Files"
 PIXELS = "Quality"
@@ -94,6 +102,41 @@ class EngineOptions:
         bool,
         typer.Option("--offline/--no-offline", help="Never use the network.", envvar="BBCU_OFFLINE", rich_help_panel=ENGINE),
     ] = False
+    hub_repo: Annotated[
+        Optional[str],
+        typer.Option(help="Hub repository to take models from.", envvar="BBCU_HUB_REPO", rich_help_panel=ENGINE),
+    ] = None
+
+    def options(self, chroma: Chroma = "keep") -> Options:
+        """The part that is about the pixels."""
+        from bbcu_cli.pipeline import Options
+
+        return Options(tile=self.tile, memory=self.memory, self_ensemble=self.self_ensemble, chroma=chroma)
+
+    def open(self, name: str, task: Task, scale: int) -> tuple[Model, str]:
+        """The model called `name`, or that of --weights, on the engine that was asked for; and its SHA-256.
+
+        Raises:
+            UsageError: --weights are for another task or scale.
+            WeightsUnavailableError, CheckpointError, EngineUnavailableError: as they say.
+        """
+        from bbcu_cli.hub import locate
+        from bbcu_cli.pipeline import open_model
+
+        name = self.weights or name
+        found = locate(name, offline=self.offline, hub_repo=self.hub_repo, progress=sys.stderr.isatty())
+        if found.ref is not None:
+            note(f"weights {found.ref}, SHA-256 {found.sha256}")
+        spec = found.model.spec
+        if (spec.task, spec.scale) != (task, scale):
+            wanted, given = (f"{t} x{s}" if t == "sr" else t for t, s in ((task, scale), (spec.task, spec.scale)))
+            raise UsageError(f"Weights {name} are for {given}, not for {wanted}.")
+        model = open_model(
+            found.model, name, engine=self.engine.value, device=self.device, threads=self.threads
+        )
+        for reason in model.notes:
+            note(reason)
+        return model, found.sha256
 
 
 @dataclass(frozen=True)
@@ -151,6 +194,14 @@ class TalkOptions:
     gt: Annotated[
         Optional[str], typer.Option(help="Ground truth, file or folder: print PSNR and SSIM.", rich_help_panel=PIXELS)
     ] = None
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Also write a side-by-side of input, result and ground truth as NAME_compare.png.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = False
     json: Annotated[bool, typer.Option("--json", help="One JSON line per image on stdout.", rich_help_panel=TALK)] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=TALK)] = False
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False

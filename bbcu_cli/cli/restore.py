@@ -8,7 +8,8 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -18,14 +19,11 @@ from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, TalkOptions
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from bbcu_cli.batch import Row, Settings
+    from bbcu_cli.batch import Row, Settings, Truths
     from bbcu_cli.image import Image
-    from bbcu_cli.jobs import Job, JobList
-    from bbcu_cli.metrics import Scores
+    from bbcu_cli.jobs import JobList
     from bbcu_cli.pipeline import Chroma, Model
     from bbcu_cli.spec import Task
-
-    Scorer = Callable[[Job, Image], Scores]
 
 TRAINED_QUALITY = 50  # deblocking was trained on JPEG qualities up to this
 
@@ -129,7 +127,8 @@ def deblock(
 def _restore(inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions) -> None:
     """What the three commands share: parse, run the batch, print."""
     from bbcu_cli import batch
-    from bbcu_cli.jobs import plan_jobs, refuse_existing
+    from bbcu_cli.image import EncodeOptions
+    from bbcu_cli.jobs import compare_path, plan_jobs, refuse_existing
     from bbcu_cli.manifest import Manifest
 
     if files.overwrite and files.skip_existing:
@@ -138,14 +137,27 @@ def _restore(inputs: list[str], request: _Request, files: FileOptions, engine: E
     listing = plan_jobs(
         inputs, files.output, tag=request.tag, suffix=files.suffix, extension=extension, recursive=files.recursive
     )
+    outputs = [job.output for job in listing.jobs if job.output]
+    if len(outputs) < len(listing.jobs):
+        _check_stdout(talk)
+    if talk.compare:
+        outputs += [compare_path(output) for output in outputs]
     if not (files.overwrite or files.skip_existing or files.dry_run):
-        refuse_existing(listing.jobs)
-    if any(job.output is None for job in listing.jobs) and sys.stdout.isatty():
-        raise UsageError("Image bytes are not written to a terminal; give --output or redirect stdout.")
-    score = _scorer(listing, request, talk.gt, files.max_pixels) if talk.gt else None
-    model, digest = _open(request, engine)
+        refuse_existing(outputs)
+    truths = _truths(listing, request, talk.gt) if talk.gt else None
+    model, digest = engine.open(request.model, request.task, request.scale)
     with model:
-        settings = _settings(request, files, engine, form, score)
+        settings = batch.Settings(
+            options=engine.options(request.chroma),
+            encoding=EncodeOptions(quality=files.quality, metadata=files.metadata.value),
+            format=form,
+            max_pixels=files.max_pixels,
+            existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
+            fail_fast=files.fail_fast,
+            notes=_jpeg_notes if request.task == "deblock" else None,
+            truths=truths,
+            compare=talk.compare,
+        )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
             return
@@ -159,10 +171,16 @@ def _restore(inputs: list[str], request: _Request, files: FileOptions, engine: E
     _conclude(rows, listing, talk)
 
 
+def _check_stdout(talk: TalkOptions) -> None:
+    """Image bytes have stdout for themselves."""
+    if sys.stdout.isatty():
+        raise UsageError("Image bytes are not written to a terminal; give --output or redirect stdout.")
+    if talk.json or talk.compare:
+        raise UsageError(f"The image goes to stdout; {'--json' if talk.json else '--compare'} needs an --output file.")
+
+
 def _output_format(files: FileOptions) -> tuple[str, str | None]:
     """Name of the output format, and the extension of the outputs if --format sets it."""
-    from pathlib import Path
-
     from bbcu_cli.image.formats import FORMATS, SUFFIXES
 
     named = Path(files.output or "").suffix.lower()
@@ -178,76 +196,24 @@ def _output_format(files: FileOptions) -> tuple[str, str | None]:
     return name, extension
 
 
-def _open(request: _Request, engine: EngineOptions) -> tuple[Model, str]:
-    """The model of a request on its engine, and the digest of its weights.
+def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
+    """The ground truth of every input, found by name before any work begins.
 
     Raises:
-        UsageError: --weights names a network of another task or scale.
+        UsageError: an input has none.
     """
-    import hashlib
-
-    from bbcu_cli.checkpoint.packed import load_packed
-    from bbcu_cli.hub import resolve
-    from bbcu_cli.pipeline import open_model
-
-    name = engine.weights or request.model
-    path = resolve(name, offline=engine.offline)
-    packed = load_packed(path)
-    if (packed.spec.task, packed.spec.scale) != (request.task, request.scale):
-        asked = f"{request.task} x{request.scale}" if request.task == "sr" else request.task
-        found = f"{packed.spec.task} x{packed.spec.scale}" if packed.spec.task == "sr" else packed.spec.task
-        raise UsageError(f"Weights {name} are for {found}, not for {asked}.")
-    model = open_model(packed, name, engine=engine.engine.value, device=engine.device, threads=engine.threads)
-    return model, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _settings(request: _Request, files: FileOptions, engine: EngineOptions, form: str, score: Scorer | None) -> Settings:
-    from bbcu_cli.batch import Settings
-    from bbcu_cli.image import EncodeOptions
-    from bbcu_cli.pipeline import Options
-
-    encoding = EncodeOptions(metadata=files.metadata.value)
-    if files.quality is not None:
-        encoding = replace(encoding, quality=files.quality)
-    return Settings(
-        options=Options(
-            tile=engine.tile, memory=engine.memory, self_ensemble=engine.self_ensemble, chroma=request.chroma
-        ),
-        encoding=encoding,
-        format=form,
-        max_pixels=files.max_pixels,
-        existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
-        fail_fast=files.fail_fast,
-        prepare=_jpeg_notes if request.task == "deblock" else None,
-        score=score,
-    )
-
-
-def _scorer(listing: JobList, request: _Request, gt: str, max_pixels: int) -> Scorer:
-    """What compares a result with its ground truth, which is found by name before any work begins.
-
-    Raises:
-        UsageError: an input has no ground truth.
-    """
-    from pathlib import Path
-
-    from bbcu_cli.evaluate import by_stem, convention_of, find_truth, images_at, score_images
-    from bbcu_cli.image import decode
+    from bbcu_cli.batch import Truths
+    from bbcu_cli.evaluate import by_stem, convention_of, find_truth, images_at
 
     found = images_at(Path(gt))
     if len(listing.jobs) == 1 and Path(gt).is_file():
-        truths = {listing.jobs[0]: found[0]}
+        paths = {listing.jobs[0]: found[0]}
     else:
         stems = by_stem(found)
-        truths = {job: path for job in listing.jobs if job.source and (path := find_truth(job.source.stem, stems))}
-    if alone := [job.name for job in listing.jobs if job not in truths]:
+        paths = {job: path for job in listing.jobs if job.source and (path := find_truth(job.source.stem, stems))}
+    if alone := [job.name for job in listing.jobs if job not in paths]:
         raise UsageError(f"No ground truth in {gt!r} for {alone[0]} ({len(alone)} in all).")
-    convention = convention_of(request.task, request.scale)
-
-    def score(job: Job, result: Image) -> Scores:
-        return score_images(decode(truths[job], max_pixels=max_pixels), result, convention, request.scale)
-
-    return score
+    return Truths(paths, convention_of(request.task, request.scale))
 
 
 def _jpeg_notes(image: Image) -> tuple[str, ...]:
