@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +14,9 @@ from bbcu_cli.degrade import jpeg_luma, resize_bicubic
 from bbcu_cli.errors import UsageError
 from bbcu_cli.metrics import Convention, Scores, crop_border, luma, mean_scores, psnr, psnr_b, score, ssim
 
-TEST_SETS = Path(__file__).parents[2] / "shared" / "data" / "test"
-needs_test_sets = pytest.mark.skipif(not TEST_SETS.is_dir(), reason=f"the test sets are not at {TEST_SETS}")
 
-
-def _read(name):
-    return [np.asarray(Image.open(path)) for path in sorted((TEST_SETS / name).glob("*.png"))]
+def _read(folder):
+    return [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
 
 
 def _noisy_pair(shape, seed=0, spread=20):
@@ -29,12 +25,11 @@ def _noisy_pair(shape, seed=0, spread=20):
     return truth, np.clip(truth + rng.integers(-spread, spread + 1, shape), 0, 255).astype(np.uint8)
 
 
-@needs_test_sets
 @pytest.mark.parametrize(("scale", "decibels", "similarity"), [(2, 33.68, 0.9305), (4, 28.43, 0.8113)])
-def test_bicubic_on_set5_scores_what_the_literature_says(scale, decibels, similarity):
+def test_bicubic_on_set5_scores_what_the_literature_says(shared, scale, decibels, similarity):
     """The whole chain (MATLAB bicubic, uint8 LR and SR, border, studio Y) gives the published baseline."""
     rows = []
-    for image in _read("Set5"):
+    for image in _read(shared / "data/test/Set5"):
         height, width = (n // scale * scale for n in image.shape[:2])
         truth = image[:height, :width]
         small = resize_bicubic(truth, (height // scale, width // scale))
@@ -44,11 +39,12 @@ def test_bicubic_on_set5_scores_what_the_literature_says(scale, decibels, simila
     assert round(mean.ssim_y, 4) == similarity
 
 
-@needs_test_sets
-def test_jpeg_quality_10_on_classic5_scores_what_the_literature_says():
+def test_jpeg_quality_10_on_classic5_scores_what_the_literature_says(shared):
     """PSNR 27.82, SSIM .7595 and PSNR-B 25.21 are the published scores of the undeblocked images."""
     convention = Convention(round_luma=True, gray_is_luma=True)
-    mean = mean_scores([score(y, jpeg_luma(y, 10), convention, blocking=True) for y in _read("Classic5")])
+    mean = mean_scores(
+        [score(y, jpeg_luma(y, 10), convention, blocking=True) for y in _read(shared / "data/test/Classic5")]
+    )
     assert (round(mean.psnr_y, 2), round(mean.ssim_y, 4), round(mean.psnrb_y, 2)) == (27.82, 0.7595, 25.21)
 
 

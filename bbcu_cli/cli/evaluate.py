@@ -35,6 +35,9 @@ class TaskChoice(str, enum.Enum):
     deblock = "deblock"
 
 
+OWNERS = {"scale": TaskChoice.sr, "model": TaskChoice.sr, "sigma": TaskChoice.denoise, "quality": TaskChoice.deblock}
+
+
 @dataclass(frozen=True)
 class TrialOptions:
     """What to restore and score."""
@@ -103,6 +106,9 @@ def evaluate(
     """
     if (pred is None) == (trial.task is None):
         raise UsageError("Give either --pred (score existing results) or --task (restore and score).")
+    for option, task in OWNERS.items():
+        if getattr(trial, option) is not None and trial.task != task:
+            raise UsageError(f"--{option} is for --task {task.value}.")
     _check_forms(forms)
     with ExitStack() as stack:
         if pred:
@@ -171,24 +177,18 @@ def _requested(options: TrialOptions) -> tuple[Trial, str]:
     """The trial and the name of its model in the catalogue.
 
     Raises:
-        UsageError: an option is missing, or belongs to another task.
+        UsageError: an option is missing or impossible.
     """
     from bbcu_cli.evaluate import Trial
     from bbcu_cli.hub import denoise_model
     from bbcu_cli.spec import SCALES
 
-    assert options.task is not None
-    task = options.task.value
-    owners = {"scale": "sr", "model": "sr", "sigma": "denoise", "quality": "deblock"}
-    for option, owner in owners.items():
-        if getattr(options, option) is not None and owner != task:
-            raise UsageError(f"--{option} is for --task {owner}, not for {task}.")
-    if task == "sr":
-        scale = options.scale or 4
+    if options.task is TaskChoice.sr:
+        scale = 4 if options.scale is None else options.scale
         if scale not in SCALES:
             raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
         return Trial("sr", scale=scale), f"sr-{(options.model or ModelChoice.m).value}-x{scale}"
-    if task == "denoise":
+    if options.task is TaskChoice.denoise:
         if options.sigma is None:
             raise UsageError("--task denoise needs the noise: give --sigma, for example 25.")
         return Trial("denoise", sigma=options.sigma), denoise_model(options.sigma)
@@ -237,10 +237,11 @@ def _publish(report: Report, views: list[Views], forms: FormOptions) -> None:
         if path:
             write_atomic(path, lambda file: file.write(form().encode()), overwrite=forms.overwrite)
 
+    # The figures first: they took the time, and a full disk shall not cost them.
+    print(json.dumps(to_json(report)) + "\n" if forms.json else to_text(report), end="", flush=True)
     write(forms.csv, lambda: to_csv(report))
     write(forms.markdown, lambda: to_markdown(report))
     write(forms.report, lambda: to_html(report, views))
-    print(json.dumps(to_json(report)) if forms.json else to_text(report), end="\n" if forms.json else "")
 
 
 def _name(path: Path) -> str:
