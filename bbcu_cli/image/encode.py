@@ -25,6 +25,10 @@ _JPEG_SEGMENT: Final = 65_533 - len(b"http://ns.adobe.com/xap/1.0/\0")
 """Most bytes of EXIF, and of XMP, that fit into their one segment of a JPEG."""
 
 
+_COMMENT: Final = "Comment"
+"""The keyword of `Metadata.text` under which a JPEG keeps its comment."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """How to write files; options that a format does not have are not looked at.
@@ -74,8 +78,9 @@ def losses(image: Image, format: str, options: EncodeOptions = DEFAULT_OPTIONS) 
     ):
         if value is not None and not place:
             found.append(f"{format} has no place for the {what}")
-    if about.text and not fmt.text and not (format == "JPEG" and _comment(about)):
-        found.append(f"{format} has no place for the text ({', '.join(key for key, _ in about.text)})")
+    lost = [keyword for keyword, _ in about.text if not fmt.text and (format, keyword) != ("JPEG", _COMMENT)]
+    if lost:
+        found.append(f"{format} has no place for the text ({', '.join(lost)})")
     if format == "JPEG":
         for what, block in (("EXIF data", about.exif), ("XMP data", about.xmp)):
             if block is not None and len(block) > _JPEG_SEGMENT:
@@ -122,7 +127,7 @@ def _holds_gray(image: Image, format: str) -> bool:
 
 
 def _comment(metadata: Metadata) -> bytes | None:
-    return next((text.encode() for key, text in metadata.text if key == "Comment"), None)
+    return next((text.encode() for key, text in metadata.text if key == _COMMENT), None)
 
 
 def _without_alpha(image: Image, format: str, options: EncodeOptions) -> Image:
@@ -220,8 +225,7 @@ def _save_heic(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
 
 
 def _save_bmp(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
-    dpi = {} if image.metadata.dpi is None else {"dpi": image.metadata.dpi}
-    _picture(image).save(file, "BMP", **dpi)
+    _picture(image).save(file, "BMP", dpi=image.metadata.dpi or (0, 0))  # 0: not known; Pillow would say 96
 
 
 _WRITERS: Final[Mapping[str, Callable[[Image, BinaryIO, EncodeOptions], None]]] = {

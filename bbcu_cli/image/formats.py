@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -111,7 +112,7 @@ def describe_stranger(head: bytes) -> str:
             return description
     if b"\0" not in head:
         try:
-            head[:-3].decode("utf-8")  # the cut may go through a character
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # incremental: the cut may go through a character
         except UnicodeDecodeError:
             return "of an unknown kind"
         return "a text file"

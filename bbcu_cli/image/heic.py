@@ -21,7 +21,7 @@ def library(name: str) -> ModuleType:
         ImageError: it is not installed, so `name` can be neither read nor written.
     """
     try:
-        import pillow_heif
+        import pillow_heif  # noqa: PLC0415 - optional, and only needed for this format
     except ImportError as error:
         raise ImageError(f"{name} is HEIC, which needs one more package: pip install pillow-heif") from error
     return pillow_heif
@@ -58,11 +58,7 @@ class HeicFile:
         """All pixels and metadata; 10 and 12 bits come spread to 16."""
         height, width = info.size
         samples = np.array(self.picture).reshape(height, width, -1)
-        exif = None
-        if self.picture.info.get("exif"):
-            exif = Exif()
-            exif.load(self.picture.info["exif"])
-        about, notes = metadata.read(self.picture.info, exif, {}, channels=info.channels, from_tiff=False)
+        about, notes = metadata.read(self.picture.info, self._exif, {}, channels=info.channels, from_tiff=False)
         if self.others:
             notes = (*notes, f"the file holds {self.others} more pictures, which are not carried over")
         return Image(
@@ -72,3 +68,10 @@ class HeicFile:
             format="HEIC",
             notes=notes,
         )
+
+    def _exif(self) -> Exif | None:
+        if not self.picture.info.get("exif"):
+            return None
+        exif = Exif()
+        exif.load(self.picture.info["exif"])
+        return exif

@@ -31,17 +31,19 @@ _STALE_SIZES: Final = frozenset({ExifTags.Base.ExifImageWidth, ExifTags.Base.Exi
 
 _XMP_ORIENTATION: Final = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
 
+_ORIENTATION: Final = 274
+
 T = TypeVar("T")
 
 
 def read(
-    info: Mapping[Any, Any], exif: Exif | None, text: Mapping[str, str], *, channels: int, from_tiff: bool
+    info: Mapping[Any, Any], exif: Callable[[], Exif | None], text: Mapping[str, str], *, channels: int, from_tiff: bool
 ) -> tuple[Metadata, tuple[str, ...]]:
     """Metadata of a file, from what Pillow found in it.
 
     Args:
         info: Pillow's ``info`` of the loaded picture.
-        exif: Pillow's EXIF, or None; changed here.
+        exif: gives Pillow's EXIF, or None; that is changed here.
         text: a PNG's text chunks.
         channels: 1 or 3, of the decoded pixels: a profile of another kind cannot belong to them.
         from_tiff: the EXIF is a TIFF's main directory, which is full of tags about storage.
@@ -54,13 +56,13 @@ def read(
     def attempt(what: str, part: Callable[[], T]) -> T | None:
         try:
             return part()
-        except Exception as error:  # Pillow's parsers raise almost anything on damaged bytes
-            notes.append(f"the {what} could not be read ({_reason(error)}) and was left out")
+        except Exception as error:  # noqa: BLE001 - Pillow's parsers raise almost anything on damaged bytes
+            notes.append(f"the {what} could not be read ({str(error) or type(error).__name__}) and was left out")
             return None
 
     return Metadata(
         icc=attempt("colour profile", lambda: _icc(info.get("icc_profile"), channels)),
-        exif=attempt("EXIF data", lambda: _exif(exif, from_tiff=from_tiff)),
+        exif=attempt("EXIF data", lambda: _exif(exif(), from_tiff=from_tiff)),
         xmp=attempt("XMP data", lambda: _xmp(info.get("xmp"))),
         dpi=attempt("resolution", lambda: _dpi(info.get("dpi"))),
         text=attempt("text", lambda: _text(text, info.get("comment"))) or (),
@@ -90,10 +92,6 @@ def icc_space(icc: bytes) -> bytes:
     return icc[16:20]
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
 def _icc(icc: bytes | None, channels: int) -> bytes | None:
     if not icc:
         return None
@@ -109,13 +107,13 @@ def _exif(exif: Exif | None, *, from_tiff: bool) -> bytes | None:
         return None
     if ExifTags.IFD.Exif in exif:
         details = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag in _STALE_SIZES & details.keys():
-            del details[tag]
+        for size in _STALE_SIZES & details.keys():
+            del details[size]
     for tag in list(exif):
         if tag in _STALE or (from_tiff and tag not in _KEPT_FROM_TIFF):
             del exif[tag]
-    if ExifTags.Base.Orientation in exif:
-        exif[ExifTags.Base.Orientation] = 1
+    if _ORIENTATION in exif:
+        exif[_ORIENTATION] = 1
     return exif.tobytes() if len(exif) else None
 
 

@@ -6,6 +6,7 @@ is decoded twice, once for each byte.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from collections.abc import Callable, Mapping
@@ -100,8 +101,9 @@ class PillowFile:
             raise ImageError(f"{self.name} has 16-bit colours in separate planes; save it with interleaved channels")
         gray = picture.mode in _GRAY_MODES or rawmode.startswith("LA;16") or _palette_is_gray(picture)
         alpha = picture.mode in _ALPHA_MODES or "transparency" in picture.info
-        # Pillow turns a TIFF upright by itself, and its size already says so.
-        sideways = self.format != "TIFF" and _header_exif(picture).get(_ORIENTATION) in (5, 6, 7, 8)
+        # A PNG may say how it is turned behind its pixels; then only decoding tells.
+        known = self.format != "PNG" or "exif" in picture.info
+        sideways = known and self._orientation() in (5, 6, 7, 8)
         width, height = picture.size[::-1] if sideways else picture.size
         return ImageInfo(
             format=self.format,
@@ -124,8 +126,7 @@ class PillowFile:
             samples, notes = _samples(picture, info, rawmode)
         if info.depth == 16 and _tiff_tag(picture, _TIFF_PHOTOMETRIC) == 0:
             samples = np.invert(samples)  # white is zero, which Pillow minds in 8 bits only
-        orientation = 1 if self.format == "TIFF" else picture.getexif().get(_ORIENTATION, 1)
-        samples = _upright(samples, orientation)
+        samples = _upright(samples, self._orientation())
         about, left_out = self._metadata(info)
         tables = getattr(picture, "quantization", None)
         return Image(
@@ -136,6 +137,14 @@ class PillowFile:
             jpeg_tables=tuple(tuple(tables[key]) for key in sorted(tables)) if tables else None,
             notes=(*notes, *left_out),
         )
+
+    def _orientation(self) -> object:
+        """How the picture that Pillow gives has to be turned, as EXIF numbers it."""
+        if self.format == "TIFF":
+            return 1  # Pillow turns these by itself, and their size already says so
+        with contextlib.suppress(Exception):  # damaged metadata never cost the picture; `metadata.read` notes them
+            return self.picture.getexif().get(_ORIENTATION, 1)
+        return 1
 
     def _decode_two_bytes(self, rawmode: str) -> Pixels:
         """Decode 16-bit colours once for their high and once for their low bytes: uint16 (H, W, bands)."""
@@ -179,14 +188,9 @@ class PillowFile:
             found["icc_profile"] = _srgb_profile() if "icc_profile" in found else None
         text = getattr(picture, "text", {}) if self.format == "PNG" else {}
         about, left_out = metadata.read(
-            found, picture.getexif(), text, channels=info.channels, from_tiff=self.format == "TIFF"
+            found, picture.getexif, text, channels=info.channels, from_tiff=self.format == "TIFF"
         )
         return about, [*notes, *left_out]
-
-
-def _header_exif(picture: ImageFile.ImageFile) -> Pillow.Exif:
-    """EXIF as far as the header has it; a PNG's own method would decode the pixels to look behind them."""
-    return ImageFile.ImageFile.getexif(picture)
 
 
 def _rawmode(picture: ImageFile.ImageFile) -> str:
@@ -288,7 +292,9 @@ def _cmyk_to_rgb(picture: ImageFile.ImageFile) -> tuple[Pixels, list[str]]:
 
 
 def _srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    """An sRGB profile, without the time of its making: equal inputs give equal files."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + bytes(12) + profile[36:]
 
 
 def _upright(samples: Pixels, orientation: object) -> Pixels:
