@@ -1,0 +1,128 @@
+"""The packed CPU engine: a thin wrapper of the compiled module `bbcu_cli._native`. No torch."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
+from bbcu_cli.engines.base import EngineInfo, SessionContext
+from bbcu_cli.errors import EngineError, EngineUnavailableError, UsageError
+
+try:
+    from bbcu_cli import _native as _compiled
+except ImportError as error:  # installed without a compiler, or a source tree that was not built
+    _native: ModuleType | None = None
+    _IMPORT_ERROR = str(error)
+else:
+    _native = _compiled
+
+KERNEL_VARIABLE: Final = "BBCU_KERNEL"
+FEATURES: Final = 64
+LEAK: Final = 0.1  # of the LeakyReLUs of bbcu-l and bbcu-m
+NO_LEAK: Final = 1.0
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS when it is a positive number, else the CPUs that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wanted.isascii() and wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def kernel_sets() -> list[dict[str, Any]]:
+    """Kernel sets of this build, best first: name, description, required_features, supported. Empty: not compiled."""
+    return list(_native.kernel_sets()) if _native is not None else []
+
+
+def _zeros(bias: NDArray[np.float32] | None, count: int) -> NDArray[np.float32]:
+    return np.zeros(count, np.float32) if bias is None else np.ascontiguousarray(bias)
+
+
+def _build(native: ModuleType, kernel: str, packed: PackedModel) -> Any:
+    """The network in the compiled module; which activation stands where follows from the architecture."""
+    spec = packed.spec
+    sr = spec.task == "sr"
+    network = native.Network(kernel, spec.channels, spec.k, not sr)
+
+    def add(conv: Conv, step: int, leak: float) -> None:
+        if isinstance(conv, FloatConv):
+            outputs = conv.weight.shape[0]
+            network.add_conv(np.ascontiguousarray(conv.weight), _zeros(conv.bias, outputs), step, leak)
+        else:
+            add_binary(conv, step, leak)
+
+    def add_binary(conv: BinaryConv, step: int, leak: float) -> None:
+        bias = conv.b0 if conv.bias is None else conv.bias + conv.b0
+        parts = (conv.signs, conv.alpha, bias, conv.slope, conv.b1, conv.shift)
+        network.add_binary(*map(np.ascontiguousarray, parts), step, leak)
+
+    network.add_head(
+        np.ascontiguousarray(packed.head.weight), _zeros(packed.head.bias, spec.features), LEAK if sr else 0.0
+    )
+    for unit in packed.body:
+        add_binary(unit, 1, NO_LEAK)
+    for conv, step in zip(packed.up, spec.up_steps, strict=True):
+        add(conv, step, LEAK if isinstance(conv, FloatConv) else NO_LEAK)
+    if packed.hr is not None:
+        add(packed.hr, 1, LEAK)
+    network.add_tail(np.ascontiguousarray(packed.tail.weight), _zeros(packed.tail.bias, spec.channels))
+    return network
+
+
+class CpuSession(SessionContext):
+    """A model in the kernel set's own layout; safe to use from several threads."""
+
+    def __init__(self, network: Any, info: EngineInfo, threads: int) -> None:
+        self.info = info
+        self._network = network
+        self._threads = threads
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        n, channels, height, width = x.shape
+        scale: int = self._network.scale
+        try:
+            output = np.empty((n, channels, scale * height, scale * width), np.float32)
+            for image, restored in zip(x, output, strict=True):
+                self._network.run(np.ascontiguousarray(image, np.float32), restored, self._threads)
+        except MemoryError as error:
+            raise EngineError(f"Out of memory on a {height}x{width} tile; use a smaller --tile.") from error
+        except ValueError as error:
+            raise EngineError(f"The packed engine refused a {x.shape} tile: {error}.") from error
+        return output
+
+
+class CpuEngine:
+    """The compiled kernels on `threads` threads (None: `default_threads()`).
+
+    The environment variable BBCU_KERNEL forces a kernel set: avx512, avx2, neon or scalar.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads are impossible; use at least 1.")
+        self.threads = threads or default_threads()
+        self.kernel, reason = "", None
+        if _native is None:
+            reason = f"the compiled module is missing ({_IMPORT_ERROR}); reinstall where a C++17 compiler is found"
+        else:
+            try:
+                self.kernel = _native.choose_kernel_set(os.environ.get(KERNEL_VARIABLE, ""))
+            except ValueError as error:
+                reason = f"{KERNEL_VARIABLE}: {error}"
+        self.info = EngineInfo("packed", "cpu", f"{self.kernel or 'no kernels'}, float32 residual", reason)
+
+    def open(self, packed: PackedModel) -> CpuSession:
+        if self.info.unavailable or _native is None:
+            raise EngineUnavailableError(f"Engine packed on cpu: {self.info.unavailable}.")
+        if packed.spec.features != FEATURES:
+            raise EngineUnavailableError(
+                f"Engine packed on cpu: the model has {packed.spec.features} features, the kernels are for {FEATURES}; "
+                "use --engine reference."
+            )
+        return CpuSession(_build(_native, self.kernel, packed), self.info, self.threads)

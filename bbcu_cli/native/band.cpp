@@ -1,0 +1,331 @@
+#include "band.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace bbcu {
+
+namespace {
+
+constexpr auto kLookForStop = std::chrono::milliseconds(20);
+
+}  // namespace
+
+Level::Level(size_t width, size_t height_) : shape(width), height(height_) {
+    for (int rows = 1; rows <= 3; ++rows) {
+        taps[rows] = Buffer<int16_t>(shape.stride);
+        for (size_t x = 0; x < width; ++x) {
+            const int columns = 1 + (x > 0) + (x + 1 < width);
+            taps[rows][x] = static_cast<int16_t>(static_cast<int>(kFeatures) * rows * columns);
+        }
+    }
+}
+
+Run::Run(const Network& network_, const float* image_, size_t height_, size_t width_, float* output_)
+    : network(network_), image(image_), height(height_), width(width_), output(output_) {
+    levels.emplace_back(width, height);
+    for (const auto& stage : network.stages_) {
+        level_in.push_back(levels.size() - 1);
+        if (stage->step > 1) levels.emplace_back(levels.back().shape.width * stage->step, levels.back().height * stage->step);
+    }
+}
+
+void Boundary::put(size_t stage, Row row) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    rows_[stage][made_[stage]++] = std::move(row);
+    changed_.notify_all();
+}
+
+Row& Boundary::get(size_t stage, size_t index, const std::atomic<bool>& stop) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (!changed_.wait_for(lock, kLookForStop, [&] { return made_[stage] > index; }))
+        if (stop) throw Stopped();
+    return rows_[stage][index];
+}
+
+Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrdiff_t>& end, Boundary* above,
+           Boundary* below)
+    : run_(run), kernels_(run.network.kernels()), next_(begin), begin_(begin), end_(end), above_(above), below_(below) {
+    for (const Level& level : run_.levels) pools_.emplace_back(level.shape);
+    parts_.resize(run_.levels.size());
+    const size_t channels = run_.network.channels();
+    for (size_t s = 0; s + 1 < begin.size(); ++s) {
+        const size_t step = stage(s).step;
+        rings_.emplace_back(step + 2);  // a consumer reads three rows; `step` are made at once
+        if (wants(s, Stage::Kind::binary)) {
+            for (Row& row : rings_[s])
+                row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width));
+        }
+        auto& parts = parts_[run_.level_in[s]];
+        while (step > parts.size() && step > 1) parts.push_back(pools_[run_.level_in[s]].take());
+    }
+    for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape);
+    for (FloatRow& row : tail_rows_) row = FloatRow(4, run_.levels.back().shape);
+}
+
+// Depth first: every row that is made goes down as far as it can before the next is made.
+void Band::run() {
+    while (next_[0] < end_[0]) produce(0);
+    for (size_t s = 1; s < next_.size(); ++s)
+        while (ready(s)) produce(s);
+}
+
+// Whether stage s can make its next row. What the band below makes is always ready: `input` waits for it.
+bool Band::ready(size_t s) const {
+    if (next_[s] >= end_[s]) return false;
+    const auto step = static_cast<ptrdiff_t>(stage(s - 1).step);
+    const ptrdiff_t made = next_[s - 1] * step;
+    return made == end_[s - 1] * step || next_[s] + 1 < made;
+}
+
+void Band::produce(size_t s) {
+    if (run_.stop) throw Stopped();
+    const ptrdiff_t row = next_[s]++;
+    switch (stage(s).kind) {
+        case Stage::Kind::head: make_head(row); break;
+        case Stage::Kind::binary: stage(s).step > 1 ? make_enlarged(s, row) : make_binary(s, row); break;
+        case Stage::Kind::conv: stage(s).step > 1 ? make_enlarged(s, row) : make_conv(s, row); break;
+        case Stage::Kind::tail: return make_tail(s, row);
+    }
+    while (ready(s + 1)) produce(s + 1);
+}
+
+// Input row of stage s: from this band's ring, from the band below, or null outside the image.
+Row* Band::input(size_t s, ptrdiff_t row) {
+    if (row < 0 || row >= static_cast<ptrdiff_t>(level_in(s).height)) return nullptr;
+    const ptrdiff_t own_end = end_[s - 1] * static_cast<ptrdiff_t>(stage(s - 1).step);
+    if (row < own_end) return &slot(s - 1, row);
+    return &below_->get(s - 1, static_cast<size_t>(row - own_end), run_.stop);
+}
+
+// Puts the floats of a new output row of stage s into its slot.
+Row& Band::output(size_t s, ptrdiff_t row, FloatRow floats) {
+    Row& out = slot(s, row);
+    pools_[run_.level_in[s + 1]].give(std::move(out.floats));
+    out.floats = std::move(floats);
+    return out;
+}
+
+// Finishes output row `row` of stage s for the next stage, and gives the band above what it reads of it.
+void Band::hand_on(size_t s, ptrdiff_t row) {
+    const RowShape& shape = level_in(s + 1).shape;
+    Row& out = slot(s, row);
+    const bool to_binary = wants(s, Stage::Kind::binary);
+    if (!to_binary) {
+        // What a kernel wrote beyond the last pixel is the zero padding of a float convolution.
+        for (size_t c = 0; c < kFeatures; ++c) out.floats.data()[c * shape.stride + shape.width] = 0;
+    }
+    const ptrdiff_t index = row - begin_[s] * static_cast<ptrdiff_t>(stage(s).step);
+    const bool read_above = above_ && begin_[s + 1] > begin_[s] * static_cast<ptrdiff_t>(stage(s).step);
+    if (!read_above || index > 1) return;
+    Row copy;
+    if (to_binary) {
+        copy.packed = Buffer<uint8_t>(out.packed.size());
+        std::copy_n(out.packed.data(), out.packed.size(), copy.packed.data());
+        if (index == 0) copy.floats = std::move(out.floats);  // the residual of a row that this band does not make
+    } else {
+        copy.floats = FloatRow(kFeatures, shape);
+        std::copy_n(out.floats.data(), kFeatures * shape.stride, copy.floats.data());
+    }
+    above_->put(s, std::move(copy));
+}
+
+void Band::load_image_row(ptrdiff_t row, FloatRow& into) const {
+    const size_t channels = run_.network.channels_, stride = run_.levels.front().shape.stride;
+    for (size_t c = 0; c < channels; ++c) {
+        const float* from = run_.image + (c * run_.height + static_cast<size_t>(row)) * run_.width;
+        float* to = into.data() + c * stride;
+        for (size_t x = 0; x < run_.width; ++x) to[x] = from[x] * run_.network.k_;
+    }
+}
+
+void Band::make_head(ptrdiff_t row) {
+    const RowShape& shape = level_in(0).shape;
+    ConvRow task{};
+    for (ptrdiff_t dy = 0; dy < 3; ++dy) {
+        const ptrdiff_t y = row + dy - 1;
+        if (y < 0 || y >= static_cast<ptrdiff_t>(run_.height)) continue;
+        load_image_row(y, image_rows_[static_cast<size_t>(dy)]);
+        task.rows[dy] = image_rows_[static_cast<size_t>(dy)].data();
+    }
+    const Stage& head = stage(0);
+    Row& out = output(0, row, pools_[0].take());
+    task.in_stride = task.out_stride = shape.stride;
+    task.c_in = run_.network.channels();
+    task.weights = head.convs[0].weights.data();
+    task.bias = head.convs[0].bias.data();
+    task.out = out.floats.data();
+    task.c_out = kFeatures;
+    task.width = shape.width;
+    task.leak = head.leak;
+    kernels_.conv_row(task);
+    if (wants(0, Stage::Kind::binary))
+        kernels_.pack_row(task.out, shape.stride, shape.width, stage(1).threshold, out.packed.data());
+    hand_on(0, row);
+}
+
+BinaryRow Band::binary_task(size_t s, ptrdiff_t row) {
+    const Level& level = level_in(s);
+    BinaryRow task{};
+    int rows = 0;
+    for (ptrdiff_t dy = 0; dy < 3; ++dy) {
+        const Row* in = input(s, row + dy - 1);
+        task.rows[dy] = in ? in->packed.data() : nullptr;
+        rows += in != nullptr;
+    }
+    task.taps = level.taps[static_cast<size_t>(rows)].data();
+    task.stride = level.shape.stride;
+    task.width = level.shape.width;
+    task.leak = stage(s).leak;
+    return task;
+}
+
+void Band::make_binary(size_t s, ptrdiff_t row) {
+    BinaryRow task = binary_task(s, row);
+    Row& out = output(s, row, std::move(input(s, row)->floats));
+    task.weights = stage(s).units[0].weights.data();
+    task.unit = &stage(s).units[0].params;
+    task.residual = task.out = out.floats.data();
+    if (wants(s, Stage::Kind::binary)) {
+        task.threshold = stage(s + 1).threshold;
+        task.packed = out.packed.data();
+    }
+    kernels_.binary_row(task);
+    hand_on(s, row);
+}
+
+ConvRow Band::conv_task(size_t s, ptrdiff_t row) {
+    const RowShape& shape = level_in(s).shape;
+    ConvRow task{};
+    for (ptrdiff_t dy = 0; dy < 3; ++dy) {
+        Row* in = input(s, row + dy - 1);
+        task.rows[dy] = in ? in->floats.data() : nullptr;
+    }
+    task.in_stride = task.out_stride = shape.stride;
+    task.c_in = kFeatures;
+    task.c_out = kFeatures;
+    task.width = shape.width;
+    task.leak = stage(s).leak;
+    return task;
+}
+
+void Band::make_conv(size_t s, ptrdiff_t row) {
+    ConvRow task = conv_task(s, row);
+    Row& out = output(s, row, pools_[run_.level_in[s + 1]].take());
+    task.weights = stage(s).convs[0].weights.data();
+    task.bias = stage(s).convs[0].bias.data();
+    task.out = out.floats.data();
+    kernels_.conv_row(task);
+    if (wants(s, Stage::Kind::binary))
+        kernels_.pack_row(task.out, task.out_stride, task.width, stage(s + 1).threshold, out.packed.data());
+    hand_on(s, row);
+}
+
+// A stage with PixelShuffle: input row `row` becomes `step` output rows.
+void Band::make_enlarged(size_t s, ptrdiff_t row) {
+    const Stage& up = stage(s);
+    const bool binary = up.kind == Stage::Kind::binary;
+    const RowShape &shape = level_in(s).shape, &large = level_in(s + 1).shape;
+    auto& parts = parts_[run_.level_in[s]];
+    BinaryRow binary_row{};
+    ConvRow conv_row{};
+    if (binary) {
+        binary_row = binary_task(s, row);
+        binary_row.residual = input(s, row)->floats.data();
+    } else {
+        conv_row = conv_task(s, row);
+    }
+    for (size_t i = 0; i < up.step; ++i) {
+        const float* planes[4] = {};
+        for (size_t j = 0; j < up.step; ++j) {
+            const size_t part = i * up.step + j;
+            planes[j] = parts[j].data();
+            if (binary) {
+                binary_row.weights = up.units[part].weights.data();
+                binary_row.unit = &up.units[part].params;
+                binary_row.out = parts[j].data();
+                kernels_.binary_row(binary_row);
+            } else {
+                conv_row.weights = up.convs[part].weights.data();
+                conv_row.bias = up.convs[part].bias.data();
+                conv_row.out = parts[j].data();
+                kernels_.conv_row(conv_row);
+            }
+        }
+        const ptrdiff_t out_row = row * static_cast<ptrdiff_t>(up.step) + static_cast<ptrdiff_t>(i);
+        Row& out = output(s, out_row, pools_[run_.level_in[s + 1]].take());
+        for (size_t c = 0; c < kFeatures; ++c) {
+            kernels_.interleave(planes, up.step, shape.width, out.floats.data() + c * large.stride);
+            for (size_t j = 0; j < up.step; ++j) planes[j] += shape.stride;
+        }
+        if (wants(s, Stage::Kind::binary))
+            kernels_.pack_row(out.floats.data(), large.stride, large.width, stage(s + 1).threshold, out.packed.data());
+        hand_on(s, out_row);
+    }
+    if (binary) pools_[run_.level_in[s]].give(std::move(input(s, row)->floats));
+}
+
+namespace {
+
+// Where output pixel i of an enlargement by `scale` lies between input pixels i / scale + first and the next,
+// as bilinear interpolation with align_corners=False has it: weight of the first, weight of the next.
+struct Phase {
+    ptrdiff_t first;
+    float near, far;
+    Phase(size_t i, size_t scale) {
+        const double at = (static_cast<double>(i % scale) + 0.5) / static_cast<double>(scale) - 0.5;
+        first = at < 0 ? -1 : 0;
+        far = static_cast<float>(at - static_cast<double>(first));
+        near = 1 - far;
+    }
+};
+
+}  // namespace
+
+void Band::make_tail(size_t s, ptrdiff_t row) {
+    const Network& network = run_.network;
+    const size_t scale = network.scale(), channels = network.channels(), width = level_in(s).shape.width;
+    ConvRow task = conv_task(s, row);
+    task.weights = stage(s).convs[0].weights.data();
+    task.bias = stage(s).convs[0].bias.data();
+    task.out = tail_rows_[0].data();
+    task.c_out = channels;
+    kernels_.conv_row(task);
+
+    const size_t in_width = run_.width, in_stride = run_.levels.front().shape.stride, out_stride = level_in(s).shape.stride;
+    const Phase vertical(static_cast<size_t>(row), scale);
+    const ptrdiff_t upper = row / static_cast<ptrdiff_t>(scale) + vertical.first;
+    const auto inside = [&](ptrdiff_t y) { return std::clamp<ptrdiff_t>(y, 0, static_cast<ptrdiff_t>(run_.height) - 1); };
+    load_image_row(inside(upper), image_rows_[0]);
+    load_image_row(inside(upper + 1), image_rows_[1]);
+    const float k = network.k_;
+    for (size_t c = 0; c < channels; ++c) {
+        const float* conv = tail_rows_[0].data() + c * out_stride;
+        const float* top = image_rows_[0].data() + c * in_stride;
+        const float* bottom = image_rows_[1].data() + c * in_stride;
+        float* out = run_.output + (c * level_in(s).height + static_cast<size_t>(row)) * width;
+        if (network.subtract_) {
+            for (size_t x = 0; x < width; ++x) out[x] = (top[x] - conv[x]) / k;
+            continue;
+        }
+        float* blend = image_rows_[2].data() + c * in_stride;
+        for (size_t x = 0; x < in_width; ++x) blend[x] = vertical.near * top[x] + vertical.far * bottom[x];
+        blend[-1] = blend[0];
+        blend[in_width] = blend[in_width - 1];
+        float* skip = tail_rows_[2].data() + c * out_stride;
+        const float* phases[4] = {};
+        for (size_t j = 0; j < scale; ++j) {
+            const Phase horizontal(j, scale);
+            float* phase = tail_rows_[1].data() + j * round_up(in_width, kRowPad);
+            for (size_t x = 0; x < in_width; ++x)
+                phase[x] = horizontal.near * (blend + horizontal.first)[x] + horizontal.far * (blend + horizontal.first)[x + 1];
+            phases[j] = phase;
+        }
+        kernels_.interleave(phases, scale, in_width, skip);
+        blend[-1] = blend[in_width] = 0;
+        for (size_t x = 0; x < width; ++x) out[x] = (conv[x] + skip[x]) / k;
+    }
+}
+
+}  // namespace bbcu

@@ -1,0 +1,110 @@
+// One thread's part of a run: a band of image rows that flows through all stages, depth first.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+
+#include "buffers.h"
+
+namespace bbcu {
+
+struct FloatConv {
+    std::vector<float> weights;  // of pack_conv_weights
+    std::vector<float> bias;
+};
+
+struct BinaryUnit {
+    Buffer<uint8_t> weights;
+    UnitParams params;
+};
+
+// One layer. With step > 1 it has step^2 parts of 64 outputs each, one per sub-pixel of the PixelShuffle.
+struct Stage {
+    enum class Kind { head, binary, conv, tail };
+    Kind kind = Kind::head;
+    size_t step = 1;
+    float leak = 1;
+    std::vector<BinaryUnit> units;
+    std::vector<FloatConv> convs;
+    alignas(kAlign) float threshold[kFeatures] = {};  // binary: the signs of its input
+};
+
+// Thrown in a band when another band failed or the caller wants to stop.
+struct Stopped {};
+
+// Sizes of one resolution: of the image, and after each up-sampling.
+struct Level {
+    RowShape shape;
+    size_t height;
+    std::array<Buffer<int16_t>, 4> taps;  // [rows inside the image][pixel]: see BinaryRow::taps
+    Level(size_t width, size_t height);
+};
+
+// What all bands of one run share.
+struct Run {
+    const Network& network;
+    const float* image;
+    size_t height, width;
+    float* output;
+    std::vector<Level> levels;
+    std::vector<size_t> level_in;  // per stage
+    std::atomic<bool> stop{false};
+    Run(const Network& network, const float* image, size_t height, size_t width, float* output);
+};
+
+// The first two rows that the lower band makes at each stage, for the upper band, which reads past its own end.
+class Boundary {
+public:
+    explicit Boundary(size_t stages) : rows_(stages), made_(stages, 0) {}
+    void put(size_t stage, Row row);
+    // Waits for row `index` (0 or 1). Throws Stopped.
+    Row& get(size_t stage, size_t index, const std::atomic<bool>& stop);
+
+private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<std::array<Row, 2>> rows_;
+    std::vector<size_t> made_;
+};
+
+class Band {
+public:
+    // begin, end: rows of this band per stage, in the stage's input rows; above, below: null at the image's edges.
+    Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrdiff_t>& end, Boundary* above,
+         Boundary* below);
+    void run();
+
+private:
+    const Stage& stage(size_t s) const { return *run_.network.stages_[s]; }
+    bool ready(size_t s) const;
+    void produce(size_t s);
+    Row* input(size_t s, ptrdiff_t row);
+    Row& output(size_t s, ptrdiff_t row, FloatRow floats);
+    void hand_on(size_t s, ptrdiff_t row);
+    void make_head(ptrdiff_t row);
+    void make_binary(size_t s, ptrdiff_t row);
+    void make_enlarged(size_t s, ptrdiff_t row);
+    void make_conv(size_t s, ptrdiff_t row);
+    void make_tail(size_t s, ptrdiff_t row);
+    BinaryRow binary_task(size_t s, ptrdiff_t row);
+    ConvRow conv_task(size_t s, ptrdiff_t row);
+    Row& slot(size_t s, ptrdiff_t row) { return rings_[s][static_cast<size_t>(row) % rings_[s].size()]; }
+    bool wants(size_t s, Stage::Kind kind) const { return stage(s + 1).kind == kind; }
+    const Level& level_in(size_t s) const { return run_.levels[run_.level_in[s]]; }
+    void load_image_row(ptrdiff_t row, FloatRow& into) const;
+
+    Run& run_;
+    const KernelSet& kernels_;
+    std::vector<ptrdiff_t> next_, begin_, end_;
+    Boundary *above_, *below_;
+    std::vector<std::vector<Row>> rings_;       // per stage: its newest output rows, row r in slot r % size
+    std::vector<RowPool> pools_;                // per level
+    std::vector<std::vector<FloatRow>> parts_;  // per level: rows of a PixelShuffle, before interleaving
+    std::array<FloatRow, 3> image_rows_;
+    std::array<FloatRow, 3> tail_rows_;         // the last convolution; rows of the enlarged input
+};
+
+}  // namespace bbcu

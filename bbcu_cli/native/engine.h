@@ -1,0 +1,133 @@
+// The packed CPU engine: runs a chain of 64-feature binary and float 3x3 convolutions over an image, row by row.
+//
+// A *float row* is one image row of all channels in planes: channel c of pixel x is row[c * stride + x], where
+// row points at pixel 0, kRowPad floats before it are zero, and at least kRowPad floats follow the last pixel.
+// A *packed row* holds the 64 signs of every pixel in a form that only its kernel set knows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace bbcu {
+
+constexpr size_t kFeatures = 64;
+constexpr size_t kTaps = 9;
+constexpr size_t kRowPad = 64;    // floats around a plane; also the widest block that a kernel reads or writes
+constexpr size_t kAlign = 64;     // bytes; of every buffer and of every plane
+
+// Per output channel: v = scale * y + bias; v = (v < 0 ? slope : 1) * v + offset, where y is the +-1 product.
+struct UnitParams {
+    alignas(kAlign) float scale[kFeatures];
+    alignas(kAlign) float bias[kFeatures];
+    alignas(kAlign) float slope[kFeatures];
+    alignas(kAlign) float offset[kFeatures];
+};
+
+// One row of a binary unit, 64 -> 64: out = leaky(residual + unit(conv)), and the signs of out for the next unit.
+struct BinaryRow {
+    const uint8_t* rows[3];   // packed input rows above, at and below; null outside the image
+    const uint8_t* weights;   // from KernelSet::pack_weights
+    const UnitParams* unit;
+    const int16_t* taps;      // per pixel: 64 * (taps inside the image); kRowPad more entries follow
+    const float* residual;    // float row; may be `out`
+    float* out;               // float row
+    size_t stride;            // of residual and out
+    size_t width;
+    float leak;               // negative slope of a LeakyReLU on the result; 1 is none
+    const float* threshold;   // [64], sign is -1 where out < threshold; null when no signs are wanted
+    uint8_t* packed;          // packed row of the signs, or null
+};
+
+// One row of a full-precision convolution: out = leaky(bias + conv).
+struct ConvRow {
+    const float* rows[3];   // float rows above, at and below; null outside the image; pixel `width` must be 0
+    size_t in_stride;
+    size_t c_in;
+    const float* weights;   // from pack_conv_weights
+    const float* bias;      // [c_out]
+    float* out;
+    size_t out_stride;
+    size_t c_out;           // 1, 3 or a multiple of 4
+    size_t width;
+    float leak;
+};
+
+// A set of kernels for one instruction set. All sets give the same floats to the bit: each result is a fixed
+// sequence of IEEE operations (std::fma where a product is added) that does not depend on the lane.
+struct KernelSet {
+    const char* name;
+    const char* description;
+    const char* required_features;
+    bool (*supported)();
+    size_t (*packed_row_bytes)(size_t width);
+    size_t weight_bytes;                                               // of one 64 -> 64 unit
+    void (*pack_weights)(const uint64_t* signs, uint8_t* weights);     // signs [64][9], bit c of a word: channel c is -1
+    void (*pack_row)(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed);
+    void (*binary_row)(const BinaryRow&);
+    void (*conv_row)(const ConvRow&);
+    // out[count * x + j] = parts[j][x] for x < width
+    void (*interleave)(const float* const* parts, size_t count, size_t width, float* out);
+    // The bare +-1 product of `width` pixels over three full rows, without epilogue: what the hardware allows.
+    void (*bare_row)(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink);
+};
+
+// Every kernel set compiled in, best first; scalar, the truth that the others are tested against, is last.
+const std::vector<const KernelSet*>& kernel_sets();
+
+// The set of that name, or with an empty name the best that this CPU supports.
+// Throws std::invalid_argument: no such set, or this CPU lacks what it needs.
+const KernelSet& choose_kernel_set(const std::string& name);
+
+// Groups of 4 output channels (or the remaining 1 or 3): [group][c_in][9][channels of the group].
+std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in);
+
+struct Stage;
+
+// An image network: head, then stages of 64 features, then tail. Immutable once it runs; safe to share by threads.
+class Network {
+public:
+    // channels: of the image; k: residual alignment; subtract: the tail predicts what to subtract from the
+    // input (scale 1), otherwise what to add to its bilinear enlargement.
+    Network(const KernelSet& kernels, size_t channels, float k, bool subtract);
+    ~Network();
+    Network(const Network&) = delete;
+    Network& operator=(const Network&) = delete;
+
+    // Appended in order: head, any number of binary and conv, tail. step > 1: c_out = 64 * step^2 and a PixelShuffle
+    // follows (before it the binary unit's residual is the nearest enlargement). Weights as in PackedModel.
+    // Throw std::invalid_argument when the order makes no network.
+    void add_head(const float* weight, const float* bias, float leak);
+    void add_binary(const uint64_t* signs, const float* scale, const float* bias, const float* slope,
+                    const float* offset, const float* shift, size_t step, float leak);
+    void add_conv(const float* weight, const float* bias, size_t step, float leak);
+    void add_tail(const float* weight, const float* bias);
+
+    size_t channels() const { return channels_; }
+    size_t scale() const { return scale_; }
+    const KernelSet& kernels() const { return kernels_; }
+
+    // image float32 (channels, height, width), height and width at least 1 -> output (channels, scale*height, scale*width).
+    // Runs on up to `threads` threads; the caller's own calls `poll` about 20 times a second, and what poll throws
+    // stops the run and is thrown here, as is std::bad_alloc from any thread.
+    void run(const float* image, size_t height, size_t width, float* output, size_t threads,
+             const std::function<void()>& poll) const;
+
+private:
+    friend class Band;
+    friend struct Run;
+    void require(bool holds, const char* complaint) const;
+    Stage& append(size_t step);
+
+    const KernelSet& kernels_;
+    size_t channels_;
+    float k_;
+    bool subtract_;
+    size_t scale_ = 1;
+    std::vector<std::unique_ptr<Stage>> stages_;
+};
+
+}  // namespace bbcu

@@ -1,0 +1,82 @@
+// Float kernels, written once over a vector type V and compiled into every kernel set.
+//
+// V has `lanes`, load, store, set, fma(a, b, c) = a * b + c rounded once, and
+// leaky(v, slope) = v, or slope * v where the sign bit of v is set.
+#pragma once
+
+#include "../engine.h"
+
+namespace bbcu {
+namespace {
+
+// kGroup output channels x kVectors vectors stay in registers over all inputs; weights are broadcast.
+template <class V, size_t kGroup, size_t kVectors>
+inline void conv_block(const ConvRow& t, const float* weights, size_t first, size_t x) {
+    typename V::type acc[kGroup][kVectors];
+    for (size_t g = 0; g < kGroup; ++g)
+        for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::set(t.bias[first + g]);
+    for (size_t c = 0; c < t.c_in; ++c) {
+        for (size_t dy = 0; dy < 3; ++dy, weights += 3 * kGroup) {
+            if (!t.rows[dy]) continue;
+            const float* in = t.rows[dy] + c * t.in_stride + x - 1;
+#pragma GCC unroll 3
+            for (size_t dx = 0; dx < 3; ++dx) {
+                typename V::type pixel[kVectors];
+#pragma GCC unroll 8
+                for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + dx + v * V::lanes);
+#pragma GCC unroll 4
+                for (size_t g = 0; g < kGroup; ++g) {
+                    const auto w = V::set(weights[dx * kGroup + g]);
+#pragma GCC unroll 8
+                    for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::fma(pixel[v], w, acc[g][v]);
+                }
+            }
+        }
+    }
+    for (size_t g = 0; g < kGroup; ++g)
+        for (size_t v = 0; v < kVectors; ++v)
+            V::store(t.out + (first + g) * t.out_stride + x + v * V::lanes,
+                     t.leak == 1.0f ? acc[g][v] : V::leaky(acc[g][v], V::set(t.leak)));
+}
+
+template <class V, size_t kGroup, size_t kVectors>
+inline void conv_groups(const ConvRow& t) {
+    const size_t group_weights = t.c_in * kTaps * kGroup;
+    size_t x = 0;
+    for (; x + kVectors * V::lanes <= t.width; x += kVectors * V::lanes)
+        for (size_t g = 0; g < t.c_out / kGroup; ++g)
+            conv_block<V, kGroup, kVectors>(t, t.weights + g * group_weights, g * kGroup, x);
+    for (; x < t.width; x += V::lanes)
+        for (size_t g = 0; g < t.c_out / kGroup; ++g)
+            conv_block<V, kGroup, 1>(t, t.weights + g * group_weights, g * kGroup, x);
+}
+
+template <class V>
+void conv_row(const ConvRow& t) {
+    if (t.c_out == 1)
+        conv_groups<V, 1, 8>(t);
+    else if (t.c_out == 3)
+        conv_groups<V, 3, 4>(t);
+    else
+        conv_groups<V, 4, 3>(t);
+}
+
+template <size_t kCount>
+inline void interleave_by(const float* const* parts, size_t width, float* __restrict out) {
+    const float* p[kCount];
+    for (size_t j = 0; j < kCount; ++j) p[j] = parts[j];
+    for (size_t x = 0; x < width; ++x)
+        for (size_t j = 0; j < kCount; ++j) out[kCount * x + j] = p[j][x];
+}
+
+void interleave(const float* const* parts, size_t count, size_t width, float* out) {
+    switch (count) {
+        case 1: return interleave_by<1>(parts, width, out);
+        case 2: return interleave_by<2>(parts, width, out);
+        case 3: return interleave_by<3>(parts, width, out);
+        default: return interleave_by<4>(parts, width, out);
+    }
+}
+
+}  // namespace
+}  // namespace bbcu

@@ -1,0 +1,82 @@
+// The truth: plain loops, one pixel and one channel at a time. Every other kernel set gives these floats to the bit.
+//
+// A packed row is one 64-bit word per pixel, bit c set where channel c is -1.
+
+#include <cmath>
+#include <cstring>
+
+#include "float-inl.h"
+
+namespace bbcu {
+namespace {
+
+struct Scalar {
+    using type = float;
+    static constexpr size_t lanes = 1;
+    static float load(const float* p) { return *p; }
+    static void store(float* p, float v) { *p = v; }
+    static float set(float v) { return v; }
+    static float fma(float a, float b, float c) { return std::fma(a, b, c); }
+    static float leaky(float v, float slope) { return std::signbit(v) ? slope * v : v; }
+};
+
+bool supported() { return true; }
+
+size_t packed_row_bytes(size_t width) { return width * sizeof(uint64_t); }
+
+void pack_weights(const uint64_t* signs, uint8_t* weights) {
+    std::memcpy(weights, signs, kFeatures * kTaps * sizeof(uint64_t));
+}
+
+void pack_row(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed) {
+    auto* words = reinterpret_cast<uint64_t*>(packed);
+    for (size_t x = 0; x < width; ++x) {
+        words[x] = 0;
+        for (size_t c = 0; c < kFeatures; ++c) words[x] |= uint64_t{row[c * stride + x] < threshold[c]} << c;
+    }
+}
+
+// Number of channels and taps inside the image whose sign differs from the weight's.
+int differing(const uint8_t* const rows[3], const uint64_t* taps, size_t x, size_t width) {
+    int count = 0;
+    for (size_t dy = 0; dy < 3; ++dy) {
+        if (!rows[dy]) continue;
+        const auto* words = reinterpret_cast<const uint64_t*>(rows[dy]);
+        for (size_t dx = 0; dx < 3; ++dx) {
+            if (x + dx < 1 || x + dx > width) continue;
+            count += __builtin_popcountll(words[x + dx - 1] ^ taps[dy * 3 + dx]);
+        }
+    }
+    return count;
+}
+
+void binary_row(const BinaryRow& t) {
+    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
+    const UnitParams& unit = *t.unit;
+    for (size_t o = 0; o < kFeatures; ++o) {
+        for (size_t x = 0; x < t.width; ++x) {
+            const int y = t.taps[x] - 2 * differing(t.rows, weights + o * kTaps, x, t.width);
+            const float v = std::fma(unit.scale[o], static_cast<float>(y), unit.bias[o]);
+            const float slope = std::signbit(v) ? unit.slope[o] : 1.0f;
+            const float sum = t.residual[o * t.stride + x] + std::fma(v, slope, unit.offset[o]);
+            t.out[o * t.stride + x] = t.leak == 1.0f ? sum : Scalar::leaky(sum, t.leak);
+        }
+    }
+    if (t.packed) pack_row(t.out, t.stride, t.width, t.threshold, t.packed);
+}
+
+void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
+    const auto* words = reinterpret_cast<const uint64_t*>(weights);
+    for (size_t o = 0; o < kFeatures; ++o)
+        for (size_t x = 0; x < width; ++x) sink[o] ^= static_cast<uint8_t>(differing(rows, words + o * kTaps, x, width));
+}
+
+}  // namespace
+
+extern const KernelSet kScalar;
+const KernelSet kScalar = {
+    "scalar", "plain C++", "", supported, packed_row_bytes, kFeatures * kTaps * sizeof(uint64_t),
+    pack_weights, pack_row, binary_row, conv_row<Scalar>, interleave, bare_row,
+};
+
+}  // namespace bbcu

@@ -1,0 +1,231 @@
+// Building a network, planning its bands, and running them on threads.
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+
+#include "band.h"
+
+namespace bbcu {
+
+namespace {
+
+// A float convolution costs about this many binary ones of the same shape; only the balance of bands depends on it.
+constexpr double kFloatCost = 15;
+constexpr size_t kMinBandRows = 16;
+constexpr size_t kMaxSide = size_t{1} << 24;
+constexpr auto kPollEvery = std::chrono::milliseconds(50);
+
+}  // namespace
+
+std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in) {
+    const size_t group = c_out % 4 == 0 ? 4 : c_out;
+    std::vector<float> packed;
+    packed.reserve(checked_product(c_out * c_in, kTaps));
+    for (size_t first = 0; first < c_out; first += group)
+        for (size_t c = 0; c < c_in; ++c)
+            for (size_t tap = 0; tap < kTaps; ++tap)
+                for (size_t g = 0; g < group; ++g) packed.push_back(weight[((first + g) * c_in + c) * kTaps + tap]);
+    return packed;
+}
+
+Network::Network(const KernelSet& kernels, size_t channels, float k, bool subtract)
+    : kernels_(kernels), channels_(channels), k_(k), subtract_(subtract) {
+    require(channels == 1 || channels == 3, "the image has neither 1 nor 3 channels");
+}
+
+Network::~Network() = default;
+
+void Network::require(bool holds, const char* complaint) const {
+    if (!holds) throw std::invalid_argument(complaint);
+}
+
+Stage& Network::append(size_t step) {
+    require(stages_.empty() || stages_.back()->kind != Stage::Kind::tail, "a stage follows the tail");
+    require(step >= 1 && step <= 4, "an up-sampling step is not 1..4");
+    stages_.push_back(std::make_unique<Stage>());
+    stages_.back()->step = step;
+    scale_ *= step;
+    return *stages_.back();
+}
+
+void Network::add_head(const float* weight, const float* bias, float leak) {
+    require(stages_.empty(), "the head is not the first stage");
+    Stage& stage = append(1);
+    stage.kind = Stage::Kind::head;
+    stage.leak = leak;
+    stage.convs.push_back({pack_conv_weights(weight, kFeatures, channels_), {bias, bias + kFeatures}});
+}
+
+void Network::add_binary(const uint64_t* signs, const float* scale, const float* bias, const float* slope,
+                         const float* offset, const float* shift, size_t step, float leak) {
+    require(!stages_.empty(), "the head is missing");
+    Stage& stage = append(step);
+    stage.kind = Stage::Kind::binary;
+    stage.leak = leak;
+    for (size_t c = 0; c < kFeatures; ++c) stage.threshold[c] = -shift[c];
+    const size_t parts = step * step;
+    for (size_t part = 0; part < parts; ++part) {
+        stage.units.emplace_back();
+        BinaryUnit& unit = stage.units.back();
+        std::vector<uint64_t> words(kFeatures * kTaps);
+        for (size_t c = 0; c < kFeatures; ++c) {
+            const size_t o = c * parts + part;  // PixelShuffle: channel c, sub-pixel part = i * step + j
+            unit.params.scale[c] = scale[o];
+            unit.params.bias[c] = bias[o];
+            unit.params.slope[c] = slope[o];
+            unit.params.offset[c] = offset[o];
+            std::copy_n(signs + o * kTaps, kTaps, words.begin() + static_cast<ptrdiff_t>(c * kTaps));
+        }
+        unit.weights = Buffer<uint8_t>(kernels_.weight_bytes);
+        kernels_.pack_weights(words.data(), unit.weights.data());
+    }
+}
+
+void Network::add_conv(const float* weight, const float* bias, size_t step, float leak) {
+    require(!stages_.empty(), "the head is missing");
+    Stage& stage = append(step);
+    stage.kind = Stage::Kind::conv;
+    stage.leak = leak;
+    const size_t parts = step * step, each = kFeatures * kTaps;
+    for (size_t part = 0; part < parts; ++part) {
+        std::vector<float> w(kFeatures * each), b(kFeatures);
+        for (size_t c = 0; c < kFeatures; ++c) {
+            std::copy_n(weight + (c * parts + part) * each, each, w.begin() + static_cast<ptrdiff_t>(c * each));
+            b[c] = bias[c * parts + part];
+        }
+        stage.convs.push_back({pack_conv_weights(w.data(), kFeatures, kFeatures), std::move(b)});
+    }
+}
+
+void Network::add_tail(const float* weight, const float* bias) {
+    require(!stages_.empty(), "the head is missing");
+    Stage& stage = append(1);
+    stage.kind = Stage::Kind::tail;
+    stage.convs.push_back({pack_conv_weights(weight, channels_, kFeatures), {bias, bias + channels_}});
+    require(!subtract_ || scale_ == 1, "a network that subtracts cannot enlarge");
+}
+
+namespace {
+
+// Work of one input row of a stage, in binary units times pixels of the image's width.
+double row_cost(const Stage& stage, size_t scale_in) {
+    double units = 0;
+    for (const FloatConv& conv : stage.convs)
+        units += kFloatCost * static_cast<double>(conv.weights.size()) / (kFeatures * kFeatures * kTaps);
+    return (units + static_cast<double>(stage.units.size())) * static_cast<double>(scale_in);
+}
+
+// Row at which a band begins at every stage, in the stage's input rows, when it begins at `first` in the head.
+// A stage needs one row below its own, so each begins one row lower than what it reads: bands are skewed, need
+// nothing from above, and no row is computed twice.
+std::vector<ptrdiff_t> skewed(const std::vector<std::unique_ptr<Stage>>& stages, ptrdiff_t first, size_t height) {
+    std::vector<ptrdiff_t> rows;
+    ptrdiff_t row = first;
+    auto limit = static_cast<ptrdiff_t>(height);
+    for (const auto& stage : stages) {
+        rows.push_back(std::clamp<ptrdiff_t>(row, 0, limit));
+        row = row * static_cast<ptrdiff_t>(stage->step) + 1;
+        limit *= static_cast<ptrdiff_t>(stage->step);
+    }
+    return rows;
+}
+
+double work_above(const std::vector<std::unique_ptr<Stage>>& stages, ptrdiff_t first, size_t height) {
+    const auto rows = skewed(stages, first, height);
+    double work = 0;
+    size_t scale = 1;
+    for (size_t s = 0; s < stages.size(); ++s) {
+        work += row_cost(*stages[s], scale) * static_cast<double>(rows[s]);
+        scale *= stages[s]->step;
+    }
+    return work;
+}
+
+// begin[band][stage], with one more entry for the end; bands of equal work.
+std::vector<std::vector<ptrdiff_t>> plan_bands(const std::vector<std::unique_ptr<Stage>>& stages, size_t height,
+                                               size_t bands) {
+    const auto bottom = static_cast<ptrdiff_t>(height);
+    const auto depth = static_cast<ptrdiff_t>(stages.size());
+    std::vector<std::vector<ptrdiff_t>> begin = {std::vector<ptrdiff_t>(stages.size(), 0)};
+    ptrdiff_t previous = -depth;
+    for (size_t band = 1; band < bands; ++band) {
+        const double share = work_above(stages, bottom, height) * static_cast<double>(band) / static_cast<double>(bands);
+        ptrdiff_t low = -depth, high = bottom;
+        while (low < high) {
+            const ptrdiff_t middle = low + (high - low) / 2;
+            if (work_above(stages, middle, height) < share) low = middle + 1; else high = middle;
+        }
+        if (low < previous + 2) continue;  // a band shorter than the two rows that its upper neighbour needs
+        begin.push_back(skewed(stages, low, height));
+        previous = low;
+    }
+    std::vector<ptrdiff_t> end;
+    ptrdiff_t rows = bottom;
+    for (const auto& stage : stages) {
+        end.push_back(rows);
+        rows *= static_cast<ptrdiff_t>(stage->step);
+    }
+    begin.push_back(std::move(end));
+    return begin;
+}
+
+}  // namespace
+
+void Network::run(const float* image, size_t height, size_t width, float* output, size_t threads,
+                  const std::function<void()>& poll) const {
+    require(!stages_.empty() && stages_.back()->kind == Stage::Kind::tail, "the network has no tail");
+    require(height >= 1 && width >= 1, "the image is empty");
+    if (std::max(height, width) * scale_ > kMaxSide) throw std::length_error("an image side is longer than 2^24 pixels");
+
+    const size_t wanted = std::max<size_t>(1, std::min(threads, height / kMinBandRows));
+    const auto begin = plan_bands(stages_, height, wanted);
+    const size_t count = begin.size() - 1;
+
+    Run run(*this, image, height, width, output);
+    std::vector<std::unique_ptr<Boundary>> boundaries;
+    for (size_t b = 0; b + 1 < count; ++b) boundaries.push_back(std::make_unique<Boundary>(stages_.size()));
+
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::exception_ptr failure;
+    size_t running = count;
+    const auto fail = [&](std::exception_ptr error) {
+        run.stop = true;
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!failure) failure = std::move(error);
+    };
+    const auto work = [&](size_t b) {
+        try {
+            Band(run, begin[b], begin[b + 1], b ? boundaries[b - 1].get() : nullptr,
+                 b + 1 < count ? boundaries[b].get() : nullptr)
+                .run();
+        } catch (const Stopped&) {
+        } catch (...) {
+            fail(std::current_exception());
+        }
+        const std::lock_guard<std::mutex> lock(mutex);
+        --running;
+        changed.notify_all();
+    };
+
+    std::vector<std::thread> workers;
+    try {
+        for (size_t b = 0; b < count; ++b) workers.emplace_back(work, b);
+        std::unique_lock<std::mutex> lock(mutex);
+        while (!changed.wait_for(lock, kPollEvery, [&] { return running == 0; })) {
+            lock.unlock();
+            poll();
+            lock.lock();
+        }
+    } catch (...) {
+        fail(std::current_exception());
+    }
+    for (std::thread& worker : workers) worker.join();
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace bbcu
