@@ -59,7 +59,8 @@ def test_embedded_model_is_found_by_its_name(shop: Path) -> None:
     assert found.model.spec == SMALL_SPECS["m-x2"]
 
 
-def test_path_goes_before_everything(shop: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_path_goes_before_everything(tmp_path: Path) -> None:
     """--weights FILE is taken as it is, whatever the catalogue holds, if it is a valid packed model."""
     other = tmp_path / "elsewhere" / "m.safetensors"
     other.parent.mkdir()
@@ -91,10 +92,11 @@ def test_mistyped_name_gets_the_nearest_one() -> None:
         resolve("sr-m-4x")
 
 
-def test_model_that_is_nowhere_says_what_to_do(shop: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_model_that_is_nowhere_says_what_to_do() -> None:
     """A model that nobody has trained yet is exit code 3 and three ways out."""
     with pytest.raises(
-        WeightsUnavailableError, match="bbcu train --task sr --scale 2 --model l.*convert.*--hub-repo"
+        WeightsUnavailableError, match=r"bbcu train --task sr --scale 2 --model l.*convert.*--hub-repo"
     ) as caught:
         resolve("l")
     assert caught.value.exit_code == 3
@@ -230,7 +232,8 @@ def test_denoising_model_fits_the_noise_level(tmp_path: Path, monkeypatch: pytes
     assert all(name in ("denoise", "denoise-25") for name in names.values())
 
 
-def test_embedded_weights_need_neither_socket_nor_hub_client(shop: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_embedded_weights_need_neither_socket_nor_hub_client() -> None:
     """Restoring with embedded weights makes no socket and imports no huggingface_hub, proved in a fresh process."""
     program = """
 import socket, sys
@@ -251,10 +254,11 @@ assert not [name for name in sys.modules if name.startswith("huggingface_hub")]
     assert done.returncode == 0, done.stderr
 
 
-def test_offline_never_opens_a_socket(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("shop")
+def test_offline_never_opens_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --offline or any of the variables, a model that is not cached is an error without a request."""
     monkeypatch.setattr("bbcu_cli.hub.client.download", lambda *_, **__: pytest.fail("asked the network"))
-    with pytest.raises(WeightsUnavailableError, match="--offline.*bbcu models pull l"):
+    with pytest.raises(WeightsUnavailableError, match=r"--offline.*bbcu models pull l"):
         resolve("l", hub_repo="me/{name}", offline=True)
     for name in ("BBCU_OFFLINE", "HF_HUB_OFFLINE"):
         with monkeypatch.context() as patch:
@@ -263,7 +267,8 @@ def test_offline_never_opens_a_socket(shop: Path, tmp_path: Path, monkeypatch: p
                 resolve("hf://me/nowhere")
 
 
-def test_catalogued_file_reads_back_as_its_spec(shop: Path) -> None:
+@pytest.mark.usefixtures("shop")
+def test_catalogued_file_reads_back_as_its_spec() -> None:
     """What the catalogue says of a model is what its file says."""
     entry = Catalogue.load()["m"]
     assert load_packed(entry.file).spec == entry.spec

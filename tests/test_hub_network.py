@@ -27,6 +27,7 @@ OTHER = to_bytes(small_model(SPEC, seed=1))  # a valid model of the same size, a
 # The client's own use of its HTTP backend.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 REPO, FILE = "me/m", "model.safetensors"
+READER, WRITER = "hf_reader", "hf_writer"
 
 
 @pytest.fixture
@@ -80,14 +81,14 @@ def test_redirect_to_another_origin_is_followed_without_the_token(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file store gets the request, and the hub's token stays with the hub."""
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_TOKEN", READER)
     hub.redirect = True
-    hub.repo(REPO).token = "hf_secret"
+    hub.repo(REPO).token = READER
     assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
     stored = [request for request in hub.requests if request.origin == "store"]
     assert [request.method for request in stored] == ["GET"]
     assert stored[0].authorization is None
-    assert all(request.authorization == "Bearer hf_secret" for request in hub.requests if request.origin == "hub")
+    assert all(request.authorization == f"Bearer {READER}" for request in hub.requests if request.origin == "hub")
 
 
 def test_cut_connection_is_resumed(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ def test_cut_connection_is_resumed(hub: LoopbackHub, monkeypatch: pytest.MonkeyP
     ids=["another model", "one bit", "truncated", "a login page"],
 )
 def test_wrong_bytes_are_refused_and_leave_nothing(hub: LoopbackHub, content: bytes, complaint: str) -> None:
-    """Whatever the hub sends instead of the pinned file, it is not used and not kept; then the good file is accepted."""
+    """What the hub sends instead of the pinned file is neither used nor kept; the good file is accepted later."""
     assert len(OTHER) == len(GOOD)
     hub.send_instead = content
     with pytest.raises(WeightsUnavailableError, match=complaint) as caught:
@@ -149,8 +150,12 @@ def test_damaged_cache_is_replaced_from_the_hub(hub: LoopbackHub) -> None:
     """A cached file that rotted is found out, fetched anew when there is a network, and refused when there is none."""
     path = resolve("m", catalogue=shop(hub))
     path.resolve().write_bytes(OTHER)
-    with pytest.raises(WeightsUnavailableError, match="cached file is damaged.*SHA-256"):
+    with pytest.raises(WeightsUnavailableError, match=r"cached file is damaged.*SHA-256"):
         resolve("m", catalogue=shop(hub), offline=True)
+    hub.status = 503
+    with pytest.raises(WeightsUnavailableError, match="503"):
+        resolve("m", catalogue=shop(hub))
+    hub.status = None
     assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
     assert resolve("m", catalogue=shop(hub), offline=True) == path
 
@@ -183,15 +188,17 @@ def test_tag_and_sub_folder_are_found(hub: LoopbackHub) -> None:
     assert resolve(wanted) == resolve(wanted, offline=True)
 
 
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("wanted", "complaint"),
     [
         ("hf://me/nothing", "unknown to .* or private.*HF_TOKEN"),
         (f"hf://{REPO}@v9", "no such revision"),
         (f"hf://{REPO}:none.safetensors", "no such file"),
+        ("hf://me/a--b", "no name that the hub allows"),
     ],
 )
-def test_what_is_not_there_is_named(hub: LoopbackHub, wanted: str, complaint: str) -> None:
+def test_what_is_not_there_is_named(wanted: str, complaint: str) -> None:
     """A missing repository, revision or file is one sentence that says which."""
     with pytest.raises(WeightsUnavailableError, match=complaint):
         resolve(wanted)
@@ -212,16 +219,16 @@ def test_error_of_the_hub_is_answered_at_once(hub: LoopbackHub, status: int, com
 
 def test_private_repository_needs_its_token(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a token the hub denies that the repository exists; with it the model comes."""
-    hub.repo(REPO).token = "hf_right"
+    hub.repo(REPO).token = READER
     with pytest.raises(WeightsUnavailableError, match="private"):
         resolve("m", catalogue=shop(hub))
-    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    monkeypatch.setenv("HF_TOKEN", READER)
     assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
 
 
 def test_gated_repository_names_the_page_of_its_terms(hub: LoopbackHub) -> None:
     """A gated model says where to accept its terms."""
-    hub.repo(REPO).token, hub.repo(REPO).gated = "hf_right", True
+    hub.repo(REPO).token, hub.repo(REPO).gated = READER, True
     with pytest.raises(WeightsUnavailableError, match=f"gated; accept its terms at {hub.url}/{REPO}"):
         resolve("m", catalogue=shop(hub))
 
@@ -240,7 +247,7 @@ def test_unreachable_hub_answers_within_five_seconds(
         else:
             monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: time.sleep(6))
         begin = time.monotonic()
-        with pytest.raises(WeightsUnavailableError, match="cannot be reached at http.*HF_ENDPOINT.*--weights FILE"):
+        with pytest.raises(WeightsUnavailableError, match=r"cannot be reached at http.*HF_ENDPOINT.*--weights FILE"):
             resolve("m", catalogue=shop(hub))
     assert time.monotonic() - begin < 5
 
@@ -264,7 +271,7 @@ def test_proxy_is_honoured(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) ->
 def test_unwritable_cache_is_named(hub: LoopbackHub, tmp_path: Path) -> None:
     """A cache that cannot be written is a sentence about HF_HOME, not a traceback."""
     (tmp_path / "hf").write_text("a file where the cache should be")
-    with pytest.raises(WeightsUnavailableError, match="cannot be kept in the cache .*HF_HOME"):
+    with pytest.raises(WeightsUnavailableError, match=r"cannot be kept in the cache .*HF_HOME"):
         resolve("m", catalogue=shop(hub))
 
 
@@ -281,8 +288,8 @@ def test_status_follows_a_model_into_the_cache_and_out(hub: LoopbackHub) -> None
 
 def test_pushed_model_is_pulled_back_as_it_was(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, config and card arrive in one commit, and the reference that comes back finds exactly those bytes."""
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    hub.write_token = "hf_writer"
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    hub.write_token = WRITER
     about = hub_push.Description("m", "super-resolution x2", "mit", ["me/photos"], "PSNR (Y)", {"Set5": 37.25})
     model = small_model(SPEC)
     ref = hub_push.push(hub_push.layout(GOOD, model, about, "me/new"), "me/new", message="first")
@@ -308,9 +315,9 @@ def test_push_without_token_or_permission_says_so(hub: LoopbackHub, monkeypatch:
     files = hub_push.layout(GOOD, small_model(SPEC), about)
     with pytest.raises(WeightsUnavailableError, match="HF_TOKEN"):
         hub_push.push(files, "me/new", message="m")
-    monkeypatch.setenv("HF_TOKEN", "hf_reader")
-    hub.write_token = "hf_writer"
-    with pytest.raises(WeightsUnavailableError, match="403.*HF_TOKEN"):
+    monkeypatch.setenv("HF_TOKEN", READER)
+    hub.write_token = WRITER
+    with pytest.raises(WeightsUnavailableError, match=r"403.*HF_TOKEN"):
         hub_push.push(files, "me/new", message="m")
     with pytest.raises(UsageError, match="repository"):
         hub_push.push(files, "../new", message="m")

@@ -42,7 +42,8 @@ def cached(ref: HubRef) -> Path | None:
     """The file in the hub's cache, unverified; no request is made."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(ref.repo, ref.filename, revision=ref.revision)
+    with plain_words(ref.repo, str(ref)):
+        found = try_to_load_from_cache(ref.repo, ref.filename, revision=ref.revision)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -58,30 +59,47 @@ def download(ref: HubRef, check: Callable[[Path], object], *, progress: bool = F
         WeightsUnavailableError: no network, no such file, no permission, no space, or what came is not what was
             expected; says what to do. An unreachable hub is found out in less than 5 s.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but imported lazily there
 
     lock = Path(constants.HF_HUB_CACHE) / ".locks" / f"bbcu--{ref.repo.replace('/', '--')}.lock"
     with plain_words(ref.repo, str(ref)), bars(shown=progress):
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
-            commit = ref.revision if ref.pinned and cached(ref) else _probe(ref)
-            at_commit = HubRef(ref.repo, commit, ref.filename)
-            path = cached(at_commit)
-            if path is not None and not _passes(path, check):
-                discard(path)
-                path = None
-            if path is None:
-                path = Path(hf_hub_download(ref.repo, ref.filename, revision=commit, etag_timeout=_TIMEOUT))
-                try:
-                    check(path)
-                except CheckpointError as error:
-                    discard(path)
-                    raise WeightsUnavailableError(
-                        f"{ref}: what {endpoint()} sent was refused and removed. {error} Try again; if it stays, tell "
-                        "the owner of the repository or use --weights FILE."
-                    ) from error
+            if ref.pinned and (path := _good(ref, check)):
+                return path  # another process was quicker
+            commit = HubRef(ref.repo, _probe(ref), ref.filename)
+            path = _good(commit, check) or _fetch(commit, check)
             _follow(path, ref)
+            return path
+
+
+def _good(ref: HubRef, check: Callable[[Path], object]) -> Path | None:
+    """The cached file if it passes the check."""
+    path = cached(ref)
+    try:
+        if path is not None:
+            check(path)
+    except CheckpointError:
+        return None
+    return path
+
+
+def _fetch(ref: HubRef, check: Callable[[Path], object]) -> Path:
+    """Download a file, in place of a damaged one if there is one, and keep it if it passes the check."""
+    from huggingface_hub import hf_hub_download
+
+    if damaged := cached(ref):
+        discard(damaged)
+    path = Path(hf_hub_download(ref.repo, ref.filename, revision=ref.revision, etag_timeout=_TIMEOUT))
+    try:
+        check(path)
+    except CheckpointError as error:
+        discard(path)
+        raise WeightsUnavailableError(
+            f"{ref}: what {endpoint()} sent was refused and removed. {error} Try again; if it stays so, tell the owner "
+            "of the repository, or use --weights FILE."
+        ) from error
     return path
 
 
@@ -91,14 +109,6 @@ def discard(path: Path) -> None:
     path.unlink(missing_ok=True)
     if blob is not None:
         blob.unlink(missing_ok=True)
-
-
-def _passes(path: Path, check: Callable[[Path], object]) -> bool:
-    try:
-        check(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _probe(ref: HubRef) -> str:
@@ -187,6 +197,7 @@ def _explain(error: BaseException, repo: str, what: str) -> str:
     no_space = isinstance(error, OSError) and error.filename is not None
     lines = str(error).strip().splitlines() or [type(error).__name__]
     cases = (
+        (isinstance(error, errors.HFValidationError), f"is no name that the hub allows ({lines[0][:160]})"),
         (isinstance(error, errors.GatedRepoError), f"is gated; accept its terms at {site}/{repo} and {access}"),
         (isinstance(error, errors.RevisionNotFoundError), f"has no such revision; see {site}/{repo}/commits"),
         (no_file, f"has no such file; see {site}/{repo}/tree/main"),
