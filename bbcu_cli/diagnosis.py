@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -11,7 +10,8 @@ from typing import Any
 
 from bbcu_cli import __version__
 from bbcu_cli.engines.base import EngineInfo
-from bbcu_cli.engines.select import available, default_threads
+from bbcu_cli.engines.cpu import default_threads, kernel_sets
+from bbcu_cli.engines.select import available
 from bbcu_cli.hub import Catalogue, weights_dir
 
 LIBRARIES = ("torch", "triton", "numpy", "pillow", "imagecodecs", "tifffile", "safetensors", "huggingface-hub", "typer", "rich")
@@ -68,17 +68,10 @@ def diagnose() -> Diagnosis:
         threads=default_threads(),
         engines=engines,
         chosen=usable[0] if usable else None,
-        kernel_sets=_kernel_sets(),
+        kernel_sets={k["name"]: None if k["supported"] else f"needs {k['required_features']}" for k in kernel_sets()},
         weights=str(weights_dir()),
         models=(embedded, len(entries) - embedded),
         libraries={library: _version(library) for library in LIBRARIES},
         environment={name: os.environ[name] for name in [*names, *(["OMP_NUM_THREADS"] if "OMP_NUM_THREADS" in os.environ else [])]},
     )
 
-
-def _kernel_sets() -> dict[str, str | None]:
-    if importlib.util.find_spec("bbcu_cli._native") is None:
-        return {}
-    from bbcu_cli import _native
-
-    return {kernel.name: kernel.unsupported for kernel in _native.kernel_sets()}

@@ -18,7 +18,7 @@ from bbcu_cli.image import EncodeOptions
 from bbcu_cli.jobs import JobList, plan_jobs
 from bbcu_cli.manifest import Manifest
 from bbcu_cli.pipeline import Model, Options
-from tests.small import SMALL_SPECS
+from small import SMALL_SPECS
 
 
 class _Plain(SessionContext):

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from bbcu_cli.checkpoint.pack import pack_signs, unpack, unpack_signs
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed, to_bytes
 from bbcu_cli.errors import CheckpointError
-from tests.small import SMALL_SPECS, small_model
+from small import SMALL_SPECS, small_model
 
 SPEC = SMALL_SPECS["m-x2"]
 

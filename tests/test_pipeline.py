@@ -10,7 +10,7 @@ from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, Metadata
 from bbcu_cli.pipeline import Model, Options, open_model, restore, restore_image, run_tiled
-from tests.small import SMALL_SPECS, small_model
+from small import SMALL_SPECS, small_model
 
 Floats = NDArray[np.float32]
 

@@ -16,8 +16,8 @@ from bbcu_cli.engines.reference import ReferenceEngine
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, sr_spec
-from tests.golden import GOLDEN_NAMES, golden_input, golden_output, golden_state
-from tests.small import SMALL_SPECS, small_model
+from golden import GOLDEN_NAMES, golden_input, golden_output, golden_state
+from small import SMALL_SPECS, small_model
 
 SPECS = {
     **{f"bbcu-{m}-x{s}": sr_spec(m, s) for m in ("l", "m") for s in (2, 3, 4)},  # type: ignore[arg-type]

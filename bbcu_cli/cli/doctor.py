@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json as jsonlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from bbcu_cli.cli.console import shown
+
+if TYPE_CHECKING:
+    from bbcu_cli.diagnosis import Diagnosis
 
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
-    """Show engines, devices, kernel sets, threads, weights and versions, and why anything is missing."""
+    """Show engines, kernel sets, threads, weights and versions, and why anything is missing."""
     from bbcu_cli.diagnosis import diagnose
-    from bbcu_cli.report import diagnosis_json, diagnosis_table
 
     found = diagnose()
-    typer.echo(diagnosis_json(found) if json else diagnosis_table(found))
+    if json:
+        print(jsonlib.dumps(found.to_dict()))
+        return
+    for line in _lines(found):
+        print(shown(line))
+
+
+def _lines(found: Diagnosis) -> Iterator[str]:
+    yield f"bbcu {found.version}, Python {found.python}, {found.machine}, {found.threads} threads"
+    yield ""
+    yield "Engines, the fastest first:"
+    for info in found.engines:
+        mark = ">" if info == found.chosen else "-" if info.unavailable is None else " "
+        state = info.detail if info.unavailable is None else f"not here: {info.unavailable}"
+        yield f"  {mark} {info.name:9} on {info.device:6} {state}"
+    yield "  (> is what auto takes)" if found.chosen else "  none can run here"
+    if found.kernel_sets:
+        yield ""
+        yield "Kernel sets of the compiled module, the best first:"
+        for name, reason in found.kernel_sets.items():
+            yield f"  {'-' if reason is None else ' '} {name:9} {reason or 'runs here'}"
+    yield ""
+    yield f"Weights: {found.weights} ({found.models[0]} models embedded, {found.models[1]} elsewhere or not there yet)"
+    yield "Libraries: " + ", ".join(f"{name} {version}" for name, version in found.libraries.items())
+    for name, value in found.environment.items():
+        yield f"Environment: {name}={value}"

@@ -9,25 +9,16 @@ from typing import Final, Literal
 
 from bbcu_cli.checkpoint.packed import PackedModel
 from bbcu_cli.engines.base import Engine, EngineInfo, Session
+from bbcu_cli.engines.cpu import CpuEngine, default_threads
 from bbcu_cli.errors import EngineUnavailableError, UsageError
 
 EngineName = Literal["auto", "packed", "reference"]
 ENGINES: Final[tuple[EngineName, ...]] = ("auto", "packed", "reference")
 
 
-def default_threads() -> int:
-    """OMP_NUM_THREADS when it is set, otherwise the CPUs that this process may use."""
-    wish = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if wish.isdigit() and int(wish) > 0:
-        return int(wish)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _engine(name: str, device: str, threads: int) -> Engine:
     """Imports only what that engine needs: the packed CPU engine never touches torch."""
     if name == "packed" and device == "cpu":
-        from bbcu_cli.engines.cpu import CpuEngine
-
         return CpuEngine(threads)
     if name == "packed":
         from bbcu_cli.engines.cuda import CudaEngine

@@ -1,0 +1,229 @@
+"""`bbcu sr`, `denoise`, `deblock` as people type them: names, messages, exit codes, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+from bbcu_cli import __version__, batch
+from bbcu_cli.checkpoint.packed import to_bytes
+from bbcu_cli.cli.app import app
+from bbcu_cli.image import Image
+from bbcu_cli.manifest import NAME
+from bbcu_cli.pipeline import Model, Options
+from small import SMALL_SPECS, small_model
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: exit code, stdout, stderr without colours."""
+
+    code: int
+    out: str
+    err: str
+
+
+Bbcu = Callable[..., Done]
+
+
+@pytest.fixture
+def bbcu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bbcu:
+    """Run a command in an empty folder with one photo in it."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("BBCU_")]:
+        monkeypatch.delenv(name)
+    for name, spec in SMALL_SPECS.items():
+        Path(f"{name}.safetensors").write_bytes(to_bytes(small_model(spec)))
+    pixels = np.random.default_rng(1).integers(0, 255, (9, 14, 3), dtype=np.uint8)
+    Pillow.fromarray(pixels).save("photo.png")
+    Pillow.fromarray(pixels).save("photo.jpg", quality=20)
+
+    def run(*arguments: object, stdin: bytes | None = None) -> Done:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, re.sub(r"\x1b\[[0-9;]*m", "", result.stderr))
+
+    return run
+
+
+X4 = ("--weights", "m-x4.safetensors")
+
+
+def test_a_photo_becomes_a_larger_one_beside_it(bbcu: Bbcu) -> None:
+    """photo.jpg -> photo_x4.png, nothing on stdout, one line on stderr."""
+    done = bbcu("sr", "photo.jpg", *X4)
+    assert (done.code, done.out) == (0, "")
+    assert "photo.jpg -> photo_x4.png  (14x9 to 56x36" in done.err
+    assert Pillow.open("photo_x4.png").size == (56, 36)
+
+
+@pytest.mark.parametrize(
+    ("command", "weights", "output"),
+    [("denoise", "denoise", "photo_denoised.png"), ("deblock", "deblock", "photo_deblocked.png")],
+)
+def test_the_other_tasks_name_their_results(command: str, weights: str, output: str, bbcu: Bbcu) -> None:
+    """_denoised, _deblocked, at the size of the input."""
+    assert bbcu(command, "photo.jpg", "--weights", f"{weights}.safetensors").code == 0
+    assert Pillow.open(output).size == (14, 9)
+
+
+def test_deblock_tells_the_quality_of_the_jpeg(bbcu: Bbcu) -> None:
+    """Read from its tables; above the trained range it says that little is left to do."""
+    assert "JPEG quality 20" in bbcu("deblock", "photo.jpg", "--weights", "deblock.safetensors").err
+    Pillow.open("photo.png").save("fine.jpg", quality=95)
+    assert "trained up to 50" in bbcu("deblock", "fine.jpg", "--weights", "deblock.safetensors").err
+
+
+def test_existing_results_are_never_replaced_unasked(bbcu: Bbcu) -> None:
+    """Exit 2 and the two ways out; --overwrite replaces."""
+    Path("photo_x4.png").write_bytes(b"mine")
+    done = bbcu("sr", "photo.jpg", *X4)
+    assert done.code == 2
+    assert "--overwrite, --skip-existing" in done.err
+    assert Path("photo_x4.png").read_bytes() == b"mine"
+    assert bbcu("sr", "photo.jpg", *X4, "--overwrite").code == 0
+    assert Pillow.open("photo_x4.png").size == (56, 36)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sr", "missing.png"), "'missing.png' does not exist"),
+        (("sr", "photo.jpg", "--scale", "5"), "there are networks for 2, 3 and 4"),
+        (("sr", "photo.jpg", "--format", "bmpx"), "--format bmpx is unknown"),
+        (("sr", "photo.jpg", "--overwrite", "--skip-existing"), "exclude each other"),
+        (("sr", "photo.jpg", "--weights", "m-x2.safetensors"), "are for sr x2, not for sr x4"),
+        (("sr", "photo.jpg", "--weights", "denoise.safetensors"), "are for denoise, not for sr x4"),
+        (("sr", "photo.jpg", "--weights", "photo.png"), "photo.png"),
+        (("sr", "photo.jpg", *X4, "--device", "tpu"), "Unknown device 'tpu'"),
+        (("sr", "photo.jpg", *X4, "--memory", "much"), "not a size"),
+        (("sr", "photo.jpg", *X4, "-o", "no/such/../\x1b[31m.gif"), ".gif"),
+        (("sr", "empty"), "No image in empty"),
+        (("sr", "text.png", *X4), "text file"),
+        (("sr", "cut.jpg", *X4), "cut.jpg"),
+        (("sr", "photo.jpg", *X4, "-o", "blocked/out.png"), "blocked"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_2(arguments: tuple[str, ...], message: str, bbcu: Bbcu) -> None:
+    """What, where, what to do; no traceback, and no output file."""
+    Path("empty").mkdir()
+    Path("text.png").write_text("not an image")
+    Path("cut.jpg").write_bytes(Path("photo.jpg").read_bytes()[:300])
+    Path("blocked").write_text("a file where a folder should be")
+    before = sorted(p.name for p in Path().rglob("*"))
+    done = bbcu(*arguments)
+    assert done.code == 2, done.err
+    assert message in " ".join(done.err.split()).replace("│ ", "")
+    assert "Traceback" not in done.err
+    assert "\x1b" not in done.err
+    assert sorted(p.name for p in Path().rglob("*")) == before
+
+
+def test_a_batch_goes_on_after_a_bad_file_and_ends_with_1(bbcu: Bbcu) -> None:
+    """The failure is named at the end, the summary counts everything."""
+    Path("folder").mkdir()
+    for name in ("a.png", "c.png"):
+        Path("folder", name).write_bytes(Path("photo.png").read_bytes())
+    Path("folder/b.png").write_text("no image")
+    Path("folder/readme.txt").write_text("text")
+    done = bbcu("sr", "folder", *X4)
+    assert done.code == 1
+    assert "2 done, 0 skipped, 1 failed, 1 not images" in done.err
+    assert done.err.rstrip().splitlines()[-1].startswith("bbcu: failed: folder/b.png")
+    assert sorted(p.name for p in Path("folder_x4").iterdir() if p.name[0] != ".") == ["a.png", "c.png"]
+
+
+def test_json_is_one_object_per_line_and_nothing_else_on_stdout(bbcu: Bbcu) -> None:
+    """With sizes (height, width), engine, tile and scores."""
+    done = bbcu("deblock", "photo.jpg", "--weights", "deblock.safetensors", "--gt", "photo.png", "--json")
+    [row] = [json.loads(line) for line in done.out.splitlines()]
+    assert (row["schema"], row["status"], row["input_size"], row["output_size"]) == (1, "done", [9, 14], [9, 14])
+    assert row["scores"]["psnr_y"] > 0
+    assert row["scores"]["ssim_y"] is None  # smaller than the SSIM window: not a number, so null
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(bbcu: Bbcu) -> None:
+    """Sizes, tile and memory, for every file."""
+    done = bbcu("sr", "photo.jpg", *X4, "--dry-run", "-o", "out/")
+    assert done.code == 0
+    assert re.search(r"photo\.jpg -> out/photo\.png  \(14x9 to 56x36, tile 9x14, about \d+ MB\)", done.out)
+    assert not Path("out").exists()
+
+
+def test_stdin_to_stdout_is_a_filter(bbcu: Bbcu) -> None:
+    """cat a.jpg | bbcu sr - --format webp > b.webp."""
+    command = [sys.executable, "-m", "bbcu_cli", "sr", "-", *X4, "--format", "webp"]
+    done = subprocess.run(command, input=Path("photo.jpg").read_bytes(), capture_output=True, check=True)
+    assert Pillow.open(BytesIO(done.stdout)).format == "WEBP"
+    assert b"Traceback" not in done.stderr
+
+
+def test_quiet_prints_nothing_on_success(bbcu: Bbcu) -> None:
+    """Errors only."""
+    assert bbcu("sr", "photo.jpg", *X4, "--quiet") == Done(0, "", "")
+
+
+def test_environment_is_used_and_options_win(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flag > BBCU_* > default."""
+    monkeypatch.setenv("BBCU_SCALE", "2")
+    assert bbcu("sr", "photo.jpg", "--weights", "m-x2.safetensors").code == 0
+    assert bbcu("sr", "photo.jpg", *X4, "--scale", "4").code == 0
+
+
+def test_tile_and_threads_do_not_change_a_pixel_of_the_file(bbcu: Bbcu) -> None:
+    """8-bit results are the same whatever the tile."""
+    for tile in (3, 100):
+        assert bbcu("sr", "photo.jpg", *X4, "--tile", tile, "-o", f"{tile}.png").code == 0
+    a, b = (np.asarray(Pillow.open(f"{tile}.png")).astype(int) for tile in (3, 100))
+    assert np.abs(a - b).max() <= 1  # the reference engine sums in another order per shape, which may tip a rounding
+
+
+def test_compare_writes_a_side_by_side(bbcu: Bbcu) -> None:
+    """NAME_compare.png beside the result."""
+    assert bbcu("sr", "photo.jpg", *X4, "--compare").code == 0
+    assert Path("photo_x4_compare.png").exists()
+
+
+def test_control_characters_in_names_are_written_out(bbcu: Bbcu) -> None:
+    """A file name cannot colour or clear the terminal."""
+    Path("bad\x1b[2J.png").write_text("no image")
+    done = bbcu("sr", "bad\x1b[2J.png", *X4)
+    assert "\x1b" not in done.err
+    assert "\\x1b[2J" in done.err
+
+
+def test_version(bbcu: Bbcu) -> None:
+    """One line."""
+    assert bbcu("--version").out == f"bbcu {__version__}\n"
+
+
+def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second file is interrupted; the first stays whole."""
+    real, calls = batch.restore_image, []
+
+    def interrupted(image: Image, model: Model, options: Options) -> Image:
+        calls.append(image)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(image, model, options)
+
+    monkeypatch.setattr(batch, "restore_image", interrupted)
+    Path("second.png").write_bytes(Path("photo.png").read_bytes())
+    done = bbcu("sr", "photo.png", "second.png", *X4, "-o", "out")
+    assert done.code == 130
+    assert "interrupted" in done.err
+    assert [p.name for p in Path("out").iterdir() if p.name != NAME] == ["photo.png"]
+    assert Pillow.open("out/photo.png").size == (56, 36)
