@@ -151,7 +151,7 @@ def _body(report: Report, row: ReportRow, view: Views) -> str:
 
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: #c2264b; }
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: light-dark(#b01c40, #ff6b8b); }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin-bottom: .4rem; }
 p { margin: .2rem 0; }
@@ -161,7 +161,7 @@ th, td { padding: .3rem .6rem; text-align: right; }
 thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
 tfoot :is(th, td) { border-top: 2px solid var(--line); font-weight: 600; }
 th[scope=row], thead th:nth-child(2) { text-align: left; overflow-wrap: anywhere; }
-th[scope=row] { font-weight: 500; }
+th[scope=row] { font-weight: 500; min-width: 6rem; }
 tbody td:first-child { width: 76px; text-align: center; }
 button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: inherit; }
 thead th[aria-sort] button { color: var(--accent); }
@@ -174,7 +174,7 @@ thead th[aria-sort=descending] button::after { content: " \\25BC"; }
 .scripted .detail { display: none; }
 .scripted .open .detail { display: table-row; }
 .detail > td { padding: .4rem 0 1.2rem; text-align: center; }
-.slider { --at: 50%; position: relative; max-width: 100%; margin: auto; overflow: hidden; border-radius: 4px; }
+.slider { --at: 50%; position: relative; max-width: min(100%, 100vw - 2rem); margin: auto; overflow: hidden; border-radius: 4px; }
 .slider img { position: absolute; inset: 0; width: 100%; height: 100%; }
 .slider .before { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }

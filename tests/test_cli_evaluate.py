@@ -118,6 +118,7 @@ def test_reports_are_written_and_not_overwritten(run, hr, tmp_path):
     again = run("--gt", hr, "--pred", hr, *options)
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
+    assert again.stdout == ""  # refused before the work, not after it
     assert files["csv"].read_text() == "mine"
     assert run("--gt", hr, "--pred", hr, *options, "--overwrite").exit_code == 0
     assert files["csv"].read_text() != "mine"

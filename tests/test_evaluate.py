@@ -233,6 +233,8 @@ def test_deblocking_works_on_rounded_luma():
     """Colour becomes studio-swing Y; gray is Y as it is."""
     white = Image(np.full((16, 16, 3), 255, np.uint8))
     assert Trial("deblock", quality=90).degrade(white)[0].tolist() == np.full((16, 16, 1), 235).tolist()
+    green = Image(np.tile(np.array([0, 255, 0], np.uint8), (16, 16, 1)))
+    assert (Trial("deblock", quality=90).degrade(green)[0] == 145).all()  # 144.55
     gray = Image(np.full((16, 16, 1), 255, np.uint8))
     truth, x, given = Trial("deblock", quality=90).degrade(gray)
     assert truth.min() == 255

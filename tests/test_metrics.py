@@ -113,7 +113,13 @@ def test_luma_is_studio_swing():
     """White is 235 and black 16; full-range Y would cost 1.3 dB."""
     assert luma(np.full((1, 1, 3), 255, np.uint8)) == pytest.approx(235)
     assert luma(np.zeros((1, 1, 3), np.uint8)) == pytest.approx(16)
-    assert luma(np.full((1, 1, 3), 255, np.uint8), rounded=True) == 235
+
+
+def test_rounded_luma_is_the_nearest_whole_number():
+    """Pure red is 81.48, pure green 144.55: one goes down, the other up."""
+    pure = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
+    assert luma(pure) == pytest.approx(np.array([[81.481, 144.553]]))
+    assert luma(pure, rounded=True).tolist() == [[81, 145]]
 
 
 def test_gray_is_rgb_of_equal_channels_or_itself():
