@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.errors import CheckpointError, UsageError, WeightsUnavailableError
@@ -232,26 +233,26 @@ def test_denoising_model_fits_the_noise_level(tmp_path: Path, monkeypatch: pytes
     assert all(name in ("denoise", "denoise-25") for name in names.values())
 
 
-@pytest.mark.usefixtures("shop")
-def test_embedded_weights_need_neither_socket_nor_hub_client() -> None:
-    """Restoring with embedded weights makes no socket and imports no huggingface_hub, proved in a fresh process."""
+def test_restoring_with_embedded_weights_opens_no_socket(shop: Path) -> None:
+    """A whole `bbcu sr` makes no socket and imports no huggingface_hub, proved in a process that allows none."""
     program = """
-import socket, sys
+import runpy, socket, sys
 def refuse(*arguments, **options):
     raise AssertionError("a socket was opened")
 socket.socket.__init__ = socket.create_connection = socket.getaddrinfo = refuse
-import numpy as np
-from bbcu_cli.checkpoint.packed import load_packed
-from bbcu_cli.engines.reference import ReferenceEngine
-from bbcu_cli.hub import resolve
-with ReferenceEngine().open(load_packed(resolve("m"))) as session:
-    shape = session.run(np.zeros((1, 3, 5, 4), np.float32)).shape
-assert shape == (1, 3, 10, 8), shape
-assert not [name for name in sys.modules if name.startswith("huggingface_hub")]
+try:
+    runpy.run_module("bbcu_cli", run_name="__main__")
+finally:
+    assert not [name for name in sys.modules if name.startswith("huggingface_hub")]
 """
+    Image.new("RGB", (6, 8), (90, 120, 30)).save(shop / "photo.png")
+    arguments = ["sr", str(shop / "photo.png"), "--scale", "2", "--weights", "m", "-o", str(shop / "large.png")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    with Image.open(shop / "large.png") as image:
+        assert image.size == (12, 16)
 
 
 @pytest.mark.usefixtures("shop")

@@ -21,7 +21,7 @@ from bbcu_cli.errors import CheckpointError
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import PUBLISHED_K, ModelSpec
 
-_WRAPPERS = ("params_ema", "params")  # the averaged weights first, as BasicSR tests them
+_WRAPPERS = ("params_ema", "params", "ema")  # the averaged weights first, as BasicSR tests them; "ema" is of our training
 MAX_FILE_BYTES = 1 << 30
 
 
