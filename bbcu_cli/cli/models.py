@@ -93,7 +93,7 @@ def list_models(hub: HubOptions = HubOptions(), report: ReportOptions = ReportOp
         lines.append([entry.name, entry.spec.task, scale, _size(one.size), one.where, measured])
     typer.echo(_table(lines))
     if missing := [[f"  {one.entry.name}", train_command(one.entry)] for one in found if one.where == "not there yet"]:
-        typer.echo(f"\nNot there yet; train one ({OTHER_WAYS}):\n{_table(missing)}")
+        typer.echo(f"\nNot there yet; train one as follows, {OTHER_WAYS}:\n{_table(missing)}")
 
 
 def info(model: Model, hub: HubOptions = HubOptions(), report: ReportOptions = ReportOptions()) -> None:

@@ -113,25 +113,31 @@ class Entry:
         return metric(self.spec)
 
     def check(self, path: Path) -> tuple[PackedModel, str]:
-        """Read a file that claims to be this model: its SHA-256 against the pinned one, its format, its network.
+        """Read a file that claims to be this model: its SHA-256 against the pinned one, then its format.
 
         Returns:
             The model and its SHA-256.
 
         Raises:
-            CheckpointError: something does not hold; the file must not be used.
+            CheckpointError: one of the two is wrong; the file must not be used.
         """
         found = sha256_of(path)
         if self.sha256 is not None and found != self.sha256:
             raise CheckpointError(f"Weights {path}: the SHA-256 is {found}, but {self.name} has {self.sha256}.")
-        model = load_packed(path)
-        wanted, got = self.spec, model.spec
+        return load_packed(path), found
+
+    def require_network(self, got: ModelSpec, where: object) -> None:
+        """Refuse a sound file of another network than this model is.
+
+        Raises:
+            CheckpointError: architecture, task, scale or channels differ.
+        """
+        wanted = self.spec
         if (got.arch, got.task, got.scale, got.channels) != (wanted.arch, wanted.task, wanted.scale, wanted.channels):
             raise CheckpointError(
-                f"Weights {path}: a {got.arch} for {got.task} x{got.scale}, but {self.name} is a {wanted.arch} for "
+                f"Weights {where}: a {got.arch} for {got.task} x{got.scale}, but {self.name} is a {wanted.arch} for "
                 f"{wanted.task} x{wanted.scale}."
             )
-        return model, found
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as plain JSON values."""
@@ -221,7 +227,7 @@ class Catalogue:
         stays as it is unless a file of its name is in the folder.
 
         Raises:
-            CheckpointError: a file is not a valid packed model, or not of the task that its entry is for.
+            CheckpointError: a file is not a valid packed model, or of another network than its entry.
         """
         entries, changes = dict(self.entries), []
         files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
@@ -230,19 +236,16 @@ class Catalogue:
             digest, size = sha256_of(path), path.stat().st_size
             if old is not None and (old.sha256, old.hub) == (digest, None):
                 continue
-            if old is None:
-                spec = load_packed(path).spec
-                new = Entry(name, spec, describe(spec), digest, size)
-            else:
-                model, _ = replace(old, sha256=None, size=None, hub=None).check(path)
-                new = replace(old, spec=model.spec, sha256=digest, size=size, hub=None, measured={})
-            entries[name] = new
+            spec = load_packed(path).spec
+            if old is not None:
+                old.require_network(spec, path)
+            entries[name] = Entry(name, spec, old.summary if old else describe(spec), digest, size)
             dropped = f", drops its measured figures ({', '.join(old.measured)})" if old and old.measured else ""
             changes.append(f"{name}: {'replaced' if old and old.sha256 else 'added'}, {size} bytes, {digest}{dropped}")
-        for name in entries.keys() - files.keys():
-            if entries[name].sha256 and not entries[name].hub:
-                entries[name] = replace(entries[name], sha256=None, size=None, measured={})
-                changes.append(f"{name}: its file is gone")
+        for entry in self:
+            if entry.name not in files and entry.sha256 and not entry.hub:
+                entries[entry.name] = replace(entry, sha256=None, size=None, measured={})
+                changes.append(f"{entry.name}: its file is gone")
         return Catalogue(entries), changes
 
 
@@ -259,9 +262,8 @@ def describe(spec: ModelSpec) -> str:
 def train_command(entry: Entry) -> str:
     """The command that trains a model of that kind."""
     spec = entry.spec
-    return f"bbcu train --task {spec.task}" + (
-        f" --scale {spec.scale} --model {spec.arch[-1]}" if spec.up_steps else ""
-    )
+    network = f" --scale {spec.scale} --model {spec.arch[-1]}" if spec.task == "sr" else ""
+    return f"bbcu train --task {spec.task}{network}"
 
 
 def remedy(entry: Entry) -> str:

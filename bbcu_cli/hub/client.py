@@ -194,7 +194,7 @@ def _explain(error: BaseException, repo: str, what: str) -> str:
     access = "set HF_TOKEN to a token of an account that may use it, or run `hf auth login`"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     no_file = isinstance(error, errors.EntryNotFoundError) and status is not None
-    no_space = isinstance(error, OSError) and error.filename is not None
+    local = isinstance(error, OSError) and error.errno is not None  # those of the network come wrapped by the backend
     lines = str(error).strip().splitlines() or [type(error).__name__]
     cases = (
         (isinstance(error, errors.HFValidationError), f"is no name that the hub allows ({lines[0][:160]})"),
@@ -206,7 +206,7 @@ def _explain(error: BaseException, repo: str, what: str) -> str:
         (status is not None, f"is not available now ({site} answers {status}); try again later, or use --weights FILE"),
         (isinstance(error, errors.LocalTokenNotFoundError), f"needs a token to be written; {access}"),
         (isinstance(error, errors.OfflineModeIsEnabled), "needs the network, which HF_HUB_OFFLINE forbids"),
-        (no_space, f"cannot be kept in the cache {cache} ({lines[0][:160]}); set HF_HOME to another folder"),
+        (local, f"cannot be kept in the cache {cache} ({lines[0][:160]}); set HF_HOME to another folder"),
     )
     other = (
         f"cannot be reached at {site} ({lines[0][:160]}); check the network and the proxy, set HF_ENDPOINT to a mirror"

@@ -79,7 +79,7 @@ def locate(
 
     Raises:
         WeightsUnavailableError: not here and not to be had; says what to do.
-        CheckpointError: the file named by its path is not a valid packed model.
+        CheckpointError: the file named by its path is not a valid packed model, or a hub file is of another network.
         UsageError: no model has that name, or the hub reference is malformed.
     """
     if isinstance(wanted, str) and wanted.startswith(SCHEME):
@@ -94,7 +94,9 @@ def locate(
     ref = hub_place(entry, hub_repo)
     if ref is None:
         raise WeightsUnavailableError(f"Model {entry.name} does not ship with this bbcu: {remedy(entry)}.")
-    return _from_hub(ref, entry.check, entry.name, offline=offline, progress=progress, refresh=refresh)
+    found = _from_hub(ref, entry.check, entry.name, offline=offline, progress=progress, refresh=refresh)
+    entry.require_network(found.model.spec, ref)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ def _embedded(entry: Entry) -> Located:
         raise WeightsUnavailableError(f"{entry.file} is not in the catalogue yet; run `{REFRESH}`.")
     try:
         model, digest = entry.check(entry.file)
+        entry.require_network(model.spec, entry.file)
     except CheckpointError as error:
         source_tree = weights_dir().parent.joinpath("pyproject.toml").exists()
         advice = f"If you replaced the file, run `{REFRESH}`." if source_tree else "Reinstall bbcu."
