@@ -181,17 +181,18 @@ def _check_stdout(talk: TalkOptions) -> None:
 
 def _output_format(files: FileOptions) -> tuple[str, str | None]:
     """Name of the output format, and the extension of the outputs if --format sets it."""
-    from bbcu_cli.image.formats import FORMATS, SUFFIXES
+    from bbcu_cli.image.formats import FORMATS, SUFFIXES, format_of
 
-    named = Path(files.output or "").suffix.lower()
+    output = Path(files.output or "")
+    named = format_of(output) if output.suffix.lower() in SUFFIXES and not output.is_dir() else None
     if files.format is None:
-        return (SUFFIXES.get(named, "PNG"), None)
+        return named or "PNG", None
     extension = f".{files.format.lower().removeprefix('.')}"
     name = SUFFIXES.get(extension)
     if name is None or not FORMATS[name].writable:
-        known = ", ".join(f.suffixes[0].removeprefix(".") for f in FORMATS.values() if f.writable)
+        known = ", ".join(form.suffixes[0].removeprefix(".") for form in FORMATS.values() if form.writable)
         raise UsageError(f"--format {files.format} is unknown; give one of {known}.")
-    if SUFFIXES.get(named, name) != name:
+    if named not in (None, name):
         raise UsageError(f"--format {files.format} and --output {files.output} ask for different formats.")
     return name, extension
 
