@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bbcu_cli.spec import ModelSpec
 
 PLACES: Final = {"hub": "downloaded", "cache": "cached", "embedded": "ships with bbcu", "file": "a local file"}
+UNSHOWN: Final = ("schema", "provenance")  # the form of the JSON, and what gets lines of its own
 
 models = typer.Typer(
     help="List, inspect, convert, download, verify and publish models.",
@@ -114,7 +115,9 @@ def info(model: Model, hub: HubOptions = HubOptions(), report: ReportOptions = R
     if report.json:
         _print_json(row)
     else:
-        typer.echo(_table([[key.replace("_", " "), _text(value)] for key, value in row.items() if key != "schema"]))
+        facts = [[key.replace("_", " "), _text(value)] for key, value in row.items() if key not in UNSHOWN]
+        history = [[f"  {key}", value] for key, value in row.get("provenance", {}).items()]
+        typer.echo(_table([*facts, ["provenance", "" if history else "unknown"], *history]))
 
 
 def convert(
