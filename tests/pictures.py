@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageCms
+from skimage.data import chelsea
 
 XMP_SIDEWAYS = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -27,8 +28,6 @@ XMP_SIDEWAYS = (
 
 def photo(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
     """RGB uint8 (height, width, 3): an eye of the cat, no symmetry in it."""
-    from skimage.data import chelsea
-
     return np.ascontiguousarray(chelsea()[90 : 90 + height, 120 : 120 + width])
 
 
@@ -77,7 +76,15 @@ def cmyk_profile() -> bytes:
         lab = np.min([ink[0] for ink in inks], initial=95), *np.sum([ink[1:] for ink in inks] or [paper[1:]], axis=0)
         corners += [round(lab[0] * 255 / 100), *(int(np.clip(round(v + 128), 0, 255)) for v in lab[1:])]
     identity = struct.pack(">9l", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
-    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + bytes(range(256)) * 4 + bytes(corners) + bytes(range(256)) * 3
+    table = (
+        b"mft1"
+        + bytes(4)
+        + bytes([4, 3, 2, 0])
+        + identity
+        + bytes(range(256)) * 4
+        + bytes(corners)
+        + bytes(range(256)) * 3
+    )
     return _profile(b"CMYK", b"Lab ", b"prtr", {b"A2B0": table})
 
 
@@ -92,13 +99,15 @@ def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, byt
         table += tag + struct.pack(">LL", start + len(data), len(part))
         data += padded
     body = table + data
-    header = struct.pack(">L4sL4s4s4s12s4s", 128 + len(body), bytes(4), 0x02400000, kind, space, connection, bytes(12), b"acsp")
+    header = struct.pack(
+        ">L4sL4s4s4s12s4s", 128 + len(body), bytes(4), 0x02400000, kind, space, connection, bytes(12), b"acsp"
+    )
     header += bytes(28) + struct.pack(">3l", 63190, 65536, 54061) + bytes(48)
     return header + body
 
 
 def exif(orientation: int | None = None, *, thumbnail: bool = True) -> bytes:
-    """A camera's EXIF block: maker, date, exposure, size of the picture, place, and a thumbnail in a directory of its own."""
+    """A camera's EXIF block: maker, date, exposure, size, place, and a thumbnail in a directory of its own."""
     jpeg = as_jpeg(photo(24, 32)) if thumbnail else b""
     main = [
         (0x010F, 2, b"Phot\xf6 Maker\0".replace(b"\xf6", b"o")),
@@ -153,10 +162,10 @@ def _directories(main: list[Any], details: list[Any], place: list[Any], thumbnai
     )
 
 
-def saved(picture: Pillow.Image, format: str, **options: Any) -> bytes:
+def saved(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
     """What Pillow writes."""
     file = io.BytesIO()
-    picture.save(file, format, **options)
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -186,7 +195,13 @@ def turned_away(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint
 
 
 def png(
-    samples: NDArray[Any], colour_type: int, depth: int, *, interlaced: bool = False, transparent: bytes = b"", palette: bytes = b""
+    samples: NDArray[Any],
+    colour_type: int,
+    depth: int,
+    *,
+    interlaced: bool = False,
+    transparent: bytes = b"",
+    palette: bytes = b"",
 ) -> bytes:
     """A PNG of any kind, unfiltered, by the letter of the specification; the oracle of our reader.
 
@@ -208,7 +223,13 @@ def png(
             bits = (flat[:, None] >> np.arange(depth - 1, -1, -1)) & 1
             raw += b"\0" + np.packbits(bits.astype(np.uint8).ravel()).tobytes()
     header = struct.pack(">LLBBBBB", width, height, depth, colour_type, 0, 0, int(interlaced))
-    chunks = [(b"IHDR", header), (b"PLTE", palette), (b"tRNS", transparent), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", header),
+        (b"PLTE", palette),
+        (b"tRNS", transparent),
+        (b"IDAT", zlib.compress(raw)),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in chunks if data or name == b"IEND")
 
 
@@ -218,7 +239,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def huge_png(height: int, width: int) -> bytes:
-    """A small PNG whose header promises `height` x `width` white pixels (1 bit each), and whose data keep the promise."""
+    """A small PNG that really holds `height` x `width` white pixels of 1 bit."""
     deflate = zlib.compressobj(9)
     row = b"\0" + b"\xff" * ((width + 7) // 8)
     data = b"".join(deflate.compress(row * 64) for _ in range(height // 64 + 1)) + deflate.flush()
@@ -226,10 +247,10 @@ def huge_png(height: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def animation(format: str, frames: int = 3) -> bytes:
+def animation(kind: str, frames: int = 3) -> bytes:
     """An animated GIF, WebP, PNG or AVIF, or a TIFF of several pages."""
     pictures = [Pillow.fromarray(np.roll(photo(), shift, axis=1)) for shift in range(frames)]
-    return saved(pictures[0], format, save_all=True, append_images=pictures[1:])
+    return saved(pictures[0], kind, save_all=True, append_images=pictures[1:])
 
 
 def phone_jpeg() -> bytes:

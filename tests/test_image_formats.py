@@ -1,19 +1,23 @@
-"""What each format keeps: every cell of the README's table is a test here, on a file that was written and read again."""
+"""What each format keeps: every cell of the README's table is a test here, on a file written and read again."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags
+from PIL import Image as Pillow
 from PIL.Image import Exif
+from PIL.JpegImagePlugin import get_sampling
 
 from bbcu_cli.errors import ImageError
-from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode, format_of, losses
+from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode, format_of, jpeg_quality, losses
 from bbcu_cli.image.color import to_8_bit
-from tests.pictures import XMP_SIDEWAYS, deep, exif, gray_photo, gray_profile, photo, rgb_profile, soft_mask
+from tests.pictures import XMP_SIDEWAYS, as_jpeg, deep, exif, gray_photo, gray_profile, photo, rgb_profile, soft_mask
 
 WRITABLE = [name for name, fmt in FORMATS.items() if fmt.writable]
 EXACT = ["PNG", "TIFF", "BMP"]
@@ -92,7 +96,7 @@ def test_gray_stays_gray_where_the_format_can(form: str, depth: int) -> None:
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_alpha_comes_back(form: str, depth: int, channels: int) -> None:
-    """Opacity survives, with colour or with gray; a format without it refuses transparent pixels and says what to do."""
+    """Opacity survives, with colour or gray; a format without it refuses transparent pixels and says what to do."""
     colour, mask = photo()[..., :channels], soft_mask()
     image = Image(colour, mask) if depth == 8 else Image(deep(colour), deep(mask))
     if not FORMATS[form].alpha:
@@ -138,8 +142,6 @@ def test_exif_is_kept(form: str) -> None:
 
 def decode_exif() -> bytes:
     """A camera's EXIF as `decode` hands it over."""
-    from tests.pictures import as_jpeg
-
     block = decode(as_jpeg(photo(), exif=exif(1)), max_pixels=10**6).metadata.exif
     assert block is not None
     return block
@@ -199,13 +201,6 @@ def test_an_opaque_alpha_channel_is_no_obstacle_for_jpeg() -> None:
 
 def test_jpeg_options_reach_the_file() -> None:
     """Quality and subsampling are what was asked for; the default keeps full colour resolution."""
-    import io
-
-    from PIL import Image as Pillow
-    from PIL.JpegImagePlugin import get_sampling
-
-    from bbcu_cli.image import jpeg_quality
-
     for options, quality, sampling in (
         (EncodeOptions(), 95, 0),
         (EncodeOptions(quality=40, subsampling="4:2:0"), 40, 2),
@@ -235,8 +230,6 @@ def test_too_long_metadata_do_not_stop_a_jpeg() -> None:
 
 def test_what_cannot_be_written_is_refused_in_words() -> None:
     """A format that is only read, a side that is too long, an impossible quality, an unknown ending."""
-    from pathlib import Path
-
     with pytest.raises(ImageError, match="use one of PNG"):
         encode(Image(photo()), "GIF")
     with pytest.raises(ImageError, match="at most 16383 pixels per side"):
@@ -262,21 +255,36 @@ def test_odd_shapes_survive_the_exact_formats(shape: tuple[int, int], depth: int
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_other_programs_read_our_16_bit_files(channels: int, alpha: bool) -> None:  # noqa: FBT001 - a parameter
-    """pypng and tifffile, which share no code with our writers, find the same samples in several bands and strips."""
-    import io
-
+def test_other_programs_read_our_16_bit_files(
+    channels: int,
+    alpha: bool,  # noqa: FBT001 - a parameter
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Independent readers (pypng, tifffile), which share no code with our writers, find the same samples."""
     pypng = pytest.importorskip("png", reason="pypng is not installed")
     tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
-    colour, mask = deep(photo(200, 300)[..., :channels]), deep(soft_mask(200, 300))
-    image = Image(np.tile(colour, (4, 3, 1)), np.tile(mask, (4, 3)) if alpha else None)
+    monkeypatch.setattr("bbcu_cli.image.png._BAND_BYTES", 2000)
+    monkeypatch.setattr("bbcu_cli.image.tiff._STRIP_BYTES", 2000)
+    image = Image(deep(photo()[..., :channels]), deep(soft_mask()) if alpha else None)
     expected = image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
-    width, height, rows, _ = pypng.Reader(bytes=encode(image, "PNG", EncodeOptions(png_level=1))).asDirect()
+    width, height, rows, _ = pypng.Reader(bytes=encode(image, "PNG")).asDirect()
     np.testing.assert_array_equal(np.vstack([np.array(row) for row in rows]).reshape(height, width, -1), expected)
     if alpha and channels == 1:
         expected = np.dstack([*[image.pixels] * 3, mask_of(image)])
     found = tifffile.imread(io.BytesIO(encode(image, "TIFF")))
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_bytes_do_not_depend_on_the_number_of_threads(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One band after the other or many at once: the same file, and the same pixels as in one piece."""
+    image = Image(photo())
+    whole = again(image, form)
+    monkeypatch.setattr("bbcu_cli.image.png._BAND_BYTES", 1000)
+    monkeypatch.setattr("bbcu_cli.image.tiff._STRIP_BYTES", 1000)
+    one = encode(image, form, threads=1)
+    assert encode(image, form, threads=7) == one
+    np.testing.assert_array_equal(decode(one, max_pixels=10**6).pixels, whole.pixels)
 
 
 def mask_of(image: Image) -> np.ndarray:

@@ -21,39 +21,47 @@ _JFIF_OFFSET: Final = np.array([0.0, 0.5, 0.5])
 
 
 def rgb_to_ycbcr(rgb: NDArray[Any]) -> NDArray[np.float64]:
-    """RGB (..., 3) in 0..1 -> studio-swing YCbCr (..., 3) in 8-bit units, not rounded. Source: BT.601, MATLAB rgb2ycbcr."""
-    return rgb.astype(np.float64) @ _TO_YCBCR.T + _OFFSET
+    """RGB (..., 3) in 0..1 -> studio-swing YCbCr (..., 3) in 8-bit units, not rounded. Source: MATLAB's rgb2ycbcr."""
+    ycbcr: NDArray[np.float64] = rgb.astype(np.float64) @ _TO_YCBCR.T + _OFFSET
+    return ycbcr
 
 
 def rgb_to_y(rgb: NDArray[Any]) -> NDArray[np.float64]:
     """RGB (..., 3) in 0..1 -> studio-swing luma (...) in 16..235, not rounded: the Y of the paper's tables."""
-    return rgb.astype(np.float64) @ _TO_YCBCR[0] + _OFFSET[0]
+    luma: NDArray[np.float64] = rgb.astype(np.float64) @ _TO_YCBCR[0] + _OFFSET[0]
+    return luma
 
 
 def ycbcr_to_rgb(ycbcr: NDArray[Any]) -> NDArray[np.float64]:
     """Inverse of `rgb_to_ycbcr`; not clipped."""
-    return (ycbcr.astype(np.float64) - _OFFSET) @ np.linalg.inv(_TO_YCBCR).T
+    rgb: NDArray[np.float64] = (ycbcr.astype(np.float64) - _OFFSET) @ np.linalg.inv(_TO_YCBCR).T
+    return rgb
 
 
 def rgb_to_jfif(rgb: NDArray[Any]) -> NDArray[np.float32]:
     """RGB (..., 3) in 0..1 -> full-range YCbCr (..., 3) in 0..1, as in a JPEG file; not rounded. Source: JFIF 1.02."""
-    return (rgb @ _TO_JFIF.T.astype(np.float32) + _JFIF_OFFSET.astype(np.float32)).astype(np.float32)
+    ycbcr: NDArray[np.float32] = rgb.astype(np.float32) @ _TO_JFIF.T.astype(np.float32) + np.float32(_JFIF_OFFSET)
+    return ycbcr
 
 
 def jfif_to_rgb(ycbcr: NDArray[Any]) -> NDArray[np.float32]:
     """Inverse of `rgb_to_jfif`; not clipped."""
-    return ((ycbcr - _JFIF_OFFSET.astype(np.float32)) @ np.linalg.inv(_TO_JFIF).T.astype(np.float32)).astype(np.float32)
+    rgb: NDArray[np.float32] = (ycbcr - np.float32(_JFIF_OFFSET)) @ np.linalg.inv(_TO_JFIF).T.astype(np.float32)
+    return rgb
 
 
 def to_float(samples: NDArray[Any]) -> NDArray[np.float32]:
     """uint8 or uint16 of any shape -> float32 in 0..1."""
-    return samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
+    floats: NDArray[np.float32] = samples.astype(np.float32)
+    floats /= np.iinfo(samples.dtype).max
+    return floats
 
 
 def to_integer(values: NDArray[Any], depth: int) -> NDArray[Any]:
     """Floats of any shape, clipped to 0..1 -> uint8 or uint16 (`depth` 8 or 16), rounded; the inverse of `to_float`."""
-    dtype = {8: np.uint8, 16: np.uint16}[depth]
-    return np.rint(np.clip(values, 0, 1) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+    dtype = np.dtype(f"u{depth // 8}")
+    scaled: NDArray[Any] = np.rint(np.clip(values, 0, 1) * np.float32(np.iinfo(dtype).max))
+    return scaled.astype(dtype)
 
 
 def to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
@@ -66,13 +74,17 @@ def to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
 
 def premultiply(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[np.float32]:
     """Float colour (H, W, C) times opacity (H, W), all in 0..1: what may be filtered without coloured fringes."""
-    return (rgb * alpha[..., None]).astype(np.float32)
+    colour: NDArray[np.float32] = rgb.astype(np.float32) * alpha[..., None].astype(np.float32)
+    return colour
 
 
 def unpremultiply(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """Inverse of `premultiply` for floats in 0..1 or integers of one dtype; where alpha is 0 the colour is 0."""
     most = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1
     opacity = alpha[..., None].astype(np.float32) / np.float32(most)
-    colour = np.divide(rgb, opacity, out=np.zeros(rgb.shape, np.float32), where=opacity > 0)
-    clipped = np.clip(colour, 0, most)
-    return (np.rint(clipped) if rgb.dtype.kind == "u" else clipped).astype(rgb.dtype)
+    colour: NDArray[Any] = np.zeros(rgb.shape, np.float32)
+    np.divide(rgb, opacity, out=colour, where=opacity > 0)
+    np.clip(colour, 0, most, out=colour)
+    if rgb.dtype.kind == "u":
+        np.rint(colour, out=colour)
+    return colour.astype(rgb.dtype)

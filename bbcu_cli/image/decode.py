@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from PIL.Image import DecompressionBombError
+
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image.formats import HEAD_BYTES, describe_stranger, identify
 from bbcu_cli.image.heic import HeicFile
@@ -95,6 +97,8 @@ def blaming(name: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageError(f"{name} does not fit into memory") from error
+    except DecompressionBombError as error:  # Pillow's own limit, where it asks before we can: WebP, GIF
+        raise ImageError(f"{name} is too large to be read as such ({error}); convert it to PNG first") from error
     except Exception as error:  # decoders raise almost anything: struct.error, SyntaxError, KeyError, ...
         reason = str(error) or type(error).__name__
         state = "truncated" if "truncated" in reason.lower() or isinstance(error, EOFError) else "damaged"

@@ -46,9 +46,9 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any], *, overwrite: boo
                 write(file)
                 _finish(file, target)
                 if fcntl:  # still locked, so that no `remove_stale_parts` takes it for litter
-                    _publish(part, target, overwrite)
+                    _publish(part, target, overwrite=overwrite)
             if not fcntl:
-                _publish(part, target, overwrite)
+                _publish(part, target, overwrite=overwrite)
         except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -105,7 +105,7 @@ def _finish(file: BinaryIO, target: Path) -> None:
     os.fsync(file.fileno())
 
 
-def _publish(part: Path, target: Path, overwrite: bool) -> None:
+def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
     if overwrite:
         part.replace(target)
         return

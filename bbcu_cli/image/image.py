@@ -14,11 +14,11 @@ Pixels: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a file says beside its pixels, ready to be written again next to changed pixels.
+    r"""What a file says beside its pixels, ready to be written again next to changed pixels.
 
     Attributes:
         icc: the ICC profile that the pixels are meant in; None means sRGB.
-        exif: EXIF block that starts with ``Exif\\0\\0``; the orientation is 1, thumbnails and sizes are gone.
+        exif: EXIF block that starts with ``Exif\0\0``; the orientation is 1, thumbnails and sizes are gone.
         xmp: XMP packet, UTF-8; the orientation is 1.
         dpi: (horizontal, vertical) pixels per inch.
         text: (keyword, text) pairs: PNG text chunks; the comment of a JPEG or GIF under "Comment".

@@ -120,7 +120,6 @@ class PillowFile:
         notes: list[str] = []
         if info.depth == 16 and picture.mode in ("RGB", "RGBA"):
             samples = self._decode_two_bytes(rawmode)
-            picture.load()  # for the metadata behind the pixels
         else:
             picture.load()
             samples, notes = _samples(picture, info, rawmode)
@@ -149,30 +148,19 @@ class PillowFile:
     def _decode_two_bytes(self, rawmode: str) -> Pixels:
         """Decode 16-bit colours once for their high and once for their low bytes: uint16 (H, W, bands)."""
         if rawmode.startswith("LA;16"):  # Pillow's mode is RGBA here; as such it has the four bytes of each pixel
-            four = _fetch(self._load_as("RGBA"))
+            four = _fetch(_unpacked_as("RGBA", self.picture))
             return four[..., 0::2].astype(np.uint16) << 8 | four[..., 1::2]
-        order = {"N": "L" if sys.byteorder == "little" else "B"}.get(rawmode[-1], rawmode[-1])
-        swapped = {"L": "B", "B": "L"}[order]
-        associated = rawmode.startswith("RGBa")
+        order = rawmode[-1] if rawmode[-1] in "LB" else {"little": "L", "big": "B"}[sys.byteorder]  # N is native
         stem = rawmode[:-1].replace("RGBa", "RGBA")
-        samples = _fetch(self._load_as(stem + order)).astype(np.uint16)
+        samples = _fetch(_unpacked_as(stem + order, self.picture)).astype(np.uint16)
         samples <<= 8
-        samples |= _fetch(self._load_as(stem + swapped))
-        if associated:
+        self.stream.seek(0)
+        again = _READERS[self.format](self.stream)
+        samples |= _fetch(_unpacked_as(stem + {"L": "B", "B": "L"}[order], again))
+        if rawmode.startswith("RGBa"):
             samples[..., :3] = unpremultiply(samples[..., :3], samples[..., 3])
         transparent = self.picture.info.get("transparency")
         return samples if transparent is None else _append_alpha(samples, transparent)
-
-    def _load_as(self, rawmode: str) -> ImageFile.ImageFile:
-        """Decode the file afresh, unpacking its samples by another of Pillow's rules."""
-        self.stream.seek(0)
-        picture = _READERS[self.format](self.stream)
-        picture.tile = [
-            tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
-            for tile in picture.tile
-        ]
-        picture.load()
-        return picture
 
     def _metadata(self, info: ImageInfo) -> tuple[Metadata, list[str]]:
         picture = self.picture
@@ -197,6 +185,16 @@ def _rawmode(picture: ImageFile.ImageFile) -> str:
     """How the samples lie in the file, in Pillow's words."""
     args = picture.tile[0].args if picture.tile else ""
     return str(args[0]) if isinstance(args, tuple) else str(args)
+
+
+def _unpacked_as(rawmode: str, picture: ImageFile.ImageFile) -> ImageFile.ImageFile:
+    """Load a picture, unpacking its samples by another of Pillow's rules than its own."""
+    picture.tile = [
+        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
+        for tile in picture.tile
+    ]
+    picture.load()
+    return picture
 
 
 def _tiff_tag(picture: ImageFile.ImageFile, tag: int) -> object:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from typing import BinaryIO, Final
 
@@ -13,20 +15,26 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from PIL.TiffTags import BYTE, LONG, UNDEFINED
 
 from bbcu_cli.errors import ImageError
-from bbcu_cli.image.image import Image, Metadata, Pixels
+from bbcu_cli.image.image import Image, Metadata
 
 _HEADER: Final = b"II*\0"  # little-endian
 _STRIP_BYTES: Final = 1 << 20
+_LEVEL: Final = 4
 _DIRECTORY_BYTES: Final = 1 << 26  # more than metadata ever take
 _DEFLATE, _HORIZONTAL_DIFFERENCES = 8, 2
 _BLACK_IS_ZERO, _RGB = 1, 2
 _UNASSOCIATED_ALPHA = 2
 
 
-def write_tiff(image: Image, file: BinaryIO) -> None:
+def write_tiff(image: Image, file: BinaryIO, *, threads: int) -> None:
     """Write one image, deflated, with all its metadata but the text.
 
     Gray with alpha is written as RGB in 16 bits: Pillow, and others, cannot read it otherwise.
+
+    Args:
+        image: of any channels and depth.
+        file: where to.
+        threads: how many strips are worked on at once; the file does not depend on it.
 
     Raises:
         ImageError: the file would pass 4 GiB, which is as far as TIFF's offsets go.
@@ -35,10 +43,8 @@ def write_tiff(image: Image, file: BinaryIO) -> None:
     gray = image.channels == 1 and (image.alpha is None or image.depth == 8)
     bands = (1 if gray else 3) + (image.alpha is not None)
     rows = max(1, _STRIP_BYTES // (width * bands * image.depth // 8))
-    strips = [
-        zlib.compress(_differences(_strip(image, slice(top, top + rows), gray=gray)), 6)
-        for top in range(0, height, rows)
-    ]
+    with ThreadPoolExecutor(threads) as pool:
+        strips = list(pool.map(partial(_deflated_strip, image, rows=rows, gray=gray), range(0, height, rows)))
     directory = _directory(image.metadata)
     directory[ExifTags.Base.ImageWidth] = width
     directory[ExifTags.Base.ImageLength] = height
@@ -60,20 +66,16 @@ def write_tiff(image: Image, file: BinaryIO) -> None:
     file.writelines(strips)
 
 
-def _strip(image: Image, rows: slice, *, gray: bool) -> Pixels:
-    """Interleaved samples (rows, W, bands), little-endian."""
-    pixels = image.pixels[rows]
+def _deflated_strip(image: Image, top: int, *, rows: int, gray: bool) -> bytes:
+    """`rows` rows from `top`, interleaved; each sample less its left neighbour, modulo its range (TIFF 6.0, 14)."""
+    part = slice(top, top + rows)
+    pixels = image.pixels[part]
     if image.channels == 1 and not gray:
         pixels = np.repeat(pixels, 3, axis=2)
-    samples = pixels if image.alpha is None else np.dstack([pixels, image.alpha[rows]])
-    return samples.astype(samples.dtype.newbyteorder("<"))
-
-
-def _differences(samples: Pixels) -> Pixels:
-    """Each sample less its left neighbour, modulo its range (TIFF 6.0, section 14)."""
-    out = samples.copy()
-    out[:, 1:] -= samples[:, :-1]
-    return out
+    samples = pixels if image.alpha is None else np.dstack([pixels, image.alpha[part]])
+    differences = samples.astype(samples.dtype.newbyteorder("<"))
+    differences[:, 1:] -= samples[:, :-1]
+    return zlib.compress(differences.tobytes(), _LEVEL)
 
 
 def _directory(metadata: Metadata) -> ImageFileDirectory_v2:

@@ -1,0 +1,219 @@
+"""Atomic writing: whatever happens, a name stands for a whole file, old or new, and nothing is left lying about."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bbcu_cli.errors import BbcuError, ImageError, UsageError
+from bbcu_cli.image import remove_stale_parts, write_atomic
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes, links and signals")
+
+
+def put(data: bytes) -> Callable[..., int]:
+    """A writer of `data`."""
+    return lambda file: file.write(data)
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in the folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    """The content is there, under an awkward name too, and nothing else is."""
+    path = tmp_path / ("ü 猫 " + "x" * 240)
+    write_atomic(path, put(b"one"))
+    assert path.read_bytes() == b"one"
+    write_atomic(path, put(b"two"))
+    assert path.read_bytes() == b"two"
+    assert names(tmp_path) == [path.name]
+
+
+def test_an_existing_file_is_safe_without_overwrite(tmp_path: Path) -> None:
+    """Also one that appears while we write: the other program's file stays."""
+    path = tmp_path / "a.png"
+
+    def write_while_another_does(_: object) -> None:
+        path.write_bytes(b"other")
+
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_atomic(path, write_while_another_does, overwrite=False)
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_atomic(path, put(b"mine"), overwrite=False)
+    assert path.read_bytes() == b"other"
+    assert names(tmp_path) == ["a.png"]
+    write_atomic(tmp_path / "b.png", put(b"mine"), overwrite=False)
+    assert (tmp_path / "b.png").read_bytes() == b"mine"
+    assert names(tmp_path) == ["a.png", "b.png"]
+
+
+@posix
+def test_modes_are_those_of_normal_files(tmp_path: Path) -> None:
+    """A new file obeys the umask; a replaced one keeps its mode, so a private file stays private."""
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "new", put(b""))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    (tmp_path / "new").chmod(0o600)
+    write_atomic(tmp_path / "new", put(b"again"))
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+
+
+@posix
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    """The link stays a link and its target gets the content, as with any program that opens and writes."""
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "a", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_atomic(link, put(b"new"))
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path / "real") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(1), ImageError("no"), RuntimeError("bug"), MemoryError()]
+)
+def test_nothing_is_left_when_the_writer_fails(tmp_path: Path, error: BaseException) -> None:
+    """Ctrl-C included; the error passes through unchanged and the old file stays."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def fail(file: object) -> None:
+        put(b"half")(file)
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomic(path, fail)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "pathlib.Path.open", "write"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failing_system_leaves_the_old_file_and_no_litter(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    code: int,
+    exists: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Disk full, no permission, broken disk, at each step in turn: one clear sentence, nothing changed."""
+    path = tmp_path / "a.png"
+    if exists:
+        path.write_bytes(b"old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    if step != "write":
+        monkeypatch.setattr(step, fail)
+    with pytest.raises(ImageError, match=f"a.png cannot be written: {os.strerror(code)}"):
+        write_atomic(path, fail if step == "write" else put(b"new"))
+    monkeypatch.undo()
+    assert names(tmp_path) == (["a.png"] if exists else [])
+    assert not exists or path.read_bytes() == b"old"
+
+
+def test_a_file_system_without_hard_links_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT and some network shares: an existing file is safe there too."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", fail)
+    write_atomic(tmp_path / "a", put(b"new"), overwrite=False)
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+    def write_while_another_does(_: object) -> None:
+        (tmp_path / "b").write_bytes(b"other")
+
+    with pytest.raises(UsageError):
+        write_atomic(tmp_path / "b", write_while_another_does, overwrite=False)
+    assert (tmp_path / "b").read_bytes() == b"other"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """The message says which file and why."""
+    with pytest.raises(ImageError, match=r"gone.a\.png cannot be written: No such file"):
+        write_atomic(tmp_path / "gone" / "a.png", put(b""))
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from bbcu_cli.image.files import write_atomic
+def slow(file):
+    for number in range(10_000):
+        file.write(b"x" * 1000)
+        if number == 3:
+            print("begun", flush=True)
+            time.sleep(60)
+write_atomic(Path(sys.argv[1]), slow)
+"""
+
+
+@posix
+def test_a_killed_writer_leaves_the_old_file_and_litter_that_the_next_run_removes(tmp_path: Path) -> None:
+    """SIGKILL in the middle of writing; a live writer's part is not touched by the cleaning."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    (tmp_path / "somebody's .part").write_bytes(b"")
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert len(names(tmp_path)) == 3
+        assert remove_stale_parts(tmp_path) == 0  # it lives
+        process.kill()
+    assert path.read_bytes() == b"old"
+    assert remove_stale_parts(tmp_path) == 1
+    assert names(tmp_path) == ["a.png", "somebody's .part"]
+
+
+def test_writers_and_cleaners_at_once_lose_nothing(tmp_path: Path) -> None:  # noqa: C901 - three small loops
+    """Threads write one name over and over while others clean: the name always holds one whole content."""
+    path, failures = tmp_path / "a", []
+    path.write_bytes(b"\0" * 5000)
+    until = time.monotonic() + 0.7
+
+    def write(mark: int) -> None:
+        while time.monotonic() < until:
+            try:
+                write_atomic(path, put(bytes([mark]) * 5000))
+            except BbcuError as error:  # noqa: PERF203 - each round may fail
+                failures.append(error)
+
+    def clean() -> None:
+        while time.monotonic() < until:
+            remove_stale_parts(tmp_path)
+
+    def look() -> None:
+        while time.monotonic() < until:
+            data = path.read_bytes()
+            if len(data) != 5000 or len(set(data)) != 1:
+                failures.append(ValueError(data[:10]))
+
+    threads = [threading.Thread(target=write, args=(mark,)) for mark in range(4)]
+    threads += [threading.Thread(target=work) for work in (clean, clean, look)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert names(tmp_path) == ["a"]
