@@ -5,7 +5,7 @@
 namespace bbcu {
 
 #if defined(__x86_64__)
-
+extern const KernelSet kAvx512;
 extern const KernelSet kAvx2;
 #elif defined(__aarch64__)
 extern const KernelSet kNeon;
@@ -15,7 +15,7 @@ extern const KernelSet kScalar;
 const std::vector<const KernelSet*>& kernel_sets() {
     static const std::vector<const KernelSet*> sets = {
 #if defined(__x86_64__)
-        &kAvx2,
+        &kAvx512, &kAvx2,
 #elif defined(__aarch64__)
         &kNeon,
 #endif

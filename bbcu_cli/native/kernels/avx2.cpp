@@ -142,20 +142,27 @@ inline void count_pair(const uint8_t* const rows[3], size_t block, const uint16_
             const uint8_t* in = rows[dy] + block * kBlockBytes;
             const uint16_t* w = offsets + dy * (kPairSteps / 3);
             for (size_t n = 0; n < kNibbles; n += 2, in += 2 * 3 * kBlock, w += 6) {
-                const __m256i t[6] = {table(w[0]), table(w[1]), table(w[2]), table(w[3]), table(w[4]), table(w[5])};
-#pragma GCC unroll 4
+                // Three lookups of two nibbles; one table at a time, or the registers do not suffice.
+                __m256i sum[2][kSpan];
+#pragma GCC unroll 2
+                for (size_t i = 0; i < 2; ++i)
+#pragma GCC unroll 3
+                    for (size_t dx = 0; dx < 3; ++dx) {
+                        const __m256i t = table(w[3 * i + dx]);
+#pragma GCC unroll 2
+                        for (size_t v = 0; v < kSpan; ++v) {
+                            const uint8_t* nibbles = in + v * kBlockBytes + (3 * i + dx) * kBlock;
+                            const __m256i counted = _mm256_shuffle_epi8(t, load(nibbles));
+                            sum[i][v] = dx ? _mm256_add_epi8(sum[i][v], counted) : counted;
+                        }
+                    }
+#pragma GCC unroll 2
                 for (size_t v = 0; v < kSpan; ++v) {
-                    const uint8_t* p = in + v * kBlockBytes;
-                    const __m256i a = _mm256_add_epi8(
-                        _mm256_add_epi8(_mm256_shuffle_epi8(t[0], load(p)), _mm256_shuffle_epi8(t[1], load(p + 32))),
-                        _mm256_shuffle_epi8(t[2], load(p + 64)));
-                    const __m256i b = _mm256_add_epi8(
-                        _mm256_add_epi8(_mm256_shuffle_epi8(t[3], load(p + 96)), _mm256_shuffle_epi8(t[4], load(p + 128))),
-                        _mm256_shuffle_epi8(t[5], load(p + 160)));
-                    first[v] = _mm256_add_epi8(first[v], _mm256_and_si256(a, low));
-                    first[v] = _mm256_add_epi8(first[v], _mm256_and_si256(b, low));
+                    first[v] = _mm256_add_epi8(first[v], _mm256_and_si256(sum[0][v], low));
+                    first[v] = _mm256_add_epi8(first[v], _mm256_and_si256(sum[1][v], low));
                     // The mean of two multiples of 16 is exact: 8 * (sum of the upper halves), at most 192.
-                    const __m256i mean = _mm256_avg_epu8(_mm256_and_si256(a, high), _mm256_and_si256(b, high));
+                    const __m256i mean =
+                        _mm256_avg_epu8(_mm256_and_si256(sum[0][v], high), _mm256_and_si256(sum[1][v], high));
                     second[v] = _mm256_add_epi8(second[v], _mm256_srli_epi16(mean, 3));
                 }
             }
@@ -169,7 +176,16 @@ inline void count_pair(const uint8_t* const rows[3], size_t block, const uint16_
 
 __m256i widen(const uint8_t* p) { return _mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(p))); }
 
+// Asks for the residuals of kSpan * 32 pixels of one channel, which `finish` reads and writes soon.
+inline void prefetch(const BinaryRow& t, size_t o, size_t x) {
+    for (size_t i = 0; i < kSpan * kBlock; i += 16) {
+        _mm_prefetch(reinterpret_cast<const char*>(t.residual + o * t.stride + x + i), _MM_HINT_T0);
+        if (t.out != t.residual) _mm_prefetch(reinterpret_cast<const char*>(t.out + o * t.stride + x + i), _MM_HINT_T0);
+    }
+}
+
 // Residual and affine part of 32 pixels of channel o; returns `below` of the result.
+template <bool kLeaky>
 inline __m256i finish(const BinaryRow& t, const Counts& counts, size_t lane, size_t o, size_t x, size_t v) {
     const UnitParams& unit = *t.unit;
     const __m256 scale = Avx2::set(unit.scale[o]), bias = Avx2::set(unit.bias[o]), slope = Avx2::set(unit.slope[o]);
@@ -187,26 +203,29 @@ inline __m256i finish(const BinaryRow& t, const Counts& counts, size_t lane, siz
             const size_t p = 16 * half + 8 * i;
             const __m256 u = Avx2::fma(scale, _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(parts[i])), bias);
             const __m256 sum = _mm256_add_ps(Avx2::load(residual + p), Avx2::fma(u, _mm256_blendv_ps(one, slope, u), offset));
-            result[2 * half + i] = t.leak == 1.0f ? sum : Avx2::leaky(sum, leak);
+            result[2 * half + i] = kLeaky ? Avx2::leaky(sum, leak) : sum;
             Avx2::store(out + p, result[2 * half + i]);
         }
     }
     return t.packed ? below(result, Avx2::set(t.threshold[o])) : __m256i{};
 }
 
-void binary_row(const BinaryRow& t) {
+template <bool kLeaky>
+void binary_row_as(const BinaryRow& t) {
     const auto* weights = reinterpret_cast<const uint16_t*>(t.weights);
     Counts counts;
     for (size_t x = 0; x < t.width; x += kSpan * kBlock)
         for (size_t n = 0; n < kNibbles; ++n) {
             __m256i nibbles[kSpan] = {};
             for (size_t pair = 0; pair < 2; ++pair) {
+                prefetch(t, 4 * n + 2 * pair, x);
+                prefetch(t, 4 * n + 2 * pair + 1, x);
                 count_pair(t.rows, x / kBlock, weights + (2 * n + pair) * kPairSteps, counts);
                 for (size_t lane = 0; lane < 2; ++lane)
                     for (size_t v = 0; v < kSpan; ++v) {
                         const size_t i = 2 * pair + lane;
                         const __m256i bit = _mm256_set1_epi8(static_cast<char>(1 << i));
-                        const __m256i negative = finish(t, counts, lane, 4 * n + i, x + v * kBlock, v);
+                        const __m256i negative = finish<kLeaky>(t, counts, lane, 4 * n + i, x + v * kBlock, v);
                         nibbles[v] = _mm256_or_si256(nibbles[v], _mm256_and_si256(negative, bit));
                     }
             }
@@ -217,6 +236,8 @@ void binary_row(const BinaryRow& t) {
         }
     if (t.packed) spread(t.packed, t.width);
 }
+
+void binary_row(const BinaryRow& t) { t.leak == 1.0f ? binary_row_as<false>(t) : binary_row_as<true>(t); }
 
 void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
     const auto* offsets = reinterpret_cast<const uint16_t*>(weights);

@@ -1,0 +1,219 @@
+// Every kernel set against the scalar one, to the bit, on rows of many widths and at all image borders; whole networks
+// on one to five threads.
+//
+// Stands alone (no Python), so that it runs under sanitizers and under qemu. Prints what it ran; exit code 1 on a
+// difference. Arguments: names of kernel sets that must run (others run when the CPU supports them).
+
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+
+#include "buffers.h"
+
+namespace bbcu {
+#if defined(BBCU_EMULATED_AVX512)
+extern const KernelSet kAvx512;  // built on emulated/immintrin.h; not offered on a CPU without it
+#endif
+}  // namespace bbcu
+
+using namespace bbcu;
+
+namespace {
+
+const KernelSet& scalar() { return *kernel_sets().back(); }
+
+struct Random {
+    std::mt19937_64 engine;
+    float uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(engine); }
+    void fill(float* to, size_t count, float low, float high) {
+        for (size_t i = 0; i < count; ++i) to[i] = uniform(low, high);
+    }
+};
+
+// Float rows with random pixels and zeros around them.
+FloatRow random_row(Random& random, size_t channels, const RowShape& shape) {
+    FloatRow row(channels, shape);
+    for (size_t c = 0; c < channels; ++c) random.fill(row.data() + c * shape.stride, shape.width, -20, 20);
+    return row;
+}
+
+bool same_pixels(FloatRow& a, FloatRow& b, size_t channels, const RowShape& shape) {
+    for (size_t c = 0; c < channels; ++c)
+        if (std::memcmp(a.data() + c * shape.stride, b.data() + c * shape.stride, shape.width * sizeof(float))) return false;
+    return true;
+}
+
+// One binary unit after another, so that what a unit packs is read by the next. Returns the floats.
+FloatRow run_units(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, float leak, float bits) {
+    FloatRow rows[3] = {random_row(random, kFeatures, shape), random_row(random, kFeatures, shape),
+                        random_row(random, kFeatures, shape)};
+    alignas(kAlign) float threshold[kFeatures];
+    random.fill(threshold, kFeatures, -5 + bits, 5 + bits);
+    Buffer<uint8_t> packed[3], next(set.packed_row_bytes(shape.width));
+    for (int i = 0; i < 3; ++i) {
+        packed[i] = Buffer<uint8_t>(set.packed_row_bytes(shape.width));
+        set.pack_row(rows[i].data(), shape.stride, shape.width, threshold, packed[i].data());
+    }
+    Buffer<int16_t> taps(shape.stride);
+    for (size_t x = 0; x < shape.width; ++x)
+        taps[x] = static_cast<int16_t>(64 * (1 + above + below) * (1 + (x > 0) + (x + 1 < shape.width)));
+    UnitParams unit;
+    random.fill(unit.scale, kFeatures, 0, 0.1f);
+    random.fill(unit.bias, kFeatures, -1, 1);
+    random.fill(unit.slope, kFeatures, -0.5f, 1.5f);
+    random.fill(unit.offset, kFeatures, -1, 1);
+    for (int pass = 0; pass < 2; ++pass) {
+        std::vector<uint64_t> signs(kFeatures * kTaps);
+        for (auto& word : signs) word = bits > 50 ? 0 : random.engine();
+        Buffer<uint8_t> weights(set.weight_bytes);
+        set.pack_weights(signs.data(), weights.data());
+        BinaryRow task{};
+        task.rows[0] = above ? packed[0].data() : nullptr;
+        task.rows[1] = packed[1].data();
+        task.rows[2] = below ? packed[2].data() : nullptr;
+        task.weights = weights.data();
+        task.unit = &unit;
+        task.taps = taps.data();
+        task.residual = task.out = rows[1].data();
+        task.stride = shape.stride;
+        task.width = shape.width;
+        task.leak = leak;
+        task.threshold = threshold;
+        task.packed = next.data();
+        set.binary_row(task);
+        std::swap(packed[1], next);
+    }
+    return std::move(rows[1]);
+}
+
+FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_in, size_t c_out) {
+    FloatRow rows[3] = {random_row(random, c_in, shape), random_row(random, c_in, shape), random_row(random, c_in, shape)};
+    std::vector<float> weight(c_out * c_in * kTaps), bias(c_out);
+    random.fill(weight.data(), weight.size(), -1, 1);
+    random.fill(bias.data(), c_out, -1, 1);
+    const std::vector<float> packed = pack_conv_weights(weight.data(), c_out, c_in);
+    FloatRow out(c_out, shape);
+    ConvRow task{};
+    task.rows[0] = above ? rows[0].data() : nullptr;
+    task.rows[1] = rows[1].data();
+    task.rows[2] = below ? rows[2].data() : nullptr;
+    task.in_stride = task.out_stride = shape.stride;
+    task.c_in = c_in;
+    task.weights = packed.data();
+    task.bias = bias.data();
+    task.out = out.data();
+    task.c_out = c_out;
+    task.width = shape.width;
+    task.leak = 0.1f;
+    set.conv_row(task);
+    return out;
+}
+
+bool same_interleaved(const KernelSet& set, Random random, size_t width, size_t count) {
+    std::vector<float> in(count * width), a(count * width), b(count * width);
+    random.fill(in.data(), in.size(), -1, 1);
+    const float* parts[4] = {};
+    for (size_t j = 0; j < count; ++j) parts[j] = in.data() + j * width;
+    set.interleave(parts, count, width, a.data());
+    scalar().interleave(parts, count, width, b.data());
+    return a == b;
+}
+
+// A small network of every kind of stage, x4: binary and float units, both kinds of PixelShuffle, one subtracting tail.
+std::vector<float> run_network(const KernelSet& set, Random random, size_t height, size_t width, size_t threads, bool enlarge) {
+    const size_t channels = enlarge ? 3 : 1;
+    Network network(set, channels, 130, !enlarge);
+    std::vector<float> weight(4 * kFeatures * kFeatures * kTaps), zeros_to_one(4 * kFeatures), signed_values(4 * kFeatures);
+    std::vector<uint64_t> signs(4 * kFeatures * kTaps);
+    const auto draw = [&] {
+        random.fill(weight.data(), weight.size(), -0.06f, 0.06f);
+        random.fill(zeros_to_one.data(), zeros_to_one.size(), 0, 1);
+        random.fill(signed_values.data(), signed_values.size(), -1, 1);
+        for (auto& word : signs) word = random.engine();
+    };
+    const auto binary = [&](size_t step, float leak) {
+        draw();
+        network.add_binary(signs.data(), zeros_to_one.data(), signed_values.data(), zeros_to_one.data() + 1,
+                           signed_values.data() + 1, signed_values.data(), step, leak);
+    };
+    draw();
+    network.add_head(weight.data(), signed_values.data(), 0.1f);
+    binary(1, 1);
+    binary(1, 1);
+    if (enlarge) {
+        binary(2, 1);
+        network.add_conv(weight.data(), signed_values.data(), 2, 0.1f);
+        binary(1, 0.1f);
+    }
+    network.add_tail(weight.data(), signed_values.data());
+    std::vector<float> image(channels * height * width), output(image.size() * network.scale() * network.scale());
+    random.fill(image.data(), image.size(), 0, 1);
+    network.run(image.data(), height, width, output.data(), threads, [] {});
+    return output;
+}
+
+int failures = 0;
+
+void check(bool holds, const KernelSet& set, const char* what, size_t width, int borders) {
+    if (holds) return;
+    ++failures;
+    std::printf("FAILED %s: %s, width %zu, borders %d\n", set.name, what, width, borders);
+}
+
+void check_set(const KernelSet& set) {
+    const size_t widths[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 97, 127, 128, 129, 200, 320};
+    for (const size_t width : widths) {
+        const RowShape shape(width);
+        for (int borders = 0; borders < 4; ++borders) {
+            const bool above = borders & 1, below = borders & 2;
+            const Random random{std::mt19937_64(width * 8 + static_cast<size_t>(borders))};
+            const auto same_units = [&](float leak, float bits) {
+                FloatRow mine = run_units(set, random, shape, above, below, leak, bits);
+                FloatRow truth = run_units(scalar(), random, shape, above, below, leak, bits);
+                return same_pixels(mine, truth, kFeatures, shape);
+            };
+            check(same_units(1, 0), set, "binary unit", width, borders);
+            check(same_units(0.1f, 0), set, "binary unit with LeakyReLU", width, borders);
+            check(same_units(1, 100), set, "largest counts", width, borders);  // every sign -1 against +1
+            for (const auto& [c_in, c_out] : {std::pair<size_t, size_t>{3, 64}, {1, 64}, {64, 3}, {64, 1}, {64, 64}}) {
+                FloatRow mine = run_conv(set, random, shape, above, below, c_in, c_out);
+                FloatRow truth = run_conv(scalar(), random, shape, above, below, c_in, c_out);
+                check(same_pixels(mine, truth, c_out, shape), set, "float convolution", width, borders);
+            }
+            for (size_t count = 1; count <= 4; ++count)
+                check(same_interleaved(set, random, width, count), set, "interleave", width, borders);
+        }
+    }
+    for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {2, 40}, {67, 5}, {130, 33}})
+        for (const bool enlarge : {false, true}) {
+            const Random random{std::mt19937_64(height)};
+            const auto one = run_network(set, random, height, width, 1, enlarge);
+            if (height < 10) check(one == run_network(scalar(), random, height, width, 1, enlarge), set, "network", width, 0);
+            for (size_t threads = 2; threads <= 5; ++threads)
+                check(one == run_network(set, random, height, width, threads, enlarge), set, "bands", width, 0);
+        }
+    std::printf("%s: %s\n", set.name, failures ? "FAILED" : "equal to scalar");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::string ran;
+    for (const KernelSet* set : kernel_sets())
+        if (set->supported()) {
+            check_set(*set);
+            ran += std::string(set->name) + " ";
+        }
+#if defined(BBCU_EMULATED_AVX512)
+    check_set(kAvx512);
+    ran += "avx512 ";
+#endif
+    for (int i = 1; i < argc; ++i)
+        if (ran.find(argv[i]) == std::string::npos) {
+            std::printf("FAILED: %s did not run here\n", argv[i]);
+            ++failures;
+        }
+    return failures ? 1 : 0;
+}
