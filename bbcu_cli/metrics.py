@@ -6,6 +6,7 @@ Everything is computed in float64 on the 8-bit scale, so one picture in 8 and in
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +24,7 @@ _WINDOW: Final = 2 * _RADIUS + 1
 _C1: Final = (0.01 * 255) ** 2
 _C2: Final = (0.03 * 255) ** 2
 # Images are walked in pieces, so that the float64 temporaries stay in the cache and small for any image.
-_SSIM_BLOCK: Final = 128
+_SSIM_BLOCK: Final = 64
 _BAND_PIXELS: Final = 1 << 15
 _JPEG_BLOCK: Final = 8
 
@@ -190,16 +191,19 @@ def _ssim_map(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def _gaussian(planes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Filter (N, H, W) with the window where it fits -> (N, H - 10, W - 10); separable and symmetric."""
-    taps = np.exp(-0.5 * (np.arange(_RADIUS + 1) / 1.5) ** 2)
-    taps /= taps[0] + 2 * taps[1:].sum()
-    for axis in (1, 2):
-        size = planes.shape[axis] - 2 * _RADIUS
-        shifted = [planes[(slice(None),) * axis + (slice(at, at + size),)] for at in range(_WINDOW)]
-        planes = taps[0] * shifted[_RADIUS]
-        for distance in range(1, _RADIUS + 1):
-            planes += taps[distance] * (shifted[_RADIUS - distance] + shifted[_RADIUS + distance])
-    return planes
+    """Filter (N, H, W) with the window where it fits -> (N, H - 10, W - 10)."""
+    # On blocks this small two dense products are five times as fast as adding shifted copies.
+    filtered: NDArray[np.float64] = _window_matrix(planes.shape[1]) @ planes @ _window_matrix(planes.shape[2]).T
+    return filtered
+
+
+@functools.lru_cache(maxsize=8)
+def _window_matrix(size: int) -> NDArray[np.float64]:
+    """The window along one axis as a matrix, (size - 10, size)."""
+    distance = np.arange(size) - np.arange(size - _WINDOW + 1)[:, None] - _RADIUS
+    weights: NDArray[np.float64] = np.where(np.abs(distance) <= _RADIUS, np.exp(-0.5 * (distance / 1.5) ** 2), 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def _blocking_effect(image: NDArray[np.float64]) -> float:
