@@ -21,6 +21,7 @@ from bbcu_cli.engines.select import EngineName, open_session
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.hub import resolve
 from bbcu_cli.image import Image, ImageInfo
+from bbcu_cli.image.color import jfif_to_rgb, premultiply, rgb_to_jfif, to_float, to_integer, unpremultiply
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.tiling import Region, TileSize, bytes_per_pixel, fit, plan
 
@@ -29,7 +30,8 @@ Floats = NDArray[np.float32]
 Chroma = Literal["keep", "restore"]
 
 DEFAULT_MEMORY: Final = 2 << 30
-LEAST_TILE_MEMORY: Final = 256 << 20
+LEAST_TILE_MEMORY: Final = 256 << 20  # also the most that an engine without feature maps gains from
+_SLAB_ROWS: Final = 32
 # BT.601 luma of full-range RGB: the plane that a JPEG file itself stores (JFIF).
 _LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -175,6 +177,8 @@ def tile_size(model: Model, size: tuple[int, int], options: Options, image_bytes
             raise UsageError(f"The image and its result need more; give --memory at least {least + 1}MB.")
         budget = LEAST_TILE_MEMORY
     info = model.session.info
+    if info.feature_maps == 0:
+        budget = min(budget, LEAST_TILE_MEMORY)
     return fit(*size, model.spec, info.feature_maps, budget, info.max_width)
 
 
@@ -196,12 +200,13 @@ def run_tiled(model: Model, x: Floats, options: Options = Options()) -> Floats: 
     return out
 
 
-def _quantise(block: Floats, peak: int, dtype: np.dtype[Any]) -> Pixels:
-    """0..1 -> integers, rounded and clipped; in place on the block."""
-    block *= peak
-    np.rint(block, out=block)
-    np.clip(block, 0, peak, out=block)
-    return block.astype(dtype)
+def _slabs(region: Region, scale: int) -> Iterator[tuple[Region, slice]]:
+    """A core cut into a few rows each, with their place in its result: temporaries stay small and in the cache."""
+    step = max(1, _SLAB_ROWS // scale)
+    for top in range(region.top, region.bottom, step):
+        bottom = min(top + step, region.bottom)
+        rows = slice((top - region.top) * scale, (bottom - region.top) * scale)
+        yield replace(region, top=top, bottom=bottom), rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,43 +218,43 @@ class _Canvas:
     options: Options
     tile: TileSize
 
-    @property
-    def peak(self) -> int:
-        return int(np.iinfo(self.pixels.dtype).max)
-
     def floats(self, region: Region) -> Floats:
-        return self.pixels[region.slices].astype(np.float32) / np.float32(self.peak)
+        return to_float(self.pixels[region.slices])
+
+    def integers(self, values: Floats) -> Pixels:
+        return to_integer(values, self.pixels.dtype.itemsize * 8)
 
     def blank(self, channels: int) -> Pixels:
         height, width = self.pixels.shape[:2]
         return np.empty((height * self.model.spec.scale, width * self.model.spec.scale, channels), self.pixels.dtype)
 
-    def tiles(self, read: Callable[[Region], Floats]) -> Iterator[tuple[Region, Floats]]:
+    def results(self, read: Callable[[Region], Floats]) -> Iterator[tuple[Region, Floats]]:
+        """Every tile's result in slabs: (region of the input, float32 (N, C, rows, columns))."""
         size = self.pixels.shape[0], self.pixels.shape[1]
-        return restored_tiles(self.model, read, size, self.tile, self_ensemble=self.options.self_ensemble)
+        tiles = restored_tiles(self.model, read, size, self.tile, self_ensemble=self.options.self_ensemble)
+        for core, block in tiles:
+            for slab, rows in _slabs(core, self.model.spec.scale):
+                yield slab, block[:, :, rows]
 
     def restore_colour(self, alpha: Pixels | None, restored_alpha: Pixels | None) -> Pixels:
         """RGB networks. Gray is shown to them as three equal channels. Colour under alpha is premultiplied."""
         channels, scale = self.pixels.shape[2], self.model.spec.scale
 
-        def weight(plane: Pixels, region: Region) -> Floats:
-            return plane[region.slices].astype(np.float32)[..., None] / np.float32(self.peak)
-
         def read(region: Region) -> Floats:
             x = self.floats(region)
             if alpha is not None:
-                x *= weight(alpha, region)
+                x = premultiply(x, to_float(alpha[region.slices]))
             return np.repeat(x, 3 // channels, axis=2).transpose(2, 0, 1)[None]
 
         out = self.blank(channels)
-        for core, block in self.tiles(read):
-            region = core.scaled(scale)
-            y = block[0].transpose(1, 2, 0)
-            y = (y @ _LUMA)[..., None] if channels == 1 else y.copy()
+        for slab, y in self.results(read):
+            region = slab.scaled(scale)
+            colour = y[0].transpose(1, 2, 0)
+            if channels == 1:
+                colour = (colour @ _LUMA)[..., None]
             if restored_alpha is not None:
-                # Where almost nothing is visible a colour cannot be told; dividing there would only blow up noise.
-                y /= np.maximum(weight(restored_alpha, region), 1 / 255)
-            out[region.slices] = _quantise(y, self.peak, self.pixels.dtype)
+                colour = unpremultiply(colour, to_float(restored_alpha[region.slices]))
+            out[region.slices] = self.integers(colour)
         return out
 
     def restore_luma(self) -> Pixels:
@@ -260,30 +265,17 @@ class _Canvas:
         def luma(x: Floats) -> Floats:
             return x[..., 0] if gray else x @ _LUMA
 
-        for core, block in self.tiles(lambda region: luma(self.floats(region))[None, None]):
-            x = self.floats(core)
-            out[core.slices] = _quantise(x + (block[0, 0] - luma(x))[..., None], self.peak, self.pixels.dtype)
+        for slab, y in self.results(lambda region: luma(self.floats(region))[None, None]):
+            x = self.floats(slab)
+            out[slab.slices] = self.integers(x + (y[0, 0] - luma(x))[..., None])
         return out
 
     def restore_luma_and_chroma(self) -> Pixels:
         """As `restore_luma`, and Cb and Cr through the same network as if they were luma."""
         out = self.blank(3)
-        for core, block in self.tiles(lambda region: _to_jfif(self.floats(region)).transpose(2, 0, 1)[:, None]):
-            rgb = _from_jfif(block[:, 0].transpose(1, 2, 0))
-            out[core.slices] = _quantise(rgb, self.peak, self.pixels.dtype)
+        for slab, y in self.results(lambda region: rgb_to_jfif(self.floats(region)).transpose(2, 0, 1)[:, None]):
+            out[slab.slices] = self.integers(jfif_to_rgb(y[:, 0].transpose(1, 2, 0)))
         return out
-
-
-# RGB in 0..1 -> full-range Y, Cb, Cr in 0..1 (JFIF 1.02).
-_JFIF: Final = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
-
-
-def _to_jfif(rgb: Floats) -> Floats:
-    return (rgb @ _JFIF.T.astype(np.float32)) + np.array([0, 0.5, 0.5], np.float32)
-
-
-def _from_jfif(ycc: Floats) -> Floats:
-    return (ycc - np.array([0, 0.5, 0.5], np.float32)) @ np.linalg.inv(_JFIF).T.astype(np.float32)
 
 
 def tile_for(image: Image, model: Model, options: Options) -> TileSize:

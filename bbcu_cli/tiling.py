@@ -92,7 +92,7 @@ def bytes_per_pixel(spec: ModelSpec, feature_maps: int) -> int:
         feature_maps: float32 maps of `spec.features` channels at output resolution that it holds at once.
     """
     area = spec.scale * spec.scale
-    return 4 * (spec.channels * (1 + 2 * area) + spec.features * area * feature_maps)
+    return 4 * (spec.channels * (1 + area) + spec.features * area * feature_maps)
 
 
 def fit(height: int, width: int, spec: ModelSpec, feature_maps: int, budget: int, max_width: int) -> TileSize:
