@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "bbcu_cli"
 
 LEVELS = [
     {"errors", "spec", ""},
-    {"image", "jobs", "manifest", "tiling", "metrics", "degrade", "report", "compare"},
+    {"image", "jobs", "manifest", "tiling", "metrics", "degrade", "report", "report_html", "compare"},
     {"models", "checkpoint", "hub"},
     {"engines", "_native"},
     {"pipeline", "batch", "evaluate", "train", "bench", "diagnosis"},
