@@ -70,7 +70,9 @@ def resize_bicubic(image: NDArray[Any], out_hw: tuple[int, int]) -> NDArray[Any]
     return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8) if image.dtype == np.uint8 else resized
 
 
-def add_noise(image: NDArray[Any], sigma: float, rng: np.random.RandomState | np.random.Generator) -> NDArray[np.float64]:
+def add_noise(
+    image: NDArray[Any], sigma: float, rng: np.random.RandomState | np.random.Generator
+) -> NDArray[np.float64]:
     """Additive white Gaussian noise, neither clipped nor rounded.
 
     Args:

@@ -10,11 +10,13 @@ cannot hold 0.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 
 def sign(x: Tensor) -> Tensor:
@@ -22,32 +24,77 @@ def sign(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """How training simulates a unit. The default has the published gradients, and the values every engine computes.
+
+    Attributes:
+        window: half-width of the sign's gradient; 1 is published.
+        float_weights: use the latent weights as they are.
+        float_activations: use x + m instead of its sign; with `float_weights` this is the full-precision twin.
+        half_products: multiply signs in float16, which is exact below 2,048 taps, and gradients in bfloat16.
+    """
+
+    window: float = 1.0
+    float_weights: bool = False
+    float_activations: bool = False
+    half_products: bool = False
+
+
 class _SignActivation(torch.autograd.Function):
-    """sign(x) with the piecewise-polynomial gradient of Bi-Real / ReActNet: 2 - 2|x| where |x| < 1, else 0."""
+    """sign(x) with the gradient 2 - 2|x / w| where |x| < w, else 0: Bi-Real's and ReActNet's at window w = 1."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
         ctx.save_for_backward(x)
+        ctx.window = window
         return sign(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return grad * (2 - 2 * x.abs()).clamp_min(0)
+        return grad * (2 - (2 / ctx.window) * x.abs()).clamp_min(0), None
+
+
+def _alpha(weight: Tensor) -> Tensor:
+    """Mean |W| per output channel, (C_out, 1, 1, 1)."""
+    return weight.abs().mean(dim=(1, 2, 3), keepdim=True)
 
 
 class _BinaryWeight(torch.autograd.Function):
-    """alpha * sign(W) with alpha = mean |W| per output channel; the gradient passes to W where |W| <= 1."""
+    """alpha * sign(W), alpha detached; the gradient passes to W where |W| <= 1."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
-        return weight.abs().mean(dim=(1, 2, 3), keepdim=True) * sign(weight)
+        return _alpha(weight) * sign(weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (weight,) = ctx.saved_tensors
         return grad * (weight.abs() <= 1)
+
+
+class _HalfProduct(torch.autograd.Function):
+    """conv2d(signs, alpha * sign(W)) with the signs multiplied in half precision and alpha applied after, in float32.
+
+    Sums of signs are whole numbers, which float16 holds exactly up to 2,048. Gradients need range more than
+    digits, so they are multiplied in bfloat16; they are those of `_BinaryWeight`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, signs: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(signs.to(torch.int8), weight)
+        sums = F.conv2d(signs.half(), sign(weight).half(), padding=1)
+        return sums.float() * _alpha(weight).view(1, -1, 1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        signs, weight = ctx.saved_tensors
+        scaled = (grad * _alpha(weight).view(1, -1, 1, 1)).bfloat16()
+        to_signs = F.conv_transpose2d(scaled, sign(weight).bfloat16(), padding=1)
+        to_weight = conv2d_weight(signs.bfloat16(), weight.shape, grad.bfloat16(), padding=1)
+        return to_signs.float(), to_weight.float() * (weight.abs() <= 1)
 
 
 class LearnableBias(nn.Module):
@@ -69,9 +116,14 @@ class BinaryConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(c_out, c_in, 3, 3))
         nn.init.kaiming_normal_(self.weight)
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
+        self.simulation = Simulation()
 
     def forward(self, signs: Tensor) -> Tensor:
-        return F.conv2d(signs, _BinaryWeight.apply(self.weight), self.bias, padding=1)
+        if self.simulation.half_products and not (self.simulation.float_weights or self.simulation.float_activations):
+            product = _HalfProduct.apply(signs, self.weight)
+            return product if self.bias is None else product + self.bias.view(1, -1, 1, 1)
+        weight = self.weight if self.simulation.float_weights else _BinaryWeight.apply(self.weight)
+        return F.conv2d(signs, weight, self.bias, padding=1)
 
 
 class RPReLU(nn.Module):
@@ -97,7 +149,10 @@ class BinaryUnit(nn.Module):
         self.relu = RPReLU(c_out)
 
     def transform(self, x: Tensor) -> Tensor:
-        return self.relu(self.binary_conv(_SignActivation.apply(self.move0(x))))
+        simulation = self.binary_conv.simulation
+        shifted = self.move0(x)
+        signs = shifted if simulation.float_activations else _SignActivation.apply(shifted, simulation.window)
+        return self.relu(self.binary_conv(signs))
 
 
 class BBCUB(BinaryUnit):
@@ -130,3 +185,10 @@ class BinaryBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
+
+
+def simulate(model: nn.Module, simulation: Simulation) -> None:
+    """Set how every binary unit of a network is simulated."""
+    for module in model.modules():
+        if isinstance(module, BinaryConv2d):
+            module.simulation = simulation

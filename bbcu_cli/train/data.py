@@ -1,0 +1,210 @@
+"""Training pictures: uint8 in memory, crops and degradations in batches, on whatever device the pictures are.
+
+Every batch draws from a generator that belongs to (seed, step, process) alone, so that a resumed run goes on
+with the same random streams without any state having been saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bbcu_cli.degrade import bicubic_matrix
+from bbcu_cli.errors import ImageError, TrainingError
+from bbcu_cli.image import decode
+from bbcu_cli.spec import ModelSpec
+from bbcu_cli.train.recipes import Recipe
+
+# Context, in input pixels, that bicubic reduction needs on each side of a patch: its kernel reaches 2 of them.
+_MARGIN: Final = 2
+
+# A training picture larger than this is passed over; it alone would take more than a gigabyte.
+_MAX_PIXELS: Final = 400_000_000
+
+# The luminance table of the JPEG standard (ITU-T T.81, annex K.1), which libjpeg scales by quality.
+_LUMINANCE: Final = (
+    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
+)  # fmt: skip
+
+
+def generator_for(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
+    """The random stream of one batch."""
+    mixed = int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(mixed >> 1)
+
+
+class Pictures:
+    """RGB pictures of any sizes, packed into one uint8 tensor.
+
+    Attributes:
+        pixels: uint8 (sum of H*W, 3).
+        sizes: int64 (P, 2), height and width of each picture.
+        starts: int64 (P,), the first pixel of each picture.
+    """
+
+    def __init__(self, images: Sequence[NDArray[np.uint8]], device: torch.device) -> None:
+        """Args: images: uint8 (H, W, 3) each."""
+        self.pixels = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images])).to(device)
+        self.sizes = torch.tensor([image.shape[:2] for image in images], device=device)
+        self.starts = (areas := self.sizes.prod(1)).cumsum(0) - areas
+
+    def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Random squares, each turned and mirrored at random; every position in every picture is equally likely.
+
+        Returns:
+            uint8 (count, 3, size, size).
+        """
+        device = self.pixels.device
+        room = self.sizes - size + 1
+        positions = room.clamp_min(0).prod(1).cumsum(0)
+        draw = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+        place = (draw * positions[-1]).long()
+        picture = torch.searchsorted(positions, place, right=True)
+        place = place - (positions - room.clamp_min(0).prod(1))[picture]
+        top, left = place // room[picture, 1], place % room[picture, 1]
+
+        turn = torch.randint(0, 8, (count, 3), generator=generator, device=device) & 1
+        i, j = torch.meshgrid(*[torch.arange(size, device=device)] * 2, indexing="ij")
+
+        def oriented(swap: Tensor, flip: Tensor, straight: Tensor, crossed: Tensor) -> Tensor:
+            coordinate = torch.where(swap[:, None, None] == 1, crossed, straight)
+            return torch.where(flip[:, None, None] == 1, size - 1 - coordinate, coordinate)
+
+        rows = top[:, None, None] + oriented(turn[:, 0], turn[:, 1], i, j)
+        columns = left[:, None, None] + oriented(turn[:, 0], turn[:, 2], j, i)
+        flat = self.starts[picture][:, None, None] + rows * self.sizes[picture, 1][:, None, None] + columns
+        return self.pixels[flat].permute(0, 3, 1, 2)
+
+
+def load_pictures(folder: Path, smallest: int, device: torch.device) -> Pictures:
+    """Read every image below a folder, once.
+
+    Args:
+        folder: searched recursively; files that are no images are passed over.
+        smallest: pictures with a side shorter than this are passed over, for no crop fits.
+        device: where the pictures are kept, and batches are made.
+
+    Raises:
+        TrainingError: the folder does not exist or has no usable image.
+    """
+    return Pictures(read_images(folder, smallest), device)
+
+
+def read_images(folder: Path, smallest: int = 1) -> list[NDArray[np.uint8]]:
+    """Every image below a folder with both sides at least `smallest`, as uint8 (H, W, 3), sorted by path.
+
+    Raises:
+        TrainingError: the folder does not exist or has no usable image.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"No training pictures: {folder} is not a folder.")
+    images, small = [], 0
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            image = decode(path, max_pixels=_MAX_PIXELS)
+        except ImageError:
+            continue
+        if min(image.size) < smallest:
+            small += 1
+            continue
+        pixels = image.pixels if image.depth == 8 else np.rint(image.pixels / 257).astype(np.uint8)
+        images.append(np.repeat(pixels, 3 // image.channels, axis=2))
+    if not images:
+        why = f"its {small} image(s) are smaller than {smallest} pixels" if small else "it holds no image"
+        raise TrainingError(f"No training pictures in {folder}: {why}; give a folder of images, or a smaller --patch.")
+    return images
+
+
+def crop_size(spec: ModelSpec, recipe: Recipe) -> int:
+    """Side of the sharp crop that one patch is made of, in pixels of the picture."""
+    return (recipe.patch + 2 * _MARGIN) * spec.scale if spec.task == "sr" else recipe.patch
+
+
+def draw_batch(
+    pictures: Pictures, spec: ModelSpec, recipe: Recipe, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One batch of training pairs.
+
+    Returns:
+        Input (N, C, patch, patch) and target (N, C, S*patch, S*patch), float32 in 0..1 (noise goes beyond).
+    """
+    crops = pictures.crops(recipe.batch, crop_size(spec, recipe), generator).float()
+    if spec.task == "sr":
+        edge = _MARGIN * spec.scale
+        return reduce_bicubic(crops, spec.scale) / 255, crops[..., edge:-edge, edge:-edge] / 255
+    if spec.task == "denoise":
+        low, high = recipe.sigma
+        sigma = low + (high - low) * torch.rand(len(crops), 1, 1, 1, generator=generator, device=crops.device)
+        noise = torch.randn(crops.shape, generator=generator, device=crops.device)
+        return (crops + sigma * noise) / 255, crops / 255
+    low_q, high_q = recipe.quality
+    quality = torch.randint(low_q, high_q + 1, (len(crops),), generator=generator, device=crops.device)
+    luma = studio_luma(crops)
+    return jpeg_luma(luma, quality) / 255, luma / 255
+
+
+def reduce_bicubic(images: Tensor, scale: int) -> Tensor:
+    """MATLAB's bicubic reduction, of the part that does not see the border.
+
+    Args:
+        images: float32 (N, C, S*(H + 4), S*(W + 4)) in 0..255.
+        scale: S.
+
+    Returns:
+        float32 (N, C, H, W), rounded and clipped to 0..255: `degrade.resize_bicubic` of the larger picture that
+        the crop was taken from, if it was taken at a multiple of S.
+    """
+
+    def inner(n: int) -> Tensor:
+        matrix = bicubic_matrix(n, n // scale)[_MARGIN:-_MARGIN]
+        return torch.from_numpy(matrix).to(images.device, torch.float32)
+
+    rows, columns = inner(images.shape[2]), inner(images.shape[3])
+    return (rows @ images @ columns.T).add(0.5).floor().clamp(0, 255)
+
+
+def studio_luma(rgb: Tensor) -> Tensor:
+    """(N, 3, H, W) in 0..255 -> rounded BT.601 studio-swing luma (N, 1, H, W) in 16..235, float32."""
+    weights = torch.tensor([65.481, 128.553, 24.966], device=rgb.device) / 255
+    return ((rgb * weights.view(1, 3, 1, 1)).sum(1, keepdim=True) + 16).round()
+
+
+def quantisation_tables(quality: Tensor) -> Tensor:
+    """The luminance tables of libjpeg: int64 (N,) in 1..100 -> float32 (N, 8, 8)."""
+    scale = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    table = torch.tensor(_LUMINANCE, device=quality.device)
+    return ((table * scale[:, None, None] + 50) // 100).clamp(1, 255).float()
+
+
+def jpeg_luma(luma: Tensor, quality: Tensor) -> Tensor:
+    """Grayscale JPEG, encoded and decoded, with the exact cosine transform.
+
+    The fixed-point transform of libjpeg rounds a little differently: up to quality 50 some 97% of a photograph's
+    pixels are equal, and a coefficient halfway between two multiples of its step may go the other way.
+
+    Args:
+        luma: float32 (N, 1, H, W), whole numbers in 0..255; H and W are multiples of 8.
+        quality: int64 (N,), one for each image.
+    """
+    n, _, height, width = luma.shape
+    angle = torch.arange(8, device=luma.device, dtype=torch.float64)
+    cosine = (((2 * angle + 1)[None] * angle[:, None]) * (math.pi / 16)).cos() / 2
+    cosine[0] *= math.sqrt(0.5)
+    cosine = cosine.float()
+    tables = quantisation_tables(quality)[:, None, None]
+    blocks = (luma - 128).view(n, height // 8, 8, width // 8, 8).transpose(2, 3)
+    # libjpeg's transform ends in whole eighths, and its quantisation rounds halves away from zero.
+    eighths = (8 * (cosine @ blocks @ cosine.T)).round()
+    coefficients = eighths.sign() * (eighths.abs() / (8 * tables) + 0.5).floor() * tables
+    decoded = (cosine.T @ coefficients @ cosine).add(128).round().clamp(0, 255)
+    return decoded.transpose(2, 3).reshape(n, 1, height, width)

@@ -1,0 +1,370 @@
+"""The training loop: one process per device, checkpoints that a kill cannot hurt, a log of JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from bbcu_cli.checkpoint.pack import pack, unpack
+from bbcu_cli.checkpoint.packed import load_packed, to_bytes
+from bbcu_cli.errors import TrainingError
+from bbcu_cli.models.binary import BinaryConv2d, Simulation, simulate
+from bbcu_cli.models.build import build_model
+from bbcu_cli.spec import ModelSpec
+from bbcu_cli.train.data import crop_size, draw_batch, generator_for, load_pictures
+from bbcu_cli.train.losses import reconstruction_loss
+from bbcu_cli.train.recipes import Recipe
+from bbcu_cli.train.validate import Validation
+
+CHECKPOINT: Final = "checkpoint.pt"
+LOG: Final = "log.jsonl"
+MODEL: Final = "model.safetensors"
+
+# Several processes agree on stopping this often; each time costs a round of messages.
+_AGREE_EVERY: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the loop tells while it runs.
+
+    Attributes:
+        step: optimiser steps done.
+        loss: mean loss since the last report.
+        rate: learning rate of that step.
+        speed: steps per second since the last report.
+        psnr: the latest validation score in dB, None before the first.
+        saved: a checkpoint has been written with this report, and the log has it too.
+    """
+
+    step: int
+    loss: float
+    rate: float
+    speed: float
+    psnr: float | None
+    saved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        spec, recipe: what is trained and how.
+        data: folder of training pictures.
+        out: folder of the checkpoint, the log and the packed model.
+        val: folder of pictures to validate on; None validates nothing.
+        teacher: checkpoint of the full-precision twin to distil from.
+        init: packed model or checkpoint that the weights start from, also of another scale.
+        resume: go on from the checkpoint in `out`.
+        device: "cpu", "cuda", "cuda:1".
+        compiled: use torch.compile (on CUDA with CUDA graphs).
+        interval: steps between two checkpoints.
+        provenance: what to write into the packed model beside the recipe: data, licence, command.
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    data: Path
+    out: Path
+    val: Path | None = None
+    teacher: Path | None = None
+    init: Path | None = None
+    resume: bool = False
+    device: str = "cpu"
+    compiled: bool = False
+    interval: int = 250
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def train(run: Run, report: Callable[[Progress], None] = lambda _: None) -> Path:
+    """Train, and write the packed model.
+
+    Under torchrun every process draws its own batches and gradients are averaged; the first one writes.
+
+    Returns:
+        The packed model; of a twin, the checkpoint.
+
+    Raises:
+        TrainingError: no usable pictures, or nothing to resume from, or a checkpoint of another network.
+        KeyboardInterrupt: Ctrl-C (or SIGTERM); a checkpoint has been saved first.
+    """
+    with _processes(run.device) as (rank, world, device), _stop_request() as stop:
+        return _Trainer(run, rank, world, device).fit(report, stop)
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
+    """(rank, number of processes, device) of this process, with the process group open under torchrun."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1, torch.device(device)
+        return
+    local = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device.startswith("cuda") else device)
+    torch.distributed.init_process_group("nccl" if local.type == "cuda" else "gloo")
+    try:
+        yield torch.distributed.get_rank(), world, local
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that a step is never cut in half."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield stop
+        return
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Meter:
+    """Mean loss and speed since the last reading; reading waits for the device, so it is done once a second at most."""
+
+    def __init__(self, step: int, device: torch.device) -> None:
+        self.total = torch.zeros((), device=device)
+        self.step, self.started = step, time.perf_counter()
+
+    def add(self, loss: Tensor) -> None:
+        self.total += loss
+
+    def due(self) -> bool:
+        return time.perf_counter() - self.started > 1
+
+    def read(self, step: int, rate: float, psnr: float | None, *, saved: bool) -> Progress:
+        steps, now = step - self.step, time.perf_counter()
+        progress = Progress(step, self.total.item() / steps, rate, steps / (now - self.started), psnr, saved)
+        self.total.zero_()
+        self.step, self.started = step, now
+        return progress
+
+
+class _Trainer:
+    """The state of a run: network, moving average, optimiser, step."""
+
+    def __init__(self, run: Run, rank: int, world: int, device: torch.device) -> None:
+        self.run, self.rank, self.world, self.device = run, rank, world, device
+        spec, recipe = run.spec, run.recipe
+        torch.manual_seed(recipe.seed)
+        self.model = build_model(spec)
+        if recipe.twin:
+            _calm(self.model)
+        if run.init is not None:
+            load_initial(self.model, run.init)
+        self.model = _placed(self.model, device)
+        self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, fused=device.type == "cuda")
+        self.step = 0
+        self.psnr: float | None = None
+        if run.resume:
+            self._restore()
+        elif rank == 0 and (run.out / CHECKPOINT).exists():
+            raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
+        self.pictures = load_pictures(run.data, crop_size(spec, recipe), device)
+        self.teacher = None if run.teacher is None else self._teacher(run.teacher)
+        self.validation = Validation(spec, run.val) if run.val is not None and rank == 0 else None
+
+    def fit(self, report: Callable[[Progress], None], stop: threading.Event) -> Path:
+        """Run the steps that are left; see `train`."""
+        recipe = self.run.recipe
+        self.run.out.mkdir(parents=True, exist_ok=True)
+        forward, simulation = self._forward(), None
+        meter = _Meter(self.step, self.device)
+        while self.step < recipe.steps:
+            if (wanted := self._simulation()) != simulation:
+                simulate(self.model, simulation := wanted)
+            meter.add(self._optimise(forward))
+            self.step += 1
+            stopping = self._anyone(stop)
+            saving = stopping or self.step == recipe.steps or self.step % self.run.interval == 0
+            if saving and self.validation is not None:
+                self.psnr = self.validation.score(self._averaged())
+            if self.rank == 0 and (saving or meter.due()):
+                progress = meter.read(self.step, recipe.rate_at(self.step - 1), self.psnr, saved=saving)
+                if saving:
+                    self._save(progress)
+                report(progress)
+            if stopping:
+                raise KeyboardInterrupt
+        return self.run.out / (CHECKPOINT if recipe.twin else MODEL)
+
+    def _forward(self) -> Callable[[Tensor], Tensor]:
+        module: nn.Module = self.model
+        if self.world > 1:
+            module = nn.parallel.DistributedDataParallel(module, [self.device] if self.device.type == "cuda" else None)
+        if self.run.compiled:
+            return torch.compile(module, mode="reduce-overhead" if self.device.type == "cuda" else None)
+        return module
+
+    def _optimise(self, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        """One step; returns its loss."""
+        recipe = self.run.recipe
+        generator = generator_for(recipe.seed, self.step, self.rank, self.device)
+        source, target = draw_batch(self.pictures, self.run.spec, recipe, generator)
+        source = source.contiguous(memory_format=torch.channels_last)
+        output = forward(source)
+        loss = reconstruction_loss(output, target, recipe.loss)
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(source)
+            loss = torch.lerp(loss, reconstruction_loss(output, taught, recipe.loss), recipe.distill)
+        self.optimiser.zero_grad()
+        loss.backward()
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate_at(self.step)
+        self.optimiser.step()
+        with torch.no_grad():
+            state = self.model.state_dict()
+            torch._foreach_lerp_(list(self.ema.values()), [state[n] for n in self.ema], 1 - recipe.ema_at(self.step))
+        return loss.detach()
+
+    def _simulation(self) -> Simulation:
+        recipe = self.run.recipe
+        return Simulation(
+            window=recipe.window,
+            float_weights=recipe.twin or self.step < recipe.float_weights * recipe.steps,
+            float_activations=recipe.twin,
+            half_products=self.device.type == "cuda",
+        )
+
+    def _teacher(self, path: Path) -> nn.Module:
+        state = read_checkpoint(path)
+        if state["spec"] != self.run.spec.to_dict() or not state["recipe"]["twin"]:
+            raise TrainingError(f"{path} is no full-precision twin of this network; `bbcu train --twin` makes one.")
+        teacher = build_model(self.run.spec)
+        teacher.load_state_dict(state["ema"])
+        simulate(teacher, Simulation(float_weights=True, float_activations=True))
+        return _placed(teacher, self.device).eval()
+
+    def _averaged(self) -> nn.Module:
+        model = build_model(self.run.spec).to(self.device)
+        model.load_state_dict(self.ema)
+        if self.run.recipe.twin:
+            simulate(model, self._simulation())
+        return model.eval()
+
+    def _anyone(self, stop: threading.Event) -> bool:
+        """Whether any process was asked to stop; they ask each other now and then, to end on the same step."""
+        if self.world == 1:
+            return stop.is_set()
+        if self.step % _AGREE_EVERY:
+            return False
+        flag = torch.tensor(float(stop.is_set()), device=self.device)
+        torch.distributed.all_reduce(flag)
+        return flag.item() > 0
+
+    def _save(self, progress: Progress) -> None:
+        run = self.run
+        checkpoint = {
+            "spec": run.spec.to_dict(),
+            "recipe": run.recipe.to_dict(),
+            "step": self.step,
+            "psnr": self.psnr,
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimiser": self.optimiser.state_dict(),
+        }
+        _replace(run.out / CHECKPOINT, lambda path: torch.save(checkpoint, path))
+        if not run.recipe.twin:
+            packed = pack(run.spec, {n: t.cpu().numpy() for n, t in self.ema.items()}, self._provenance())
+            _replace(run.out / MODEL, lambda path: path.write_bytes(to_bytes(packed)))
+        with (run.out / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(asdict(progress)) + "\n")
+
+    def _provenance(self) -> dict[str, str]:
+        score = {} if self.psnr is None else {"validation_psnr": f"{self.psnr:.2f}"}
+        return {
+            "source": "trained with bbcu train",
+            "recipe": json.dumps(self.run.recipe.to_dict()),
+            "steps": str(self.step),
+            "seed": str(self.run.recipe.seed),
+            "processes": str(self.world),
+            **score,
+            **self.run.provenance,
+        }
+
+    def _restore(self) -> None:
+        path = self.run.out / CHECKPOINT
+        state = read_checkpoint(path)
+        if state["spec"] != self.run.spec.to_dict():
+            other = ModelSpec.from_dict(state["spec"])
+            raise TrainingError(f"{path} is of another network ({other.arch} x{other.scale}); give another --out.")
+        self.model.load_state_dict(state["model"])
+        self.ema = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.psnr = state["step"], state["psnr"]
+
+
+def _placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device, channels last: the layout that its convolutions are fastest in."""
+    placed: nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
+
+
+def _calm(model: nn.Module) -> None:
+    """Start a full-precision twin near the identity: without signs to bound them, 32 residual sums would overflow."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, BinaryConv2d):
+                module.weight.mul_(0.1)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the file, then rename: whoever is killed at any moment leaves the old file or the new one."""
+    beside = path.with_name(path.name + ".new")
+    write(beside)
+    beside.replace(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of `train`, on the CPU.
+
+    Raises:
+        TrainingError: the file is missing or no checkpoint.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"spec", "recipe", "step", "model", "ema", "optimiser", "psnr"} - set(state)
+    except Exception as error:  # torch.load raises a dozen types on a damaged file
+        raise TrainingError(f"Cannot read the training checkpoint {path}: {error}.") from error
+    if missing:
+        raise TrainingError(f"{path} is no training checkpoint: {', '.join(sorted(missing))} missing.")
+    return state
+
+
+def load_initial(model: nn.Module, path: Path) -> int:
+    """Copy what fits by name and shape from a packed model or a checkpoint, of any scale, task or size.
+
+    Returns:
+        How many tensors were taken.
+
+    Raises:
+        TrainingError: the file fits nowhere.
+        CheckpointError: the packed model cannot be read.
+    """
+    if path.suffix == ".safetensors":
+        source = {name: torch.from_numpy(array.copy()) for name, array in unpack(load_packed(path)).items()}
+    else:
+        source = read_checkpoint(path)["model"]
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise TrainingError(f"Cannot start from {path}: none of its tensors fits this network.")
+    model.load_state_dict({**own, **fitting})
+    return len(fitting)

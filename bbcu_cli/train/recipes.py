@@ -1,0 +1,112 @@
+"""How each network is trained, as frozen values; every field can be overridden by an option of `bbcu train`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from bbcu_cli.errors import UsageError
+from bbcu_cli.spec import Task
+
+LossName = Literal["l1", "charbonnier"]
+RecipeName = Literal["full", "quick"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a training run computes, apart from the pictures.
+
+    Attributes:
+        steps: optimiser steps; the cosine ends there.
+        batch: patches per step and process.
+        patch: side of a patch of the network's input, in its pixels; for deblock a multiple of 8.
+        rate: Adam's peak learning rate.
+        warmup: steps over which the rate rises linearly.
+        ema: decay of the exponential moving average that is validated and shipped.
+        loss: "l1", or "charbonnier" (L1 rounded off at 1e-3).
+        window: half-width of the sign's gradient; 1 is published.
+        float_weights: share of the steps, at the start, in which only activations are binary.
+        twin: train the full-precision twin, to distil from; nothing is binary, and nothing is packed.
+        distill: share of the loss that compares with the twin's output, if there is one.
+        seed: of the initial weights and of every crop, flip and degradation.
+        sigma: range of the noise level in 8-bit units, drawn uniformly per patch (denoise).
+        quality: range of the JPEG quality, drawn uniformly per patch, both ends included (deblock).
+    """
+
+    steps: int
+    batch: int
+    patch: int
+    rate: float = 1e-3
+    warmup: int = 100
+    ema: float = 0.999
+    loss: LossName = "l1"
+    window: float = 1.0
+    float_weights: float = 0.0
+    twin: bool = False
+    distill: float = 0.5
+    seed: int = 0
+    sigma: tuple[float, float] = (0.0, 75.0)
+    quality: tuple[int, int] = (10, 50)
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that cannot be run.
+
+        Raises:
+            UsageError: a field is out of range.
+        """
+        for holds, complaint in (
+            (self.steps >= 1, f"steps is {self.steps}, expected at least 1"),
+            (self.batch >= 1, f"batch is {self.batch}, expected at least 1"),
+            (self.patch >= 4, f"patch is {self.patch}, expected at least 4"),
+            (math.isfinite(self.rate) and self.rate > 0, f"rate is {self.rate}, expected a positive number"),
+            (self.warmup >= 0, f"warmup is {self.warmup}, expected 0 or more"),
+            (0 <= self.ema < 1, f"ema is {self.ema}, expected 0 or more and below 1"),
+            (self.loss in ("l1", "charbonnier"), f"loss is {self.loss!r}, expected l1 or charbonnier"),
+            (self.window > 0, f"window is {self.window}, expected a positive number"),
+            (0 <= self.float_weights < 1, f"float_weights is {self.float_weights}, expected 0 or more and below 1"),
+            (0 <= self.distill <= 1, f"distill is {self.distill}, expected 0..1"),
+            (0 <= self.sigma[0] <= self.sigma[1], f"sigma is {self.sigma}, expected 0 <= low <= high"),
+            (1 <= self.quality[0] <= self.quality[1] <= 100, f"quality is {self.quality}, expected low <= high, 1..100"),
+        ):
+            if not holds:
+                raise UsageError(f"Impossible training recipe: {complaint}.")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to a hundredth of the peak."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+    def ema_at(self, step: int) -> float:
+        """Decay of the moving average after that step; short at first, so that the start is soon forgotten."""
+        return min(self.ema, (1 + step) / (10 + step))
+
+    @staticmethod
+    def from_dict(fields: Mapping[str, Any]) -> Recipe:
+        """Inverse of `to_dict`, also after a trip through JSON.
+
+        Raises:
+            UsageError: a value is out of range.
+            TypeError: a field is unknown or missing.
+        """
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
+        return Recipe(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return asdict(self)
+
+
+# "full" is for a data-centre GPU. "quick" makes a useful model on a few CPU cores; a short schedule wants a
+# rate far above the published 1e-4.
+RECIPES: Final[dict[tuple[RecipeName, Task], Recipe]] = {
+    ("full", "sr"): Recipe(steps=60_000, batch=32, patch=48, rate=1e-3, warmup=500),
+    ("full", "denoise"): Recipe(steps=60_000, batch=32, patch=96, rate=1e-3, warmup=500),
+    ("full", "deblock"): Recipe(steps=60_000, batch=32, patch=96, rate=1e-3, warmup=500),
+    ("quick", "sr"): Recipe(steps=2_500, batch=8, patch=24, rate=2e-3, ema=0.995),
+    ("quick", "denoise"): Recipe(steps=2_000, batch=8, patch=48, rate=2e-3, ema=0.995),
+    ("quick", "deblock"): Recipe(steps=1_500, batch=8, patch=48, rate=2e-3, ema=0.995),
+}

@@ -1,0 +1,356 @@
+"""Training: the loop's promises on tiny networks, and batches equal to the degradations of the tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bbcu_cli import degrade
+from bbcu_cli.checkpoint.packed import load_packed
+from bbcu_cli.errors import TrainingError, UsageError
+from bbcu_cli.image.color import rgb_to_y
+from bbcu_cli.models.binary import BBCUB, Simulation, simulate
+from bbcu_cli.models.build import build_model
+from bbcu_cli.spec import ModelSpec, Task
+from bbcu_cli.train import data, loop
+from bbcu_cli.train.loop import CHECKPOINT, LOG, MODEL, Progress, Run, load_initial, read_checkpoint, train
+from bbcu_cli.train.recipes import RECIPES, Recipe
+
+CPU = torch.device("cpu")
+SR = ModelSpec(arch="bbcu-m", task="sr", scale=2, channels=3, features=8, blocks=2)
+DENOISE = ModelSpec(arch="bbcu-dncnn", task="denoise", scale=1, channels=3, features=8, blocks=2)
+DEBLOCK = ModelSpec(arch="bbcu-dncnn", task="deblock", scale=1, channels=1, features=8, blocks=2, bias=True)
+RECIPE = Recipe(steps=30, batch=4, patch=8, rate=5e-3, warmup=3, ema=0.9, sigma=(40, 40), quality=(5, 5))
+
+# Trains SR in a process of its own; kills it in the middle of step 18 if asked to.
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_train import RECIPE, SR
+from bbcu_cli.train import loop
+torch_draw, drawn = loop.draw_batch, 0
+def draw(*arguments):
+    global drawn
+    drawn += 1
+    if sys.argv[3] == "kill" and drawn == 18:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return torch_draw(*arguments)
+loop.draw_batch = draw
+loop.train(loop.Run(SR, RECIPE, Path(sys.argv[1]), Path(sys.argv[2]), interval=5))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two photographs, one of them deeper down, and a file that is no image."""
+    from skimage.data import astronaut, chelsea
+
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deeper").mkdir()
+    Image.fromarray(chelsea()[:120, :160]).save(folder / "cat.png")
+    Image.fromarray(astronaut()[:100, :90]).save(folder / "deeper" / "face.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """The file of SCRIPT."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    return path
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The trained weights in a folder of a run."""
+    return read_checkpoint(run / CHECKPOINT)["model"]
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    """Equal to the last bit."""
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def environment() -> dict[str, str]:
+    """For processes of the tests: this checkout, one thread."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("spec", [SR, DENOISE, DEBLOCK], ids=lambda spec: spec.task)
+def test_training_is_deterministic_and_the_loss_falls(spec: ModelSpec, pictures: Path, tmp_path: Path) -> None:
+    """Thirty steps twice give the same bits, and the last losses are below the first."""
+    for name in ("one", "two"):
+        train(Run(spec, RECIPE, pictures, tmp_path / name, interval=5))
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "one" / LOG).read_text().splitlines()]
+    assert len(losses) == 6
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_a_killed_run_resumes_to_the_same_bits(pictures: Path, tmp_path: Path, script: Path) -> None:
+    """A kill -9 inside an interval loses that interval only; the resumed run ends like an uninterrupted one."""
+    killed = tmp_path / "killed"
+    command = [sys.executable, str(script), str(pictures), str(killed), "kill"]
+    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+    assert read_checkpoint(killed / CHECKPOINT)["step"] == 15
+    train(Run(SR, RECIPE, pictures, killed, resume=True, interval=5))
+    train(Run(SR, RECIPE, pictures, tmp_path / "whole", interval=5))
+    assert_same(weights(killed), weights(tmp_path / "whole"))
+    assert (killed / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
+
+
+def test_two_processes_train_as_one_with_both_batches(
+    pictures: Path, tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under torchrun two gloo processes average their gradients over batches that differ."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(script), str(pictures), str(tmp_path / "two"), "-"]
+    subprocess.run(command, check=True, env=environment(), capture_output=True)
+
+    def both(store: data.Pictures, spec: ModelSpec, recipe: Recipe, _: torch.Generator) -> tuple[torch.Tensor, ...]:
+        both.step += 1  # type: ignore[attr-defined]
+        streams = [data.generator_for(recipe.seed, both.step, rank, CPU) for rank in (0, 1)]  # type: ignore[attr-defined]
+        batches = [data.draw_batch(store, spec, recipe, stream) for stream in streams]
+        assert not torch.equal(batches[0][0], batches[1][0])
+        return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+    both.step = -1  # type: ignore[attr-defined]
+    monkeypatch.setattr(loop, "draw_batch", both)
+    train(Run(SR, RECIPE, pictures, tmp_path / "one", interval=5))
+    two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
+    # Sums in another order: the last bits differ, and Adam's normalisation makes more of the smallest gradients.
+    assert all(torch.allclose(two[name], one[name], atol=2e-3) for name in one)
+    assert load_packed(tmp_path / "two" / MODEL).provenance["processes"] == "2"
+
+
+def test_ctrl_c_saves_before_it_ends(pictures: Path, tmp_path: Path) -> None:
+    """SIGINT ends the run after the step, with a checkpoint of it."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Run(SR, RECIPE, pictures, tmp_path / "run", interval=5), interrupt)
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_training_works_outside_the_main_thread(pictures: Path, tmp_path: Path) -> None:
+    """Signals belong to the main thread; elsewhere the run leaves them alone."""
+    thread = threading.Thread(target=train, args=[Run(SR, replace(RECIPE, steps=2), pictures, tmp_path / "run")])
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run" / MODEL).exists()
+
+
+def test_the_packed_model_says_how_it_was_made(pictures: Path, tmp_path: Path) -> None:
+    """Recipe, steps, seed, score and the caller's words are in its provenance."""
+    recipe = replace(RECIPE, steps=3, seed=7)
+    path = train(Run(SR, recipe, pictures, tmp_path / "run", val=pictures, provenance={"data": "two photographs"}))
+    provenance = load_packed(path).provenance
+    assert Recipe.from_dict(json.loads(provenance["recipe"])) == recipe
+    assert (provenance["steps"], provenance["seed"], provenance["data"]) == ("3", "7", "two photographs")
+    assert 5 < float(provenance["validation_psnr"]) < 60
+
+
+def test_a_folder_without_images_is_refused(pictures: Path, tmp_path: Path) -> None:
+    """The error says what is wrong with the folder: missing, empty, or too small for the patch."""
+    with pytest.raises(TrainingError, match="is not a folder"):
+        train(Run(SR, RECIPE, tmp_path / "missing", tmp_path / "run"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="holds no image"):
+        train(Run(SR, RECIPE, tmp_path / "empty", tmp_path / "run"))
+    with pytest.raises(TrainingError, match="2 image"):
+        train(Run(SR, replace(RECIPE, patch=200), pictures, tmp_path / "run"))
+
+
+def test_a_finished_run_is_not_overwritten(pictures: Path, tmp_path: Path) -> None:
+    """Without --resume an --out that holds a run is refused; a checkpoint of another network is, too."""
+    train(Run(SR, replace(RECIPE, steps=1), pictures, tmp_path / "run"))
+    with pytest.raises(TrainingError, match="--resume"):
+        train(Run(SR, RECIPE, pictures, tmp_path / "run"))
+    with pytest.raises(TrainingError, match="another network"):
+        train(Run(replace(SR, scale=4), RECIPE, pictures, tmp_path / "run", resume=True))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    """A file that is no checkpoint is named."""
+    (tmp_path / CHECKPOINT).write_bytes(b"garbage")
+    with pytest.raises(TrainingError, match="Cannot read"):
+        read_checkpoint(tmp_path / CHECKPOINT)
+
+
+def test_packed_weights_of_another_scale_start_a_run(pictures: Path, tmp_path: Path) -> None:
+    """--init takes the body of x2 for x3, leaves what does not fit, and refuses a file that fits nowhere."""
+    path = train(Run(SR, replace(RECIPE, steps=1), pictures, tmp_path / "run"))
+    model = build_model(replace(SR, scale=3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    taken = load_initial(model, path)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert taken < len(before)
+    assert any(name.startswith("body") for name in changed)
+    assert not any(name.startswith("upconv1.binary_conv") for name in changed)
+    with pytest.raises(TrainingError, match="none of its tensors"):
+        load_initial(build_model(DEBLOCK), path)
+
+
+def test_a_twin_is_distilled(pictures: Path, tmp_path: Path) -> None:
+    """The full-precision twin trains, teaches, and is refused where it is no twin."""
+    recipe = replace(RECIPE, steps=2)
+    twin = train(Run(SR, replace(recipe, twin=True), pictures, tmp_path / "twin"))
+    assert twin.name == CHECKPOINT
+    train(Run(SR, recipe, pictures, tmp_path / "plain"))
+    train(Run(SR, recipe, pictures, tmp_path / "student", teacher=twin))
+    plain, student = weights(tmp_path / "plain"), weights(tmp_path / "student")
+    assert not all(torch.equal(plain[name], student[name]) for name in plain)
+    with pytest.raises(TrainingError, match="not the full-precision twin"):
+        train(Run(SR, recipe, pictures, tmp_path / "again", teacher=tmp_path / "plain" / CHECKPOINT))
+
+
+def test_half_products_are_exact_and_their_gradients_close() -> None:
+    """Signs multiplied in float16 give the float32 result; the gradients differ by bfloat16's rounding."""
+    torch.manual_seed(0)
+    unit = BBCUB(32)
+    with torch.no_grad():
+        unit.binary_conv.weight[0, 0] = 1.5  # outside the gradient's window
+        unit.relu.pr_bias0.bias += 0.01  # sums of 0 stay clear of PReLU's kink, where rounding would choose the branch
+    gradients, outputs = [], []
+    for half in (False, True):
+        simulate(unit, Simulation(half_products=half))
+        x = torch.randn(2, 32, 7, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        outputs.append(unit(x))
+        outputs[-1].square().mean().backward()
+        gradients.append((x.grad, unit.binary_conv.weight.grad))
+        unit.zero_grad()
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
+    for exact, half in zip(*gradients, strict=True):
+        assert exact is not None
+        assert half is not None
+        assert (half - exact).abs().max() < 0.01 * exact.abs().max()
+    assert (gradients[1][1][0, 0] == 0).all()
+
+
+def test_float_weights_come_first() -> None:
+    """In the first stage only activations are binary: the latent weights act as they are."""
+    unit = BBCUB(4)
+    x = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    simulate(unit, Simulation(float_weights=True))
+    signs = torch.where(x >= 0, 1.0, -1.0)
+    expected = x + unit.relu(torch.nn.functional.conv2d(signs, unit.binary_conv.weight, padding=1))
+    torch.testing.assert_close(unit(x), expected)
+
+
+def test_crops_are_squares_of_the_pictures_turned_and_mirrored() -> None:
+    """Every crop is found in its picture, and all eight orientations occur."""
+    image = np.arange(9 * 7 * 3, dtype=np.uint8).reshape(9, 7, 3)
+    pictures = data.Pictures([np.zeros((3, 30, 3), np.uint8), image], CPU)
+    crops = pictures.crops(2_000, 5, torch.Generator().manual_seed(0)).numpy().transpose(0, 2, 3, 1)
+    seen = set()
+    for crop in crops:
+        found = [
+            (way, top, left)
+            for way in range(8)
+            for top in range(5)
+            for left in range(3)
+            if np.array_equal(_oriented(image[top : top + 5, left : left + 5], way), crop)
+        ]
+        assert len(found) == 1
+        seen.add(found[0])
+    assert len(seen) == 8 * 5 * 3
+
+
+def _oriented(image: np.ndarray, way: int) -> np.ndarray:
+    turned = image.transpose(1, 0, 2) if way & 1 else image
+    return turned[:: -1 if way & 2 else 1, :: -1 if way & 4 else 1]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_reduced_batches_are_the_published_reduction(scale: int) -> None:
+    """The input of super-resolution is that of `degrade.resize_bicubic`, in its inner part."""
+    image = np.random.default_rng(0).integers(0, 256, (11 * scale, 9 * scale, 3), np.uint8)
+    batch = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float()
+    expected = degrade.resize_bicubic(image, (11, 9))[2:-2, 2:-2]
+    found = data.reduce_bicubic(batch, scale)[0].numpy().transpose(1, 2, 0)
+    assert np.abs(found - expected).max() <= 1  # float32 and float64 may round a half differently
+    assert (found == expected).mean() > 0.995
+
+
+@pytest.mark.parametrize("quality", [5, 10, 30, 49, 50, 75, 95])
+def test_jpeg_batches_are_libjpegs(quality: int) -> None:
+    """Pixels of a photograph agree with libjpeg's but for its fixed-point rounding."""
+    from skimage.data import chelsea
+
+    y = np.round(rgb_to_y(chelsea()[:240, :320] / 255)).astype(np.uint8)
+    expected = degrade.jpeg_luma(y, quality).astype(np.float32)
+    batch = torch.from_numpy(np.stack([y, y])[:, None]).float()
+    found = data.jpeg_luma(batch, torch.tensor([20, quality]))[1, 0].numpy()
+    assert (found == expected).mean() > 0.9
+    assert np.abs(found - expected).mean() < 0.1
+    assert not np.array_equal(found, y)
+
+
+def test_luma_batches_are_the_rounded_studio_luma() -> None:
+    """The deblocking network's Y is that of the tables."""
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    found = data.studio_luma(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float())[0, 0].numpy()
+    np.testing.assert_array_equal(found, np.round(rgb_to_y(image / 255)))
+
+
+def test_noise_has_its_level_patch_by_patch(pictures: Path) -> None:
+    """A fixed sigma is met; a range is spread over."""
+    store = data.load_pictures(pictures, 32, CPU)
+    for low, high in ((25.0, 25.0), (0.0, 75.0)):
+        recipe = replace(RECIPE, batch=64, patch=32, sigma=(low, high))
+        x, y = data.draw_batch(store, DENOISE, recipe, data.generator_for(0, 0, 0, CPU))
+        levels = 255 * (x - y).flatten(1).std(1)
+        assert levels.min() >= 0.9 * low
+        assert levels.max() <= 1.1 * high
+        assert (levels.std() > 10) == (low < high)
+
+
+def test_streams_depend_on_seed_step_and_process() -> None:
+    """The same triple gives the same numbers, any other triple others."""
+    draws = [torch.rand(4, generator=data.generator_for(*triple, CPU)) for triple in ((0, 1, 2), (0, 2, 1), (1, 0, 2))]
+    assert torch.equal(draws[0], torch.rand(4, generator=data.generator_for(0, 1, 2, CPU)))
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
+    """Linear to the peak, half of it midway, a hundredth at the end."""
+    recipe = Recipe(steps=1_100, batch=1, patch=8, rate=1.0, warmup=100)
+    assert recipe.rate_at(0) == pytest.approx(0.01)
+    assert recipe.rate_at(99) == recipe.rate_at(100) == pytest.approx(1.0)
+    assert recipe.rate_at(600) == pytest.approx(0.505)
+    assert recipe.rate_at(1_099) == pytest.approx(0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("task", ["sr", "denoise", "deblock"])
+def test_named_recipes_are_possible_and_survive_json(task: Task) -> None:
+    """Every recipe makes batches, and comes back from its provenance."""
+    for name in ("full", "quick"):
+        recipe = RECIPES[name, task]
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+        assert recipe.patch % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("rate", -1.0), ("ema", 1.0), ("sigma", (5.0, 1.0)), ("quality", (0, 50))]
+)
+def test_impossible_recipes_are_refused(field: str, value: object) -> None:
+    """The complaint names the field."""
+    with pytest.raises(UsageError, match=field):
+        replace(RECIPE, **{field: value})
