@@ -1,8 +1,8 @@
 """bbcu: image restoration with binarized neural networks, fast on any CPU.
 
-    >>> from bbcu_cli import load_model, restore
-    >>> with load_model("sr-m-x4") as model:
-    ...     large = restore(pixels, model)
+>>> from bbcu_cli import load_model, restore
+>>> with load_model("sr-m-x4") as model:
+...     large = restore(pixels, model)
 """
 
 from __future__ import annotations

@@ -14,7 +14,18 @@ from bbcu_cli.engines.cpu import default_threads, kernel_sets
 from bbcu_cli.engines.select import available
 from bbcu_cli.hub import Catalogue, weights_dir
 
-LIBRARIES = ("torch", "triton", "numpy", "pillow", "imagecodecs", "tifffile", "safetensors", "huggingface-hub", "typer", "rich")
+LIBRARIES = (
+    "torch",
+    "triton",
+    "numpy",
+    "pillow",
+    "imagecodecs",
+    "tifffile",
+    "safetensors",
+    "huggingface-hub",
+    "typer",
+    "rich",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ def diagnose() -> Diagnosis:
         weights=str(weights_dir()),
         models=(embedded, len(entries) - embedded),
         libraries={library: _version(library) for library in LIBRARIES},
-        environment={name: os.environ[name] for name in [*names, *(["OMP_NUM_THREADS"] if "OMP_NUM_THREADS" in os.environ else [])]},
+        environment={
+            name: os.environ[name]
+            for name in [*names, *(["OMP_NUM_THREADS"] if "OMP_NUM_THREADS" in os.environ else [])]
+        },
     )
-

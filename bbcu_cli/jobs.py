@@ -48,15 +48,16 @@ def _expand(text: str) -> list[Path]:
     if path.exists():
         return [path]
     if glob.has_magic(text):
-        if found := sorted(Path(match) for match in glob.glob(str(path), recursive=True)):
-            return found
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+        if matches:
+            return sorted(map(Path, matches))
         raise UsageError(f"No file matches {text!r}.")
     if path.is_symlink():
         raise UsageError(f"{text!r} is a symbolic link to a file that does not exist.")
     raise UsageError(f"{text!r} does not exist.")
 
 
-def _walk(folder: Path, recursive: bool, excluded: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[Path]:
     """Files of a folder in name order, hidden ones left out, `excluded` and link cycles not entered."""
     seen: set[tuple[int, int]] = set()
 
@@ -119,7 +120,7 @@ def plan_jobs(
         root = target or here.with_name(here.name + tag)
         if root.resolve() == path.resolve():
             raise UsageError(f"Input and output are the same folder {path}; choose another --output.")
-        for file in _walk(path, recursive, root.resolve()):
+        for file in _walk(path, recursive=recursive, excluded=root.resolve()):
             if is_image_name(file):
                 mirrored = root / file.relative_to(path).parent / f"{file.stem}{suffix or ''}{extension}"
                 jobs.append(Job(file, mirrored))
@@ -156,7 +157,9 @@ def _checked(listing: JobList) -> JobList:
             continue
         final = job.output.resolve()
         if final in sources:
-            raise UsageError(f"{job.source} would overwrite the input {job.output}; choose another --output or --suffix.")
+            raise UsageError(
+                f"{job.source} would overwrite the input {job.output}; choose another --output or --suffix."
+            )
         if job.output.parent not in folds:
             folds[job.output.parent] = _folds_case(job.output.parent)
         key = str(final).casefold() if folds[job.output.parent] else str(final)

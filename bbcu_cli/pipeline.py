@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -67,7 +68,9 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,27 +109,35 @@ def _dihedral(x: Floats) -> Iterator[tuple[Floats, Callable[[Floats], Floats]]]:
         for flip in (False, True):
             turned = np.rot90(x, quarter, axes=(2, 3))
 
-            def back(y: Floats, quarter: int = quarter, flip: bool = flip) -> Floats:
-                return np.rot90(y[..., ::-1] if flip else y, -quarter, axes=(2, 3))
-
-            yield (turned[..., ::-1] if flip else turned), back
+            yield (turned[..., ::-1] if flip else turned), partial(_turn_back, quarter=quarter, flip=flip)
 
 
-def _run(model: Model, x: Floats, self_ensemble: bool) -> Floats:
+def _turn_back(y: Floats, *, quarter: int, flip: bool) -> Floats:
+    return np.rot90(y[..., ::-1] if flip else y, -quarter, axes=(2, 3))
+
+
+def _run(model: Model, x: Floats, *, self_ensemble: bool) -> Floats:
     """One tile through the engine, (N, C, H, W) -> (N, C, S*H, S*W), checked to be finite."""
     if self_ensemble:
         outputs = (back(model.session.run(np.ascontiguousarray(turned))) for turned, back in _dihedral(x))
-        result: Floats = sum(outputs, np.float32(0)) / np.float32(8)  # type: ignore[assignment]
+        result: Floats = sum(outputs, np.float32(0)) / np.float32(8)
     else:
         result = model.session.run(np.ascontiguousarray(x))
     if not math.isfinite(float(result.sum(dtype=np.float64))):
         info = model.session.info
-        raise EngineError(f"Engine {info.name} on {info.device} gave values that are not finite; try --engine reference.")
+        raise EngineError(
+            f"Engine {info.name} on {info.device} gave values that are not finite; try --engine reference."
+        )
     return result
 
 
 def restored_tiles(
-    model: Model, read: Callable[[Region], Floats], size: tuple[int, int], tile: TileSize, *, self_ensemble: bool = False
+    model: Model,
+    read: Callable[[Region], Floats],
+    size: tuple[int, int],
+    tile: TileSize,
+    *,
+    self_ensemble: bool = False,
 ) -> Iterator[tuple[Region, Floats]]:
     """Run an image through the network tile by tile.
 
@@ -145,15 +156,16 @@ def restored_tiles(
     while waiting:
         core = waiting.pop()
         padded = core.grown(model.spec.halo, *size)
+        if core.area > limit:
+            waiting.extend(core.halves()[::-1])
+            continue
         try:
-            if core.area > limit:
-                raise OutOfMemoryError
-            block = _run(model, read(padded), self_ensemble)
+            block = _run(model, read(padded), self_ensemble=self_ensemble)
         except OutOfMemoryError:
             if core.area <= model.spec.halo**2:
                 raise
-            limit = min(limit, core.area - 1)
-            waiting.extend(core.halves()[::-1])
+            limit = core.area - 1
+            waiting.append(core)
             continue
         rows, columns = core.relative_to(padded).scaled(model.spec.scale).slices
         yield core, block[:, :, rows, columns]
@@ -182,7 +194,7 @@ def tile_size(model: Model, size: tuple[int, int], options: Options, image_bytes
     return fit(*size, model.spec, info.feature_maps, budget, info.max_width)
 
 
-def run_tiled(model: Model, x: Floats, options: Options = Options()) -> Floats:  # noqa: B008 - frozen value
+def run_tiled(model: Model, x: Floats, options: Options = Options()) -> Floats:
     """A float image through the network: float32 (H, W, C) in 0..1 -> float32 (S*H, S*W, C), not clipped.
 
     For images that are floats by nature, such as the noisy input of an evaluation; files go through `restore`.
@@ -192,7 +204,8 @@ def run_tiled(model: Model, x: Floats, options: Options = Options()) -> Floats: 
     size = (x.shape[0], x.shape[1])
 
     def read(region: Region) -> Floats:
-        return x[region.slices].transpose(2, 0, 1)[None]
+        planes: Floats = x[region.slices].transpose(2, 0, 1)[None]
+        return planes
 
     tiles = restored_tiles(model, read, size, tile_size(model, size, options), self_ensemble=options.self_ensemble)
     for core, block in tiles:
@@ -244,7 +257,8 @@ class _Canvas:
             x = self.floats(region)
             if alpha is not None:
                 x = premultiply(x, to_float(alpha[region.slices]))
-            return np.repeat(x, 3 // channels, axis=2).transpose(2, 0, 1)[None]
+            planes: Floats = np.repeat(x, 3 // channels, axis=2).transpose(2, 0, 1)[None]
+            return planes
 
         out = self.blank(channels)
         for slab, y in self.results(read):
@@ -297,7 +311,7 @@ def image_bytes(size: tuple[int, int], channels: int, depth: int, spec: ModelSpe
     return size[0] * size[1] * channels * (depth // 8) * (1 + spec.scale * spec.scale)
 
 
-def restore_image(image: Image, model: Model, options: Options = Options()) -> Image:  # noqa: B008 - frozen value
+def restore_image(image: Image, model: Model, options: Options = Options()) -> Image:
     """Restore a decoded image: pixels and alpha anew, everything else carried over.
 
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha.
@@ -317,7 +331,7 @@ def restore_image(image: Image, model: Model, options: Options = Options()) -> I
     return replace(image, pixels=canvas.restore_colour(alpha, restored_alpha), alpha=restored_alpha)
 
 
-def restore(pixels: Pixels, model: Model, options: Options = Options()) -> Pixels:  # noqa: B008 - frozen value
+def restore(pixels: Pixels, model: Model, options: Options = Options()) -> Pixels:
     """Restore an array: uint8 or uint16 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) -> the same kind, S times as large.
 
     The fourth channel is alpha (not premultiplied).
@@ -327,7 +341,11 @@ def restore(pixels: Pixels, model: Model, options: Options = Options()) -> Pixel
         EngineError: the engine failed.
     """
     kinds = ("uint8", "uint16")
-    if pixels.dtype.name not in kinds or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+    if (
+        pixels.dtype.name not in kinds
+        or pixels.ndim not in (2, 3)
+        or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4))
+    ):
         raise UsageError(
             f"Cannot restore an array of {pixels.dtype} {pixels.shape}; "
             "give uint8 or uint16 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."

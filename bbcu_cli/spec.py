@@ -110,7 +110,7 @@ class ModelSpec:
             value = fields[name]
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise CheckpointError(f"Impossible model spec: field {name} is {value!r}.")
-        return ModelSpec(**{**fields, "k": float(cast(float, fields["k"]))})
+        return ModelSpec(**{**fields, "k": float(cast("float", fields["k"]))})
 
 
 def sr_spec(model: Literal["l", "m"], scale: int) -> ModelSpec:

@@ -180,7 +180,8 @@ def _validate(spec: ModelSpec, tensors: Mapping[str, NDArray[Any]], where: str) 
         tensor = tensors[name]
         if tensor.dtype != slot.dtype or tensor.shape != slot.shape:
             raise CheckpointError(
-                f"{where}: tensor {name!r} is {tensor.dtype} {tensor.shape}, expected {np.dtype(slot.dtype)} {slot.shape}."
+                f"{where}: tensor {name!r} is {tensor.dtype} {tensor.shape}, "
+                f"expected {np.dtype(slot.dtype)} {slot.shape}."
             )
         if slot.dtype is np.float32 and not np.isfinite(tensor).all():
             raise CheckpointError(f"{where}: tensor {name!r} holds a value that is not finite.")
@@ -220,7 +221,7 @@ def to_bytes(model: PackedModel) -> bytes:
 
 
 def _canonical(content: bytes) -> bytes:
-    """The same file with its header in sorted order: safetensors writes metadata in random order, and a hash pins files."""
+    """The same file with a sorted header: safetensors writes metadata in random order, and a hash pins files."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -241,7 +242,7 @@ def load_packed(path: str | os.PathLike[str]) -> PackedModel:
     """Read and validate a packed model.
 
     Raises:
-        CheckpointError: the file is unreadable, not a packed model, of a newer version, or invalid; says what and where.
+        CheckpointError: the file is unreadable, no packed model, of a newer version, or invalid; says where.
     """
     path = Path(path)
     where = f"Packed weights {path}"
@@ -258,7 +259,8 @@ def load_packed(path: str | os.PathLike[str]) -> PackedModel:
                 )
             if metadata.get("version") != VERSION:
                 raise CheckpointError(
-                    f"{where}: format version {metadata.get('version')!r}, this bbcu reads version {VERSION}; update bbcu."
+                    f"{where}: format version {metadata.get('version')!r}, "
+                    f"this bbcu reads version {VERSION}; update bbcu."
                 )
             spec = ModelSpec.from_dict(_text_map(metadata.get("spec", ""), "spec", where))
             layout = _layout(spec)

@@ -21,7 +21,11 @@ from bbcu_cli.errors import CheckpointError
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import PUBLISHED_K, ModelSpec
 
-_WRAPPERS = ("params_ema", "params", "ema")  # the averaged weights first, as BasicSR tests them; "ema" is of our training
+_WRAPPERS = (
+    "params_ema",
+    "params",
+    "ema",
+)  # the averaged weights first, as BasicSR tests them; "ema" is of our training
 MAX_FILE_BYTES = 1 << 30
 
 
@@ -45,7 +49,16 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
         raise CheckpointError(
             f"{where}: refused, it is damaged or holds more than plain tensors (loading that could run code)."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise CheckpointError(f"{where}: not a torch checkpoint ({_first_line(error)}).") from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -75,6 +75,4 @@ def _flattened(
         options = get_type_hints(groups[name], include_extras=True)
         for f in fields(groups[name]):
             default = inspect.Parameter.empty if f.default is MISSING else f.default
-            yield inspect.Parameter(
-                f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=options[f.name]
-            )
+            yield inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=options[f.name])

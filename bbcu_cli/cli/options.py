@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,7 +30,7 @@ class EngineChoice(str, enum.Enum):
     reference = "reference"
 
 
-class MetadataChoice(str, enum.Enum):
+class MetadataChoice(enum.Enum):
     """--metadata."""
 
     keep = "keep"
@@ -38,7 +38,7 @@ class MetadataChoice(str, enum.Enum):
 
 
 def parse_bytes(text: str) -> int:
-    """"2GB", "500MB", "800M" or plain bytes -> bytes (powers of 1024).
+    """Bytes from a size such as "2GB", "500MB" or plain bytes; the units are powers of 1024.
 
     Raises:
         typer.BadParameter: not a size.
@@ -60,8 +60,10 @@ class EngineOptions:
     """Where and how the network runs."""
 
     weights: Annotated[
-        Optional[str],
-        typer.Option(help="Packed weights: a file, a model name, or hf://user/repo[@rev]:file.", rich_help_panel=ENGINE),
+        str | None,
+        typer.Option(
+            help="Packed weights: a file, a model name, or hf://user/repo[@rev]:file.", rich_help_panel=ENGINE
+        ),
     ] = None
     engine: Annotated[
         EngineChoice,
@@ -71,17 +73,17 @@ class EngineOptions:
         str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BBCU_DEVICE", rich_help_panel=ENGINE)
     ] = "auto"
     threads: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             help="CPU threads; default OMP_NUM_THREADS or all.", envvar="BBCU_THREADS", min=1, rich_help_panel=ENGINE
         ),
     ] = None
     tile: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(help="Side of a tile in input pixels; default from --memory.", min=1, rich_help_panel=ENGINE),
     ] = None
     memory: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             help="Memory that image, result and tile may take, e.g. 2GB.",
             parser=parse_bytes,
@@ -100,10 +102,12 @@ class EngineOptions:
     ] = False
     offline: Annotated[
         bool,
-        typer.Option("--offline/--no-offline", help="Never use the network.", envvar="BBCU_OFFLINE", rich_help_panel=ENGINE),
+        typer.Option(
+            "--offline/--no-offline", help="Never use the network.", envvar="BBCU_OFFLINE", rich_help_panel=ENGINE
+        ),
     ] = False
     hub_repo: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Hub repository to take models from.", envvar="BBCU_HUB_REPO", rich_help_panel=ENGINE),
     ] = None
 
@@ -131,9 +135,7 @@ class EngineOptions:
         if (spec.task, spec.scale) != (task, scale):
             wanted, given = (f"{t} x{s}" if t == "sr" else t for t, s in ((task, scale), (spec.task, spec.scale)))
             raise UsageError(f"Weights {name} are for {given}, not for {wanted}.")
-        model = open_model(
-            found.model, name, engine=self.engine.value, device=self.device, threads=self.threads
-        )
+        model = open_model(found.model, name, engine=self.engine.value, device=self.device, threads=self.threads)
         for reason in model.notes:
             note(reason)
         return model, found.sha256
@@ -144,7 +146,7 @@ class FileOptions:
     """What becomes of files."""
 
     output: Annotated[
-        Optional[str], typer.Option("--output", "-o", help="Output file or folder; default beside the input.")
+        str | None, typer.Option("--output", "-o", help="Output file or folder; default beside the input.")
     ] = None
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", "-r", help="Enter sub-folders and mirror the tree.")
@@ -161,14 +163,12 @@ class FileOptions:
         ),
     ] = False
     format: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="png, jpg, webp, tif, bmp, avif; default png or that of --output.", rich_help_panel=FILES),
     ] = None
-    suffix: Annotated[
-        Optional[str], typer.Option(help="Put behind every output's stem.", rich_help_panel=FILES)
-    ] = None
+    suffix: Annotated[str | None, typer.Option(help="Put behind every output's stem.", rich_help_panel=FILES)] = None
     quality: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(help="Of JPEG, WebP and AVIF outputs.", min=1, max=100, rich_help_panel=FILES),
     ] = None
     metadata: Annotated[
@@ -180,7 +180,8 @@ class FileOptions:
         typer.Option(help="Refuse larger inputs.", envvar="BBCU_MAX_PIXELS", min=1, rich_help_panel=FILES),
     ] = 500_000_000
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done and what memory it takes.", rich_help_panel=FILES)
+        bool,
+        typer.Option("--dry-run", help="Print what would be done and what memory it takes.", rich_help_panel=FILES),
     ] = False
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--no-fail-fast", help="Stop at the first failure.", rich_help_panel=FILES)
@@ -192,7 +193,7 @@ class TalkOptions:
     """What is printed."""
 
     gt: Annotated[
-        Optional[str], typer.Option(help="Ground truth, file or folder: print PSNR and SSIM.", rich_help_panel=PIXELS)
+        str | None, typer.Option(help="Ground truth, file or folder: print PSNR and SSIM.", rich_help_panel=PIXELS)
     ] = None
     compare: Annotated[
         bool,
@@ -202,6 +203,8 @@ class TalkOptions:
             rich_help_panel=PIXELS,
         ),
     ] = False
-    json: Annotated[bool, typer.Option("--json", help="One JSON line per image on stdout.", rich_help_panel=TALK)] = False
+    json: Annotated[bool, typer.Option("--json", help="One JSON line per image on stdout.", rich_help_panel=TALK)] = (
+        False
+    )
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=TALK)] = False
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False

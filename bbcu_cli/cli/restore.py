@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from bbcu_cli.batch import Row, Settings, Truths
     from bbcu_cli.image import Image
     from bbcu_cli.jobs import JobList
+    from bbcu_cli.metrics import Scores
     from bbcu_cli.pipeline import Chroma, Model
     from bbcu_cli.spec import Task
 
 TRAINED_QUALITY = 50  # deblocking was trained on JPEG qualities up to this
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT", help="Image files, folders, patterns, or - for stdin.", show_default=False)
+    list[str],
+    typer.Argument(metavar="INPUT", help="Image files, folders, patterns, or - for stdin.", show_default=False),
 ]
 
 
@@ -83,8 +85,10 @@ def sr(
 def denoise(
     inputs: Inputs,
     sigma: Annotated[
-        Optional[float],
-        typer.Option(help="Noise level of the input in 8-bit units; without it one blind model serves all levels.", min=0),
+        float | None,
+        typer.Option(
+            help="Noise level of the input in 8-bit units; without it one blind model serves all levels.", min=0
+        ),
     ] = None,
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
@@ -124,7 +128,9 @@ def deblock(
     _restore(inputs, _Request("deblock", 1, "deblock", "_deblocked", chroma.value), files, engine, talk)
 
 
-def _restore(inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions) -> None:
+def _restore(
+    inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions
+) -> None:
     """What the three commands share: parse, run the batch, print."""
     from bbcu_cli import batch
     from bbcu_cli.image import EncodeOptions
@@ -267,11 +273,17 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         else:
             sizes = f"{_size_text(row['input_size'])} to {_size_text(row['output_size'])}"
             print(
-                shown(f"{job.name} -> {row['output']}  ({sizes}, tile {row['tile']}, about {row['memory_bytes'] >> 20} MB")
+                shown(
+                    f"{job.name} -> {row['output']}  ({sizes}, tile {row['tile']}, about {row['memory_bytes'] >> 20} MB"
+                )
                 + (", exists)" if row["status"] == "exists" else ")")
             )
     for path in listing.passed_over:
         note(f"not an image by its name, passed over: {path}")
+
+
+def _scores_text(scores: Scores) -> str:
+    return f"PSNR {scores.psnr_y:.2f} dB (Y), {scores.psnr_rgb:.2f} dB (RGB), SSIM {scores.ssim_y:.4f} (Y)"
 
 
 def _failure_text(row: Row) -> str:
@@ -283,9 +295,11 @@ def _row_text(row: Row) -> str:
         return f"{row.source}: {row.output} is up to date"
     if row.status == "failed":
         return _failure_text(row)
-    text = f"{row.source} -> {row.output}  ({_size_text(row.size_in)} to {_size_text(row.size_out)}, {row.seconds:.2f} s)"
+    text = (
+        f"{row.source} -> {row.output}  ({_size_text(row.size_in)} to {_size_text(row.size_out)}, {row.seconds:.2f} s)"
+    )
     if row.scores:
-        text += f"  PSNR {row.scores.psnr_y:.2f} dB (Y), {row.scores.psnr_rgb:.2f} dB (RGB), SSIM {row.scores.ssim_y:.4f} (Y)"
+        text += f"  {_scores_text(row.scores)}"
     return "".join([text, *(f"\n  {line}" for line in row.notes)])
 
 
@@ -318,7 +332,12 @@ def _reporter(listing: JobList, talk: TalkOptions) -> Iterator[Callable[[Row], N
 
     console = Console(stderr=True, highlight=False)
     weights = _pixel_counts(listing)
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(), TextColumn("{task.fields[name]}"))
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[name]}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=sum(weights.values()), name="")
         finished = 0
@@ -354,7 +373,7 @@ def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
     scored = [row.scores for row in rows if row.scores]
     if len(scored) > 1 and not talk.json and not talk.quiet:
         mean = mean_scores(scored)
-        note(f"mean of {len(scored)}: PSNR {mean.psnr_y:.2f} dB (Y), {mean.psnr_rgb:.2f} dB (RGB), SSIM {mean.ssim_y:.4f} (Y)")
+        note(f"mean of {len(scored)}: {_scores_text(mean)}")
     if listing.batch and not talk.quiet:
         counts = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
         note(", ".join([f"{n} {status}" for status, n in counts.items()] + [f"{len(listing.passed_over)} not images"]))

@@ -31,7 +31,9 @@ class ReferenceSession(SessionContext):
         try:
             return self._module(torch.from_numpy(x).to(self._device)).cpu().numpy()
         except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"{self.info.device} ran out of memory on a {x.shape[-2]}x{x.shape[-1]} tile.") from error
+            raise OutOfMemoryError(
+                f"{self.info.device} ran out of memory on a {x.shape[-2]}x{x.shape[-1]} tile."
+            ) from error
 
 
 class ReferenceEngine:
@@ -46,7 +48,9 @@ class ReferenceEngine:
                 reason = f"there are only {torch.cuda.device_count()} CUDA devices"
         if threads is not None:
             torch.set_num_threads(threads)
-        self.info = EngineInfo("reference", device, f"torch {torch.__version__}, float32 simulation", reason, feature_maps=6)
+        self.info = EngineInfo(
+            "reference", device, f"torch {torch.__version__}, float32 simulation", reason, feature_maps=6
+        )
 
     def open(self, packed: PackedModel) -> ReferenceSession:
         if self.info.unavailable:

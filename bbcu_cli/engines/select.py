@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, Literal
 
 from bbcu_cli.checkpoint.packed import PackedModel
@@ -38,7 +39,7 @@ def _check_device(device: str) -> None:
 def _cuda_may_exist() -> bool:
     """A cheap look, without importing torch, that spares CPU-only machines the import."""
     return importlib.util.find_spec("torch") is not None and (
-        os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/nvidiactl") or os.name == "nt"
+        Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() or os.name == "nt"
     )
 
 

@@ -24,4 +24,5 @@ class BinaryDnCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in 0..1 -> (N, C, H, W)."""
         x = x * self.spec.k
-        return (x - self.model(x)) / self.spec.k
+        restored: Tensor = (x - self.model(x)) / self.spec.k
+        return restored

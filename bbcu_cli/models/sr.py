@@ -33,7 +33,8 @@ class _SRNetwork(nn.Module):
         features = self.body(F.leaky_relu(self.conv_first(x), LEAK))
         out = self.conv_last(F.leaky_relu(self.upsample(features), LEAK))
         skip = F.interpolate(x, scale_factor=self.spec.scale, mode="bilinear", align_corners=False)
-        return (out + skip) / self.spec.k
+        restored: Tensor = (out + skip) / self.spec.k
+        return restored
 
 
 class BBCUL(_SRNetwork):
@@ -50,7 +51,8 @@ class BBCUL(_SRNetwork):
         for i, step in enumerate(self.spec.up_steps, start=1):
             conv = self.get_submodule(f"upconv{i}")
             features = F.leaky_relu(F.pixel_shuffle(conv(features), step), LEAK)
-        return self.conv_hr(features)
+        sharpened: Tensor = self.conv_hr(features)
+        return sharpened
 
 
 class BBCUM(_SRNetwork):
@@ -65,4 +67,5 @@ class BBCUM(_SRNetwork):
     def upsample(self, features: Tensor) -> Tensor:
         for i in range(1, len(self.spec.up_steps) + 1):
             features = self.get_submodule(f"upconv{i}")(features)
-        return self.conv_hr(features)
+        sharpened: Tensor = self.conv_hr(features)
+        return sharpened
