@@ -19,7 +19,6 @@ from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.evaluate import Evaluated, Trial
-    from bbcu_cli.pipeline import Model
     from bbcu_cli.report import Report
     from bbcu_cli.report_html import Views
 
@@ -157,16 +156,15 @@ def _trial(
 ) -> tuple[Report, Iterator[Evaluated]]:
     """As `_comparison`; `stack` closes the model."""
     from bbcu_cli.evaluate import evaluate_trial, images_at
-    from bbcu_cli.pipeline import Options, run_tiled
+    from bbcu_cli.pipeline import run_tiled
     from bbcu_cli.report import Report
 
     trial, name = _requested(options)
     trial = replace(trial, border=border)
     truths = images_at(gt)
-    model = stack.enter_context(_open(trial, name, engine))
-    wish = Options(tile=engine.tile, memory=engine.memory, self_ensemble=engine.self_ensemble)
-    for reason in model.notes:
-        note(reason)
+    model, _ = engine.open(name, trial.task, trial.scale)
+    stack.enter_context(model)
+    wish = engine.options()
     info = model.session.info
     facts = (("model", model.name), ("engine", f"{info.name} on {info.device}, {info.detail}"))
     report = Report(f"{trial.task} {trial.strength} on {_name(gt)}", trial.convention, (), trial.baseline, facts)
@@ -195,20 +193,6 @@ def _requested(options: TrialOptions) -> tuple[Trial, str]:
     if options.quality is None:
         raise UsageError("--task deblock needs the JPEG quality: give --quality, for example 10.")
     return Trial("deblock", quality=options.quality), "deblock"
-
-
-def _open(trial: Trial, name: str, engine: EngineOptions) -> Model:
-    from bbcu_cli.hub import locate
-    from bbcu_cli.pipeline import open_model
-
-    packed = locate(engine.weights or name, offline=engine.offline).model
-    spec = packed.spec
-    if (spec.task, spec.scale) != (trial.task, trial.scale):
-        wanted = f"{trial.task} x{trial.scale}"
-        raise UsageError(f"Weights {engine.weights} are for {spec.task} x{spec.scale}, not for {wanted}.")
-    return open_model(
-        packed, engine.weights or name, engine=engine.engine.value, device=engine.device, threads=engine.threads
-    )
 
 
 def _collected(
