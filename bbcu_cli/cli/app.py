@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -56,4 +57,6 @@ app.add_typer(models, name="models")
 
 def main() -> None:
     """Entry point of the console script."""
+    # Pillow warns about small damage in metadata; what matters is said in the result's notes.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     app()
