@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 
+import PIL
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -203,6 +204,8 @@ print(answer)
 @pytest.mark.parametrize("name", bombs())
 def test_bombs_are_answered_at_once_and_cheaply(name: str) -> None:
     """Less than 60 MB and 5 s in a process of its own, and the answer names the way out."""
+    if "over the same" in name and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow counts overlapping tags only since version 13, which needs Python 3.11")
     data, word = bombs()[name]
     done = subprocess.run([sys.executable, "-c", BOUNDED], input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

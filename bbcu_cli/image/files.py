@@ -89,10 +89,10 @@ def _create_part(folder: Path) -> tuple[Path, BinaryIO]:
         if fcntl is None:
             return part, file
         with contextlib.suppress(OSError):  # a file system without locks: nothing is ever taken for litter there
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX)  # waits for a `remove_stale_parts` that was quicker ...
         if os.fstat(file.fileno()).st_nlink:
             return part, file
-        file.close()  # a `remove_stale_parts` was quicker than the lock
+        file.close()  # ... and took the file away
 
 
 def _finish(file: BinaryIO, target: Path) -> None:
