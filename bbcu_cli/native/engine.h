@@ -85,6 +85,15 @@ const KernelSet& choose_kernel_set(const std::string& name);
 // Groups of 4 output channels (or the remaining 1 or 3): [group][c_in][9][channels of the group].
 std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in);
 
+// Nanoseconds per pixel of one 64 -> 64 layer on one thread.
+struct LayerTimes {
+    double bare;   // the product alone
+    double fused;  // with affine, residual and packing
+};
+
+// Times one row of each of `layers` layers after a warm-up.
+LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers);
+
 struct Stage;
 
 // An image network: head, then stages of 64 features, then tail. Immutable once it runs; safe to share by threads.

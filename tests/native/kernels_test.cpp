@@ -125,7 +125,7 @@ bool same_interleaved(const KernelSet& set, Random random, size_t width, size_t 
 std::vector<float> run_network(const KernelSet& set, Random random, size_t height, size_t width, size_t threads, bool enlarge) {
     const size_t channels = enlarge ? 3 : 1;
     Network network(set, channels, 130, !enlarge);
-    std::vector<float> weight(4 * kFeatures * kFeatures * kTaps), zeros_to_one(4 * kFeatures), signed_values(4 * kFeatures);
+    std::vector<float> weight(4 * kFeatures * kFeatures * kTaps), zeros_to_one(4 * kFeatures + 1), signed_values(4 * kFeatures + 1);
     std::vector<uint64_t> signs(4 * kFeatures * kTaps);
     const auto draw = [&] {
         random.fill(weight.data(), weight.size(), -0.06f, 0.06f);

@@ -1,0 +1,92 @@
+"""`bbcu bench`: how fast this machine restores, engines side by side."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bbcu_cli.cli.options import ENGINE
+
+if TYPE_CHECKING:
+    from bbcu_cli.bench import BenchReport, EngineRow
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "320x180", which is width x height as in image viewers."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT, for example 320x180.")
+    return int(height), int(width)
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="A model of `bbcu models`; its weights are drawn at random.")] = "sr-m-x4",
+    size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "320x180",
+    runs: Annotated[int, typer.Option(help="Timed rounds after the warm-up.", min=1)] = 5,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="CPU threads; default OMP_NUM_THREADS or all.", envvar="BBCU_THREADS", min=1, rich_help_panel=ENGINE
+        ),
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option(help="Also run the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
+) -> None:
+    """Time the CPU engines side by side on one input, against the roofline of this machine."""
+    from bbcu_cli.bench import run_bench
+    from bbcu_cli.hub.catalogue import Catalogue
+
+    spec = Catalogue.load()[model].spec
+    report = run_bench(model, spec, parse_size(size), runs=runs, threads=threads, reference=reference)
+    if json:
+        print(jsonlib.dumps(report.to_dict()))
+    else:
+        _show(report)
+
+
+def _share(row: EngineRow) -> str:
+    return "" if row.roofline_share is None else f"{row.roofline_share:.0%}"
+
+
+def _show(report: BenchReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    slowest = max(row.seconds for row in report.engines)
+    table = Table(title=f"{report.model}, {report.size[1]}x{report.size[0]} in, median of {report.runs}")
+    table.add_column("engine")
+    for heading in ("threads", "seconds", "range", "times", "ns/pixel/layer", "of roofline", "difference", "peak MB"):
+        table.add_column(heading, justify="right")
+    for row in report.engines:
+        table.add_row(
+            row.engine,
+            str(row.threads),
+            f"{row.seconds:.3f}",
+            f"{row.fastest:.3f}-{row.slowest:.3f}",
+            f"{slowest / row.seconds:.1f}x",
+            "" if row.layer_ns is None else f"{row.layer_ns:.0f}",
+            _share(row),
+            f"{row.difference:.1e}",
+            "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
+        )
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140)
+    console.print(report.machine)
+    if report.layer is not None:
+        layer = report.layer
+        console.print(
+            f"One fused 64-channel binary layer ({layer.kernels}, 1 thread, width {layer.width}): {layer.fused:.1f} ns "
+            f"per pixel, {layer.share:.0%} of the roofline (the bare product, {layer.roofline:.1f} ns)."
+        )
+    console.print(table)
+    for reason in report.missing:
+        console.print(f"Missing: {reason}")
+    console.print(
+        "Weights are random: time does not depend on them. ns/pixel/layer is thread time per input pixel and binary "
+        "layer, head and tail included; difference is from the first row."
+    )
