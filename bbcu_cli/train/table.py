@@ -1,0 +1,108 @@
+"""Measure every model of weights/ on folders of test sets; writes the table of its README and the catalogue's figures.
+
+``python -m bbcu_cli.train.table SETS``, where SETS holds Set5, Set14, BSD20, Classic5, ... as far as they are at hand.
+A line is what `bbcu eval --gt SETS/Set5 --task sr --scale 4` prints as the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bbcu_cli.errors import BbcuError, UsageError
+from bbcu_cli.evaluate import Trial, evaluate_trial, images_at
+from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
+from bbcu_cli.metrics import mean_scores
+from bbcu_cli.pipeline import load_model, run_tiled
+from bbcu_cli.spec import ModelSpec, Task
+
+README: Final = "README.md"
+BEGIN: Final = "<!-- measured by python -m bbcu_cli.train.table -->"
+END: Final = "<!-- end of the measured table -->"
+HEAD: Final = "| model | images | input | PSNR of the input | PSNR | gain | SSIM |\n|---|---|---|---|---|---|---|"
+
+SETS: Final[dict[Task, tuple[str, ...]]] = {
+    "sr": ("Set5", "Set14", "BSD20", "B100", "Urban100", "Manga109"),
+    "denoise": ("BSD20", "CBSD68", "Kodak24", "Urban100"),
+    "deblock": ("Classic5", "LIVE1"),
+}
+
+
+def trials(spec: ModelSpec) -> list[Trial]:
+    """The columns of the paper's tables that a network can be measured on."""
+    if spec.task == "sr":
+        return [Trial("sr", scale=spec.scale)]
+    if spec.task == "denoise":
+        return [Trial("denoise", sigma=sigma) for sigma in (15, 25, 50)]
+    return [Trial("deblock", quality=quality) for quality in (10, 20, 30, 40)]
+
+
+def measure(entry: Entry, sets: Path) -> Iterator[tuple[str, float, str]]:
+    """(label, PSNR, line of the table) for every test set at hand that fits the model.
+
+    Raises:
+        BbcuError: an image or the weights cannot be read.
+    """
+    with load_model(entry.name) as model:
+        for name in SETS[entry.spec.task]:
+            if not (sets / name).is_dir():
+                continue
+            truths = images_at(sets / name)
+            for trial in trials(entry.spec):
+                rows = [image.row for image in evaluate_trial(trial, truths, partial(run_tiled, model))]
+                score = mean_scores([row.scores for row in rows])
+                given = mean_scores([row.baseline for row in rows if row.baseline is not None])
+                rgb = trial.convention.headline == "rgb"
+                psnr, ssim = (score.psnr_rgb, score.ssim_rgb) if rgb else (score.psnr_y, score.ssim_y)
+                before = given.psnr_rgb if rgb else given.psnr_y
+                cells = (entry.name, name, f"{trial.baseline}, {trial.strength}", f"{before:.2f}", f"**{psnr:.2f}**")
+                line = f"| {' | '.join(cells)} | {psnr - before:+.2f} | {ssim:.4f} |"
+                yield name if entry.spec.task == "sr" else f"{name} {trial.strength}", psnr, line
+
+
+def missing(entry: Entry) -> str:
+    """The line of a model that nobody has trained yet."""
+    return f"| {entry.name} | not there yet | | | | | |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bbcu_cli.train.table", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sets", type=Path, help="folder of folders: Set5, Set14, BSD20, Classic5, ...")
+    sets = parser.parse_args(arguments).sets
+    folder, lines = weights_dir(), [HEAD]
+    try:
+        catalogue = Catalogue.load(folder)
+        entries = dict(catalogue.entries)
+        for entry in catalogue:
+            if not entry.embedded:
+                lines.append(missing(entry))
+                continue
+            found = list(measure(entry, sets))
+            entries[entry.name] = replace(entry, measured={label: round(psnr, 2) for label, psnr, _ in found})
+            lines += [line for _, _, line in found]
+            sys.stdout.write("".join(f"{line}\n" for _, _, line in found))
+        _write_table(folder / README, lines)
+        Catalogue(entries).save(folder)
+    except BbcuError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _write_table(path: Path, lines: list[str]) -> None:
+    """Put the table between its marks in the README."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UsageError(f"{path} has no place for the table: the lines {BEGIN} and {END}.")
+    path.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""The command that measures every model fills the README and the catalogue."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pictures import photo
+
+from bbcu_cli.checkpoint.pack import pack
+from bbcu_cli.checkpoint.packed import to_bytes
+from bbcu_cli.evaluate import Trial, evaluate_trial
+from bbcu_cli.hub.catalogue import FILE, Catalogue
+from bbcu_cli.models.build import build_model
+from bbcu_cli.pipeline import load_model, run_tiled
+from bbcu_cli.spec import ModelSpec
+from bbcu_cli.train import table
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A folder of weights with one tiny model, and a folder of test sets with one picture."""
+    weights, sets = tmp_path / "weights", tmp_path / "sets"
+    weights.mkdir()
+    (sets / "Set5").mkdir(parents=True)
+    Image.fromarray(photo(32, 40)).save(sets / "Set5" / "eye.png")
+    spec = ModelSpec(arch="bbcu-m", task="sr", scale=2, channels=3, features=8, blocks=2)
+    state = {name: tensor.numpy() for name, tensor in build_model(spec).state_dict().items()}
+    (weights / "sr-m-x2.safetensors").write_bytes(to_bytes(pack(spec, state, {})))
+    shutil.copy(WEIGHTS / FILE, weights)
+    Catalogue.load(weights).refreshed(weights)[0].save(weights)
+    monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(weights))
+    return weights, sets
+
+
+def test_the_table_has_the_evaluations_means(folders: tuple[Path, Path]) -> None:
+    """The figure of README and catalogue is the evaluation's, models without weights are named as such."""
+    weights, sets = folders
+    readme = weights / table.README
+    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
+    assert table.main([str(sets)]) == 0
+    with load_model("sr-m-x2") as model:
+        images = [sets / "Set5" / "eye.png"]
+        (found,) = evaluate_trial(Trial("sr", scale=2), images, lambda x: run_tiled(model, x))
+    text = readme.read_text(encoding="utf-8")
+    assert f"| sr-m-x2 | Set5 | bicubic, x2 | {found.row.baseline.psnr_y:.2f} | **{found.row.scores.psnr_y:.2f}** |" in text
+    assert "| denoise | not there yet |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert Catalogue.load(weights)["sr-m-x2"].measured == {"Set5": round(found.row.scores.psnr_y, 2)}
+
+
+def test_a_readme_without_a_place_is_left_alone(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the lines that are wanted, and nothing is written."""
+    weights, sets = folders
+    (weights / table.README).write_text("no marks", encoding="utf-8")
+    assert table.main([str(sets)]) == 2
+    assert table.BEGIN in capsys.readouterr().err
+    assert (weights / table.README).read_text(encoding="utf-8") == "no marks"
