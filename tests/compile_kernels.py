@@ -26,8 +26,8 @@ CASES: list[tuple[str, int, dict[str, str], dict[str, Any]]] = [
     ("head", 90, {"taps": "*fp32"}, {"channels": 3}),
     ("binary_unit", 90, {"taps": "*i8"}, {"step": 1, "last": False}),
     ("binary_unit", 80, {"taps": "*i8"}, {"step": 2, "last": False}),
-    ("float_unit", 90, {"taps": "*fp16", "stream_out": "*fp16"}, {"step": 2}),
-    ("tail", 90, {"taps": "*fp16"}, {"scale": 4, "channels": 3}),
+    ("float_unit", 90, {"taps": "*fp16", "stream": "*fp16", "stream_out": "*fp16"}, {"step": 2}),
+    ("tail", 90, {"taps": "*fp16", "stream": "*fp16"}, {"scale": 4, "channels": 3}),
 ]
 
 report = {}
@@ -38,9 +38,7 @@ for name, architecture, types, constants in CASES:
     signature = {arg: "constexpr" if arg in values else (TYPES | types)[arg] for arg in kernel.arg_names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, arg in enumerate(kernel.arg_names) if signature[arg][0] == "*"}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index(n),): v for n, v in values.items()}, aligned)
-    done = triton.compile(
-        source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": tuning.warps, "num_stages": 1}
-    )
+    done = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=tuning.options)
     report[f"{name} sm_{architecture}"] = {
         "instructions": sorted(set(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|fma)\.[\w.]+", done.asm["ptx"]))),
         "machine_code": len(done.asm["cubin"]),

@@ -38,11 +38,11 @@ def test_network_agrees_with_the_reference(device: str, name: str, rng: np.rando
     """Over 60 dB for every architecture and scale: float16 products in the float convolutions are all that differs."""
     spec = SMALL_SPECS[name]
     model = small_model(spec)
-    x = image(rng, spec, 3, 5)
+    x = image(rng, spec, 2, 4)
     with CudaEngine(device).open(model) as session:
         y = session.run(x)
     assert y.dtype == np.float32
-    assert y.shape == (1, spec.channels, 3 * spec.scale, 5 * spec.scale)
+    assert y.shape == (1, spec.channels, 2 * spec.scale, 4 * spec.scale)
     assert decibels(y, ReferenceEngine("cpu").open(model).run(x)) > 60
 
 
@@ -90,7 +90,7 @@ def test_batch_equals_single_images(device: str, rng: np.random.Generator) -> No
 
 
 @on_both
-@pytest.mark.parametrize("size", [(1, 1), (1, 3), (4, 1)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1)])
 def test_images_smaller_than_the_halo(device: str, size: tuple[int, int], rng: np.random.Generator) -> None:
     """One pixel, one row, one column."""
     spec = SMALL_SPECS["m-x2"]
@@ -142,11 +142,11 @@ def test_broken_toolchain_makes_the_engine_unavailable(monkeypatch: pytest.Monke
 
 def test_traffic_counts_streams_and_signs() -> None:
     """By hand: a denoiser of 18 layers in float16, and BBCU-M x4 in float32."""
-    assert traffic(DENOISE_SPEC, "float16") == 12 + 136 + 18 * 2 * 136 - 8 + 128 + 12 + 12
-    body = 12 + 264 + 32 * 2 * 264
+    assert traffic(DENOISE_SPEC, "float16") == 12 + 136 + 17 * 2 * 136 + (136 + 128) + (128 + 12) + 12
+    body = 12 + 264 + 31 * 2 * 264
     up = 5 * 264 + 4 * 5 * 264
-    assert traffic(sr_spec("m", 4)) == body + up + 16 * (264 + 256) + 16 * (256 + 12) + 12
-    assert traffic(sr_spec("l", 2)) == body - 8 + (256 + 4 * 128) + 4 * 256 + 4 * (128 + 12) + 12
+    assert traffic(sr_spec("m", 4)) == body + 2 * 264 + up + 16 * (264 + 128) + 16 * (128 + 12) + 12
+    assert traffic(sr_spec("l", 2)) == body + (264 + 128) + 5 * 128 + 4 * 2 * 128 + 4 * (128 + 12) + 12
 
 
 @pytest.mark.usefixtures("gpu_memory")

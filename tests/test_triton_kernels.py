@@ -30,8 +30,8 @@ def words_of(negative: torch.Tensor) -> torch.Tensor:
 
 
 def nhwc(x: torch.Tensor, device: str) -> torch.Tensor:
-    """As the kernels take it."""
-    return x.permute(0, 2, 3, 1).contiguous().to(device)
+    """A copy as the kernels take it, which they may overwrite."""
+    return x.permute(0, 2, 3, 1).contiguous().to(device, copy=True)
 
 
 def nchw(x: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ def test_binary_product_is_exact_with_zero_padding(
 
 
 @on_both
-@pytest.mark.parametrize(("step", "size"), [(1, (5, 7)), (1, (9, 23)), (2, (1, 1)), (2, (3, 7)), (3, (4, 5))])
+@pytest.mark.parametrize(("step", "size"), [(1, (9, 23)), (2, (1, 1)), (2, (3, 7)), (3, (2, 5))])
 def test_binary_unit_equals_float_simulation(
     device: str, step: int, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
@@ -104,16 +104,17 @@ def test_binary_unit_equals_float_simulation(
 
 
 @on_both
-def test_last_binary_unit_applies_the_leak(device: str, rng: np.random.Generator) -> None:
-    """A leak of 0.1 behind the last layer scales what is negative, and nothing else."""
+@pytest.mark.parametrize("leak", [1.0, 0.1])
+def test_last_binary_unit_applies_the_leak_and_rounds(device: str, leak: float, rng: np.random.Generator) -> None:
+    """Behind the last layer there are no signs, and what the float convolutions read is float16."""
     conv, _ = binary_conv(rng, 1)
     layer = _binary_layer(conv, 1, torch.device(device))
     x = floats(rng, 1, 64, 4, 5)
     words = words_of(x < 0).to(device)
-    plain, _ = kernels.binary_unit(nhwc(x, device), words, layer, None)
-    leaky, _ = kernels.binary_unit(nhwc(x, device), words, layer, None, leak=0.1)
-    assert torch.equal(leaky, torch.where(plain >= 0, plain, plain * 0.1))
+    plain, _ = kernels.binary_unit(nhwc(x, device), words, layer, layer.threshold)
+    last, _ = kernels.binary_unit(nhwc(x, device), words, layer, None, leak=leak)
     assert (plain < 0).any()
+    assert torch.equal(last, F.leaky_relu(plain, leak).half())
 
 
 @on_both
@@ -131,7 +132,7 @@ def test_float16_stream_is_the_rounded_float32_stream(device: str, rng: np.rando
 
 
 @on_both
-@pytest.mark.parametrize("tuning", [kernels.Tuning(32, 4, 1), kernels.Tuning(128, 8, 2)], ids=str)
+@pytest.mark.parametrize("tuning", [kernels.Tuning(32, 4, 1, 255, 1), kernels.Tuning(128, 8, 2, 128, 3)], ids=str)
 def test_tuning_changes_no_result(device: str, tuning: kernels.Tuning, rng: np.random.Generator) -> None:
     """Blocks and warps are a matter of speed."""
     conv, _ = binary_conv(rng, 1)
@@ -145,8 +146,7 @@ def test_tuning_changes_no_result(device: str, tuning: kernels.Tuning, rng: np.r
 
 
 @on_both
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("channels", "leak"), [(1, 0.0), (3, 0.1)])
+@pytest.mark.parametrize(("channels", "leak", "size"), [(1, 0.0, (1, 1)), (1, 0.0, (5, 7)), (3, 0.1, (9, 23))])
 def test_head_equals_float_convolution(
     device: str, channels: int, leak: float, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
@@ -169,15 +169,14 @@ def test_head_equals_float_convolution(
 
 
 @on_both
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize(("step", "size"), [(1, (9, 23)), (2, (1, 1)), (2, (3, 7)), (3, (4, 5))])
+@pytest.mark.parametrize(("step", "size"), [(1, (9, 23)), (2, (1, 1)), (2, (3, 7)), (3, (2, 5))])
 def test_float_unit_equals_float_convolution(
-    device: str, dtype: torch.dtype, step: int, size: tuple[int, int], rng: np.random.Generator
+    device: str, step: int, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
     """Both factors rounded to float16, summed in float32, and rounded once more: half a unit of float16."""
     conv = FloatConv(floats(rng, 64 * step * step, 64, 3, 3).numpy() / 24, floats(rng, 64 * step * step).numpy())
     x = 50 * floats(rng, 2, 64, *size)
-    out = kernels.float_unit(nhwc(x.to(dtype), device), _float_layer(conv, step, torch.device(device)), leak=0.1)
+    out = kernels.float_unit(nhwc(x.half(), device), _float_layer(conv, step, torch.device(device)), leak=0.1)
     weight = torch.from_numpy(conv.weight).half().double()
     y = F.conv2d(x.half().double(), weight, torch.from_numpy(conv.bias).double(), padding=1)
     expected = F.leaky_relu(F.pixel_shuffle(y, step), 0.1)
@@ -186,10 +185,9 @@ def test_float_unit_equals_float_convolution(
 
 
 @on_both
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(("scale", "size"), [(1, (1, 1)), (1, (9, 23)), (2, (3, 7)), (3, (1, 5)), (4, (3, 4))])
 def test_tail_equals_convolution_plus_bilinear_skip(
-    device: str, dtype: torch.dtype, scale: int, size: tuple[int, int], rng: np.random.Generator
+    device: str, scale: int, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
     """The last convolution in float16 products and float32 sums, the skip as torch interpolates it."""
     channels = 1 if scale == 1 else 3
@@ -199,7 +197,7 @@ def test_tail_equals_convolution_plus_bilinear_skip(
     x = torch.from_numpy(rng.random((2, channels, *size), dtype=np.float32))
     stream = 50 * floats(rng, 2, 64, scale * size[0], scale * size[1])
     gain = -1 / 130
-    out = kernels.tail(nhwc(stream.to(dtype), device), _tail_layer(conv, torch.device(device)), x.to(device), gain=gain)
+    out = kernels.tail(nhwc(stream.half(), device), _tail_layer(conv, torch.device(device)), x.to(device), gain=gain)
     bias = None if conv.bias is None else torch.from_numpy(conv.bias).double()
     y = F.conv2d(stream.half().double(), torch.from_numpy(conv.weight).half().double(), bias, padding=1)
     skip = F.interpolate(x.double(), scale_factor=scale, mode="bilinear", align_corners=False)

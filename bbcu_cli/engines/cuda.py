@@ -40,21 +40,20 @@ def traffic(spec: ModelSpec, residual: Residual = "float32") -> int:
 
     Every layer's stream and signs once in and once out, weights and halos not counted.
     """
-    stream, signs, half = 64 * np.dtype(residual).itemsize, 8, 128
+    binary = 64 * np.dtype(residual).itemsize + 8
+    half = 64 * 2
     image = 4 * spec.channels
-    total = image + stream + signs  # head
-    total += spec.blocks * 2 * (stream + signs) - (signs if spec.arch != "bbcu-m" else 0)
-    area, fine = 1, stream
+    m, area = spec.arch == "bbcu-m", 1
+    total = image + binary * (1 + 2 * spec.blocks)
+    if not m:
+        total += half - binary  # the last layer of the body writes float16, and no signs
+    fine = binary if m else half
     for step in spec.up_steps:
-        if spec.arch == "bbcu-m":
-            total += area * (1 + step * step) * (stream + signs)
-        else:
-            total += area * (fine + step * step * half)
-            fine = half
+        total += fine * area * (1 + step * step)
         area *= step * step
     if spec.task == "sr":
-        total += area * (2 * stream + signs if spec.arch == "bbcu-m" else 2 * half)
-    return total + area * (fine + image) + image  # tail
+        total += area * (fine + half)  # conv_hr
+    return total + area * (half + image) + image  # the last convolution and the skip
 
 
 def _float_layer(conv: FloatConv, step: int, device: torch.device) -> kernels.FloatLayer:

@@ -1,6 +1,7 @@
 """The four layer kinds of the networks as fused Triton kernels, each with its launcher and grid.
 
-Between the layers live two things only: the residual stream, (N, H, W, 64) in float32 or float16, and the signs
+Between the layers live two things only: the residual stream, (N, H, W, 64) in float32 or float16 (behind the last
+binary layer always float16), and the signs
 that the next binary layer reads, int32 (N, H, W, 2): bit j of word i is channel 32*i + j, 1 means -1. A kernel
 walks over blocks of `Tuning.block` consecutive pixels of one image, a program taking every n-th block, so that the
 weights go to shared memory once per program.
@@ -13,9 +14,9 @@ clocks of one H100 multiprocessor (132 of them, 1.755 GHz, 3.35 TB/s):
     popcount 1,152 32-bit popcounts at 16 per clock, before any xor and add                 72
     int8     73,728 operations at 8,192 per clock                                            9
              unpacking 576 signs to bytes, two to three instructions per four signs          4
-             all instructions of the compiled block, at four warp instructions per clock    16
+             all instructions of the compiled loop, at four per clock                       24
 
-So memory decides with int8, and popcount alone would take twice the time of memory. fp8 has the rate of int8 but a
+So memory decides with int8, and popcount would take longer than memory. fp8 has the rate of int8 but a
 shortened accumulator, float16 half the rate and twice the bytes in shared memory; int8 is exact. The b1 form of the
 tensor cores is not reachable from Triton and gone from Hopper in its xor form. These are figures on paper and from the
 compiled code; `Tuning` is there to be measured.
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -51,15 +52,27 @@ class Tuning:
         block: pixels that a program handles at a time, a power of two.
         warps: warps per program.
         programs: programs per multiprocessor, so many that registers and shared memory hold them at once.
+        registers: most registers a thread may take.
+        stages: 2 fetches the words of the next block while this one is computed; 1 does not.
     """
 
     block: int
     warps: int
     programs: int
+    registers: int
+    stages: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For the compiler."""
+        return {
+            "num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers, "enable_fp_fusion": True,
+        }  # fmt: skip
 
 
-BINARY: Final = Tuning(block=64, warps=4, programs=3)  # 184 registers a thread, 53 KB of shared memory on Hopper
-FLOAT: Final = Tuning(block=64, warps=4, programs=2)  # 74 KB of shared memory for the weights of `float_unit`
+# Chosen from the code compiled for Hopper: as many programs as its registers (65,536) and shared memory (227 KB) hold.
+BINARY: Final = Tuning(block=64, warps=4, programs=3, registers=168, stages=2)
+FLOAT: Final = Tuning(block=128, warps=8, programs=2, registers=128, stages=1)  # 74 KB of weights in shared memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +230,7 @@ def head(
     words = torch.empty((n, h, w, 2), dtype=torch.int32, device=x.device)
     _head[_grid(x, n, h * w, 1, tuning)](
         x, layer.taps, layer.bias, threshold, stream, words, h, w, k, leak,
-        channels=channels, block=tuning.block, num_warps=tuning.warps, num_stages=1,
+        channels=channels, block=tuning.block, **tuning.options,
     )  # fmt: skip
     return stream, words
 
@@ -283,7 +296,7 @@ def binary_unit(
     """RPReLU(BinConv) plus the skip: BBCU-B with step 1, BBCU-U (PixelShuffle, nearest skip) with a larger one.
 
     Args:
-        stream: (N, H, W, 64); overwritten by a layer of step 1.
+        stream: (N, H, W, 64); overwritten by a layer of step 1 that is not the last one.
         words: its signs, int32 (N, H, W, 2).
         layer: the weights.
         threshold: of the next binary layer; None when no binary layer follows.
@@ -291,16 +304,19 @@ def binary_unit(
         tuning: layout on the device.
 
     Returns:
-        The stream (N, step*H, step*W, 64) and its signs; after the last binary layer the old words, of no use.
+        The stream (N, step*H, step*W, 64) and its signs. After the last binary layer a float16 stream, which is what
+        the float convolutions multiply, and the old words, of no use.
     """
     n, h, w, _ = stream.shape
     s = layer.step
-    out = stream if s == 1 else stream.new_empty((n, s * h, s * w, FEATURES))
-    words_out = words if threshold is None else words.new_empty((n, s * h, s * w, 2))
+    last = threshold is None
+    dtype = torch.float16 if last else stream.dtype
+    out = stream if s == 1 and not last else stream.new_empty((n, s * h, s * w, FEATURES), dtype=dtype)
+    words_out = words if last else words.new_empty((n, s * h, s * w, 2))
     _binary_unit[_grid(stream, n, h * w, s, tuning)](
         stream, words, layer.taps, layer.alpha, layer.beta, layer.slope, layer.b1,
-        layer.threshold if threshold is None else threshold, out, words_out, h, w, leak,
-        step=s, last=threshold is None, block=tuning.block, num_warps=tuning.warps, num_stages=1,
+        layer.threshold if last else threshold, out, words_out, h, w, leak,
+        step=s, last=last, block=tuning.block, **tuning.options,
     )  # fmt: skip
     return out, words_out
 
@@ -332,7 +348,7 @@ def _float_unit(
             inside = here & (y >= 0) & (y < height) & (z >= 0) & (z < width)
             source = image * area + y * width + z
             x = tl.load(stream + source[:, None] * 64 + c[None, :], inside[:, None], 0.0)
-            acc = tl.dot(x.to(tl.float16), weights[tap], acc)
+            acc = tl.dot(x, weights[tap], acc)
         v = acc + tl.load(bias + sub * 64 + c)[None, :]
         v = tl.where(v >= 0, v, v * leak)
         target = image * area * (step * step) + (row * step + sub // step) * (width * step) + column * step + sub % step
@@ -343,7 +359,7 @@ def float_unit(stream: Tensor, layer: FloatLayer, *, leak: float, tuning: Tuning
     """LeakyReLU(PixelShuffle(conv)), multiplied in float16 and summed in float32.
 
     Args:
-        stream: (N, H, W, 64), float32 or float16.
+        stream: float16 (N, H, W, 64).
         layer: the convolution and the factor of its PixelShuffle.
         leak: negative slope.
         tuning: layout on the device.
@@ -356,7 +372,7 @@ def float_unit(stream: Tensor, layer: FloatLayer, *, leak: float, tuning: Tuning
     out = torch.empty((n, s * h, s * w, FEATURES), dtype=torch.float16, device=stream.device)
     _float_unit[_grid(stream, n, h * w, s, tuning)](
         stream, layer.taps, layer.bias, out, h, w, leak,
-        step=s, block=tuning.block, num_warps=tuning.warps, num_stages=1,
+        step=s, block=tuning.block, **tuning.options,
     )  # fmt: skip
     return out
 
@@ -392,7 +408,7 @@ def _tail(
             inside = here & (y >= 0) & (y < height) & (z >= 0) & (z < width)
             source = image * area + y * width + z
             features = tl.load(stream + source[:, None] * 64 + c[None, :], inside[:, None], 0.0)
-            acc = tl.dot(features.to(tl.float16), weights[tap], acc)
+            acc = tl.dot(features, weights[tap], acc)
         # Bilinear, corners not aligned: sample at (row + 0.5) / scale - 0.5, clamped to the image.
         sample_y = tl.maximum((row + 0.5) / scale - 0.5, 0.0)
         sample_x = tl.maximum((column + 0.5) / scale - 0.5, 0.0)
@@ -416,7 +432,7 @@ def tail(stream: Tensor, layer: FloatLayer, x: Tensor, *, gain: float, tuning: T
     """bilinear(x) + gain * conv(stream); the convolution multiplies in float16 and sums in float32.
 
     Args:
-        stream: (N, S*H, S*W, 64), float32 or float16.
+        stream: float16 (N, S*H, S*W, 64).
         layer: the last convolution.
         x: the input of the network, float32 (N, C, H, W); at S = 1 the bilinear skip is x itself.
         gain: 1 / k, or -1 / k where the network predicts what to subtract.
@@ -430,6 +446,6 @@ def tail(stream: Tensor, layer: FloatLayer, x: Tensor, *, gain: float, tuning: T
     out = torch.empty((n, channels, h, w), dtype=torch.float32, device=x.device)
     _tail[_grid(x, n, h * w, 1, tuning)](
         stream, layer.taps, layer.bias, x, out, h, w, gain,
-        scale=h // x.shape[2], channels=channels, block=tuning.block, num_warps=tuning.warps, num_stages=1,
+        scale=h // x.shape[2], channels=channels, block=tuning.block, **tuning.options,
     )  # fmt: skip
     return out
