@@ -23,7 +23,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="A model of `bbcu models`; its weights are drawn at random.")] = "sr-m-x4",
+    model: Annotated[
+        str, typer.Argument(help="A model of `bbcu models`; its weights are drawn at random.")
+    ] = "sr-m-x4",
     size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "320x180",
     runs: Annotated[int, typer.Option(help="Timed rounds after the warm-up.", min=1)] = 5,
     threads: Annotated[
