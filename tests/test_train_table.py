@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from pictures import photo
+from PIL import Image
 
 from bbcu_cli.checkpoint.pack import pack
 from bbcu_cli.checkpoint.packed import to_bytes
@@ -47,12 +47,13 @@ def test_the_table_has_the_evaluations_means(folders: tuple[Path, Path]) -> None
         images = [sets / "Set5" / "eye.png"]
         (found,) = evaluate_trial(Trial("sr", scale=2), images, lambda x: run_tiled(model, x))
     text = readme.read_text(encoding="utf-8")
-    assert f"| sr-m-x2 | Set5 | bicubic, x2 | {found.row.baseline.psnr_y:.2f} | **{found.row.scores.psnr_y:.2f}** |" in text
+    before, after = found.row.baseline.psnr_y, found.row.scores.psnr_y
+    assert f"| sr-m-x2 | Set5 | bicubic, x2 | {before:.2f} | **{after:.2f}** | {after - before:+.2f} |" in text
     assert "| denoise | not there yet |" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert Catalogue.load(weights)["sr-m-x2"].measured == {"Set5": round(found.row.scores.psnr_y, 2)}
+    assert Catalogue.load(weights)["sr-m-x2"].measured == {"Set5": round(after, 2)}
 
 
 def test_a_readme_without_a_place_is_left_alone(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ class Recipe:
             (0 <= self.float_weights < 1, f"float_weights is {self.float_weights}, expected 0 or more and below 1"),
             (0 <= self.distill <= 1, f"distill is {self.distill}, expected 0..1"),
             (0 <= self.sigma[0] <= self.sigma[1], f"sigma is {self.sigma}, expected 0 <= low <= high"),
-            (1 <= self.quality[0] <= self.quality[1] <= 100, f"quality is {self.quality}, expected low <= high, 1..100"),
+            (1 <= self.quality[0] <= self.quality[1] <= 100, f"quality is {self.quality}, expected 1..100 in order"),
         ):
             if not holds:
                 raise UsageError(f"Impossible training recipe: {complaint}.")
