@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from gpu import INTERPRETED, on_both  # first: decides how Triton runs
 from small import SMALL_SPECS, small_model
 
-from bbcu_cli.engines import cuda
+from bbcu_cli.engines import cuda, cuda_timing
 from bbcu_cli.engines.cuda import CudaEngine, CudaSession, traffic
 from bbcu_cli.engines.reference import ReferenceEngine
 from bbcu_cli.errors import EngineUnavailableError, OutOfMemoryError
@@ -147,6 +147,25 @@ def test_traffic_counts_streams_and_signs() -> None:
     up = 5 * 264 + 4 * 5 * 264
     assert traffic(sr_spec("m", 4)) == body + 2 * 264 + up + 16 * (264 + 128) + 16 * (128 + 12) + 12
     assert traffic(sr_spec("l", 2)) == body + (264 + 128) + 5 * 128 + 4 * 2 * 128 + 4 * (128 + 12) + 12
+
+
+@on_both
+def test_timings_come_with_their_floor(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bench of a GPU: every tuning runs, and the floor is the traffic over the bandwidth."""
+    if INTERPRETED:  # a clock there is none: what is timed takes a millisecond
+
+        def tick(run: Callable[[], object]) -> float:
+            run()
+            return 1.0
+
+        monkeypatch.setattr(cuda_timing, "_median", tick)
+    monkeypatch.setattr(cuda_timing, "bandwidth", lambda _device: 1000.0)
+    model = small_model(SMALL_SPECS["denoise"])
+    timings = list(cuda_timing.time_tunings(model, (2, 3), torch.device(device)))
+    assert [t.floor for t in timings] == [2 * 6 * 264 / 1000] * len(cuda_timing.TUNINGS)
+    whole = cuda_timing.time_network(model, (2, 3), torch.device(device), "float16")
+    assert whole.milliseconds > 0
+    assert whole.floor == traffic(model.spec, "float16") * 6 / 1000
 
 
 @pytest.mark.usefixtures("gpu_memory")

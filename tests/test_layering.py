@@ -19,7 +19,7 @@ LEVELS = [
     {"pipeline", "batch", "evaluate", "train", "bench", "diagnosis"},
     {"cli"},
 ]
-TORCH_AT_MODULE_LEVEL = ("models", "checkpoint/pth.py", "engines/reference.py", "engines/cuda.py", "engines/triton_kernels.py", "train")
+TORCH_AT_MODULE_LEVEL = ("models", "checkpoint/pth.py", "engines/reference.py", "engines/cuda", "engines/triton_kernels.py", "train")
 
 
 def _level(room: str) -> int:

@@ -70,13 +70,15 @@ def binary_conv(rng: np.random.Generator, step: int, *, exact: bool = False) -> 
 def test_binary_product_is_exact_with_zero_padding(
     device: str, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    """With neutral parameters a layer returns the integer counts, to the unit, borders included."""
+    """With neutral parameters a layer returns the integer counts, borders included; a count of 0 is a +1."""
     conv, signs = binary_conv(rng, 1, exact=True)
     layer = _binary_layer(conv, 1, torch.device(device))
     x = floats(rng, 2, 64, *size)
-    out, _ = kernels.binary_unit(torch.zeros(2, *size, 64, device=device), words_of(x < 0).to(device), layer, None)
+    nothing = torch.zeros(2, *size, 64, device=device)
+    out, words = kernels.binary_unit(nothing, words_of(x < 0).to(device), layer, torch.zeros(64, device=device))
     expected = F.conv2d(torch.where(x < 0, -1.0, 1.0), signs, padding=1)
     assert torch.equal(nchw(out), expected)
+    assert torch.equal(words.cpu(), words_of(expected < 0))
 
 
 @on_both

@@ -127,6 +127,11 @@ class Network:
             else:
                 self._float.append(_float_layer(conv, step, device))
 
+    @property
+    def first(self) -> kernels.BinaryLayer:
+        """The first binary layer: what tunings are compared on."""
+        return self._binary[0]
+
     def __call__(self, x: Tensor) -> Tensor:
         """float32 (N, C, H, W), contiguous, on the device -> (N, C, S*H, S*W). Launches only, never waits."""
         spec = self.spec
@@ -259,7 +264,8 @@ class CudaEngine:
     Args:
         device: where to run.
         residual: type of the residual stream between the layers. float16 nearly halves the memory traffic, but its
-            rounding turns signs over, which costs tens of dB of agreement with the float32 simulation.
+            rounding turns signs over: the result is 59 to 66 dB from the float32 simulation on the embedded weights,
+            against 93 to 106 dB with float32.
     """
 
     def __init__(self, device: str = "cuda:0", residual: Residual = "float32") -> None:

@@ -24,9 +24,8 @@ compiled code; `Tuning` is there to be measured.
 Zero padding is exact: outside of the image a sign unpacks to 0.
 """
 
-# Triton ships no types, and a kernel takes its arguments by position.
+# Triton ships no types.
 # mypy: disable-error-code="untyped-decorator"
-# ruff: noqa: PLR0917
 
 from __future__ import annotations
 
