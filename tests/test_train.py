@@ -216,7 +216,7 @@ def test_a_twin_is_distilled(pictures: Path, tmp_path: Path) -> None:
     train(Run(SR, recipe, pictures, tmp_path / "student", teacher=twin))
     plain, student = weights(tmp_path / "plain"), weights(tmp_path / "student")
     assert not all(torch.equal(plain[name], student[name]) for name in plain)
-    with pytest.raises(TrainingError, match="not the full-precision twin"):
+    with pytest.raises(TrainingError, match="no full-precision twin"):
         train(Run(SR, recipe, pictures, tmp_path / "again", teacher=tmp_path / "plain" / CHECKPOINT))
 
 

@@ -41,9 +41,9 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
-        loss: mean loss since the last report.
+        loss: mean loss since the last checkpoint.
         rate: learning rate of that step.
-        speed: steps per second since the last report.
+        speed: steps per second since the last checkpoint.
         psnr: the latest validation score in dB, None before the first.
         saved: a checkpoint has been written with this report, and the log has it too.
     """
@@ -135,23 +135,30 @@ def _stop_request() -> Iterator[threading.Event]:
 
 
 class _Meter:
-    """Mean loss and speed since the last reading; reading waits for the device, so it is done once a second at most."""
+    """Mean loss and speed since the last checkpoint.
+
+    Reading waits for the device, so between checkpoints it is done once a second at most.
+    """
 
     def __init__(self, step: int, device: torch.device) -> None:
         self.total = torch.zeros((), device=device)
-        self.step, self.started = step, time.perf_counter()
+        self.start, self.started = step, time.perf_counter()
+        self.last_read = self.started
 
     def add(self, loss: Tensor) -> None:
         self.total += loss
 
     def due(self) -> bool:
-        return time.perf_counter() - self.started > 1
+        return time.perf_counter() - self.last_read > 1
 
     def read(self, step: int, rate: float, psnr: float | None, *, saved: bool) -> Progress:
-        steps, now = step - self.step, time.perf_counter()
-        progress = Progress(step, self.total.item() / steps, rate, steps / (now - self.started), psnr, saved)
-        self.total.zero_()
-        self.step, self.started = step, now
+        """The report of that step; one that goes with a checkpoint starts a new mean."""
+        steps, self.last_read = step - self.start, time.perf_counter()
+        speed = steps / (self.last_read - self.started)
+        progress = Progress(step, self.total.item() / steps, rate, speed, psnr, saved)
+        if saved:
+            self.total.zero_()
+            self.start, self.started = step, self.last_read
         return progress
 
 
@@ -174,7 +181,7 @@ class _Trainer:
         self.psnr: float | None = None
         if run.resume:
             self._restore()
-        elif rank == 0 and (run.out / CHECKPOINT).exists():
+        elif (run.out / CHECKPOINT).exists():
             raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
         self.pictures = load_pictures(run.data, crop_size(spec, recipe), device)
         self.teacher = None if run.teacher is None else self._teacher(run.teacher)
