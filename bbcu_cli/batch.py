@@ -67,6 +67,7 @@ class Settings:
         notes: what to tell about a decoded image before it is restored.
         truths: ground truth to score results with.
         compare: also write a side-by-side of input, result and ground truth.
+        threads: of an encoder; None takes all CPUs.
     """
 
     options: Options
@@ -78,6 +79,7 @@ class Settings:
     notes: Callable[[Image], tuple[str, ...]] | None = None
     truths: Truths | None = None
     compare: bool = False
+    threads: int | None = None
 
 
 def options_key(model_digest: str, settings: Settings) -> str:
@@ -105,7 +107,7 @@ class _Restored:
 
 def _save(done: _Restored, settings: Settings, manifest: Manifest | None) -> None:
     output, overwrite = done.job.output, settings.existing != "refuse"
-    data = encode(done.result, settings.format, settings.encoding)
+    data = encode(done.result, settings.format, settings.encoding, threads=settings.threads)
     if output is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -168,7 +170,7 @@ def _restore(image: Image, job: Job, model: Model, settings: Settings) -> _Resto
         engine=f"{info.name} on {info.device}, {info.detail}",
         tile=str(tile_for(image, model, settings.options)),
         scores=scores,
-        notes=(*notes, *losses(result, settings.format)),
+        notes=(*notes, *losses(result, settings.format, settings.encoding)),
     )
     return _Restored(job, image, result, truth, row)
 

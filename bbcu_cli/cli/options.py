@@ -13,6 +13,7 @@ from bbcu_cli.cli.console import note
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from bbcu_cli.image import EncodeOptions
     from bbcu_cli.pipeline import Chroma, Model, Options
     from bbcu_cli.spec import Task
 
@@ -35,6 +36,28 @@ class MetadataChoice(enum.Enum):
 
     keep = "keep"
     strip = "strip"
+
+
+class SubsamplingChoice(enum.Enum):
+    """--subsampling."""
+
+    full = "4:4:4"
+    half = "4:2:2"
+    quarter = "4:2:0"
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """RGB in 0..255 from "#rrggbb" or "rrggbb".
+
+    Raises:
+        typer.BadParameter: not a colour.
+    """
+    digits = text.removeprefix("#")
+    try:
+        red, green, blue = bytes.fromhex(digits)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a colour; give for example '#ffffff'.") from None
+    return red, green, blue
 
 
 def parse_bytes(text: str) -> int:
@@ -171,6 +194,22 @@ class FileOptions:
         int | None,
         typer.Option(help="Of JPEG, WebP and AVIF outputs.", min=1, max=100, rich_help_panel=FILES),
     ] = None
+    subsampling: Annotated[
+        SubsamplingChoice,
+        typer.Option(help="Colour resolution of JPEG and AVIF; 4:4:4 is full.", rich_help_panel=FILES),
+    ] = SubsamplingChoice.full
+    lossless: Annotated[
+        bool, typer.Option("--lossless/--no-lossless", help="WebP and HEIC without loss.", rich_help_panel=FILES)
+    ] = False
+    background: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(
+            help="Colour such as '#ffffff' under transparent pixels, for formats without alpha.",
+            parser=parse_colour,
+            metavar="COLOUR",
+            rich_help_panel=FILES,
+        ),
+    ] = None
     metadata: Annotated[
         MetadataChoice,
         typer.Option(help="EXIF, colour profile, XMP and DPI.", envvar="BBCU_METADATA", rich_help_panel=FILES),
@@ -186,6 +225,18 @@ class FileOptions:
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--no-fail-fast", help="Stop at the first failure.", rich_help_panel=FILES)
     ] = False
+
+    def encoding(self) -> EncodeOptions:
+        """How outputs are written."""
+        from bbcu_cli.image import EncodeOptions
+
+        return EncodeOptions(
+            quality=self.quality,
+            subsampling=self.subsampling.value,
+            lossless=self.lossless,
+            metadata=self.metadata.value,
+            background=self.background,
+        )
 
 
 @dataclass(frozen=True)

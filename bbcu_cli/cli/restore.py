@@ -133,7 +133,6 @@ def _restore(
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
     from bbcu_cli import batch
-    from bbcu_cli.image import EncodeOptions
     from bbcu_cli.jobs import compare_path, plan_jobs, refuse_existing
     from bbcu_cli.manifest import Manifest
 
@@ -155,7 +154,7 @@ def _restore(
     with model:
         settings = batch.Settings(
             options=engine.options(request.chroma),
-            encoding=EncodeOptions(quality=files.quality, metadata=files.metadata.value),
+            encoding=files.encoding(),
             format=form,
             max_pixels=files.max_pixels,
             existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
@@ -163,6 +162,7 @@ def _restore(
             notes=_jpeg_notes if request.task == "deblock" else None,
             truths=truths,
             compare=talk.compare,
+            threads=engine.threads,
         )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
