@@ -247,7 +247,9 @@ def run_bench(
         first = output if first is None else first
         difference = float(np.abs(output - first).max())
         if difference > AGREEMENT * float(np.ptp(first)):
-            raise UsageError(f"{_label(session.info)} differs from the first engine by {difference:.3g}; nothing timed.")
+            raise UsageError(
+                f"{_label(session.info)} differs from the first engine by {difference:.3g}; nothing timed."
+            )
         opened.append((session, count))
         outputs.append((difference, peak))
     if not opened:

@@ -56,9 +56,7 @@ def picture(spec: ModelSpec, height: int, width: int, batch: int = 1) -> NDArray
 @compiled
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 1), (2, 3), (5, 33), (9, 65)])
 @pytest.mark.parametrize("name", SMALL)
-def test_every_kernel_set_equals_scalar(
-    name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_kernel_set_equals_scalar(name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """All kernel sets give the floats of the scalar one to the bit, at any size, vector tail and border."""
     x = picture(SMALL[name], *size)
     truth = restore(SMALL[name], x, "scalar", monkeypatch)
@@ -92,9 +90,7 @@ def test_bands_shorter_than_the_network_is_deep(monkeypatch: pytest.MonkeyPatch)
     """A band of 16 rows in a network of 32 units waits for its neighbour and still computes the same."""
     spec = sr_spec("m", 2)
     x = picture(spec, 49, 40)
-    np.testing.assert_array_equal(
-        restore(spec, x, SETS[0], monkeypatch, 3), restore(spec, x, SETS[0], monkeypatch, 1)
-    )
+    np.testing.assert_array_equal(restore(spec, x, SETS[0], monkeypatch, 3), restore(spec, x, SETS[0], monkeypatch, 1))
 
 
 @compiled
@@ -172,7 +168,7 @@ def test_a_forced_kernel_set_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatc
 @compiled
 def test_other_feature_counts_are_refused() -> None:
     """The kernels are for 64 features; another width is sent to the reference engine by name."""
-    with pytest.raises(EngineUnavailableError, match="32 features.*reference"):
+    with pytest.raises(EngineUnavailableError, match=r"32 features.*reference"):
         CpuEngine(1).open(random_model(replace(DENOISE_SPEC, features=32, blocks=1)))
 
 

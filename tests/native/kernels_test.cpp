@@ -1,5 +1,5 @@
 // Every kernel set against the scalar one, to the bit, on rows of many widths and at all image borders; whole networks
-// on one to five threads.
+// on one to three threads.
 //
 // Stands alone (no Python), so that it runs under sanitizers and under qemu. Prints what it ran; exit code 1 on a
 // difference. Arguments: names of kernel sets that must run (others run when the CPU supports them).
@@ -163,7 +163,7 @@ void check(bool holds, const KernelSet& set, const char* what, size_t width, int
 }
 
 void check_set(const KernelSet& set) {
-    const size_t widths[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 95, 97, 127, 128, 129, 200, 320};
+    const size_t widths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 128, 129};
     for (const size_t width : widths) {
         const RowShape shape(width);
         for (int borders = 0; borders < 4; ++borders) {
@@ -186,12 +186,12 @@ void check_set(const KernelSet& set) {
                 check(same_interleaved(set, random, width, count), set, "interleave", width, borders);
         }
     }
-    for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {2, 40}, {67, 5}, {130, 33}})
+    for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {2, 18}, {49, 5}})
         for (const bool enlarge : {false, true}) {
             const Random random{std::mt19937_64(height)};
             const auto one = run_network(set, random, height, width, 1, enlarge);
             if (height < 10) check(one == run_network(scalar(), random, height, width, 1, enlarge), set, "network", width, 0);
-            for (size_t threads = 2; threads <= 5; ++threads)
+            for (size_t threads = 2; threads <= 3; ++threads)
                 check(one == run_network(set, random, height, width, threads, enlarge), set, "bands", width, 0);
         }
     std::printf("%s: %s\n", set.name, failures ? "FAILED" : "equal to scalar");

@@ -21,14 +21,14 @@ inline void conv_block(const ConvRow& t, const float* weights, size_t first, siz
             const float* in = t.rows[dy] + c * t.in_stride + x - 1;
 #pragma GCC unroll 3
             for (size_t dx = 0; dx < 3; ++dx) {
-                typename V::type pixel[kVectors];
-#pragma GCC unroll 8
-                for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + dx + v * V::lanes);
+                typename V::type w[kGroup];
 #pragma GCC unroll 4
-                for (size_t g = 0; g < kGroup; ++g) {
-                    const auto w = V::set(weights[dx * kGroup + g]);
+                for (size_t g = 0; g < kGroup; ++g) w[g] = V::set(weights[dx * kGroup + g]);
 #pragma GCC unroll 8
-                    for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::fma(pixel[v], w, acc[g][v]);
+                for (size_t v = 0; v < kVectors; ++v) {
+                    const auto pixel = V::load(in + dx + v * V::lanes);
+#pragma GCC unroll 4
+                    for (size_t g = 0; g < kGroup; ++g) acc[g][v] = V::fma(pixel, w[g], acc[g][v]);
                 }
             }
         }
@@ -58,7 +58,7 @@ void conv_row(const ConvRow& t) {
     else if (t.c_out == 3)
         conv_groups<V, 3, 4>(t);
     else
-        conv_groups<V, 4, 3>(t);
+        conv_groups<V, 4, 2>(t);
 }
 
 template <size_t kCount>
