@@ -46,13 +46,14 @@ class Options:
         memory: bytes that the image, the result and one tile may take together; None is 2 GiB, or what a very
             large image needs at the least.
         self_ensemble: average the results of the eight flips and rotations; eight times the work.
-        chroma: deblocking of a colour image: "keep" its chroma or "restore" it with the same network.
+        chroma: deblocking of a colour image: "keep" its chroma, or "restore" it with the same network, which
+            measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos) for three times the work.
     """
 
     tile: int | None = None
     memory: int | None = None
     self_ensemble: bool = False
-    chroma: Chroma = "keep"
+    chroma: Chroma = "restore"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -163,7 +163,7 @@ def test_the_key_of_the_manifest_changes_with_whatever_shapes_an_output() -> Non
     others = [
         options_key("other", settings()),
         options_key("sha", settings(options=Options(self_ensemble=True))),
-        options_key("sha", settings(options=Options(chroma="restore"))),
+        options_key("sha", settings(options=Options(chroma="keep"))),
         options_key("sha", settings(encoding=EncodeOptions(quality=3))),
         options_key("sha", settings(format="WebP")),
     ]

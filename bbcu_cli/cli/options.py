@@ -134,7 +134,7 @@ class EngineOptions:
         typer.Option(help="Hub repository to take models from.", envvar="BBCU_HUB_REPO", rich_help_panel=ENGINE),
     ] = None
 
-    def options(self, chroma: Chroma = "keep") -> Options:
+    def options(self, chroma: Chroma = "restore") -> Options:
         """The part that is about the pixels."""
         from bbcu_cli.pipeline import Options
 
