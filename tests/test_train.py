@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from bbcu_cli import degrade
 from bbcu_cli.checkpoint.packed import load_packed
+from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError, UsageError
 from bbcu_cli.image.color import rgb_to_y
 from bbcu_cli.models.binary import BBCUB, Simulation, simulate
@@ -345,6 +347,25 @@ def test_named_recipes_are_possible_and_survive_json(task: Task) -> None:
         recipe = RECIPES[name, task]
         assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
         assert recipe.patch % 8 == 0
+
+
+def test_the_command_overrides_the_recipe_and_resumes_with_it(pictures: Path, tmp_path: Path) -> None:
+    """`bbcu train` prints the packed model; --resume keeps the recipe of the run but for what is given anew."""
+    out = tmp_path / "run"
+    common = ["train", "--task", "deblock", "--data", str(pictures), "--out", str(out), "--device", "cpu"]
+    options = ["--recipe", "quick", "--steps", "1", "--batch", "1", "--patch", "16", "--quality", "20", "30"]
+    first = CliRunner().invoke(app, [*common, *options])
+    assert first.stdout.strip() == str(out / MODEL)
+    assert first.exit_code == 0
+    assert CliRunner().invoke(app, [*common, "--resume", "--steps", "2"]).exit_code == 0
+    state = read_checkpoint(out / CHECKPOINT)
+    assert state["step"] == 2
+    assert Recipe.from_dict(state["recipe"]) == replace(
+        RECIPES["quick", "deblock"], steps=2, batch=1, patch=16, quality=(20, 30)
+    )
+    refused = CliRunner().invoke(app, [*common, *options])
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def train(
     model: Annotated[SizeChoice, typer.Option("--model", "-m", help="m or l; for sr.")] = SizeChoice.m,
     val: Annotated[Path | None, typer.Option(help="Folder of withheld pictures to validate on.")] = None,
     recipe: Annotated[
-        RecipeChoice, typer.Option(help="full is for a data-centre GPU, quick for some CPU cores.", rich_help_panel=RECIPE)
+        RecipeChoice, typer.Option(help="full is for a data-centre GPU, quick for a CPU.", rich_help_panel=RECIPE)
     ] = RecipeChoice.full,
     overrides: RecipeOptions = RecipeOptions(),
     resume: Annotated[
