@@ -21,6 +21,7 @@ from bbcu_cli.checkpoint.packed import PackedModel
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
 FOLDER = Path(__file__).parent / "data" / "golden"
+GOLDEN_NAMES = [*(f"bbcu-{m}-x{s}" for m in "lm" for s in (2, 3, 4)), "bbcu-denoise", "bbcu-deblock"]
 
 
 @cache

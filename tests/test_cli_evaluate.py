@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.console import guarded
 from bbcu_cli.cli.evaluate import evaluate
-from tests.small import SMALL_SPECS, small_model
+from small import SMALL_SPECS, small_model
 
 
 @pytest.fixture

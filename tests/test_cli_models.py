@@ -26,8 +26,8 @@ from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.__main__ import main as refresh
 from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.reference import parse
-from tests.loopback_hub import LoopbackHub
-from tests.small import SMALL_SPECS, small_model
+from loopback_hub import LoopbackHub
+from small import SMALL_SPECS, small_model
 
 SPEC = SMALL_SPECS["m-x2"]
 MODEL = small_model(SPEC)

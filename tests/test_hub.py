@@ -18,7 +18,7 @@ from bbcu_cli.hub.__main__ import main as refresh
 from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.locate import status
 from bbcu_cli.hub.reference import for_model, parse
-from tests.small import SMALL_SPECS, small_model
+from small import SMALL_SPECS, small_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

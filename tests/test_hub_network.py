@@ -19,8 +19,8 @@ from bbcu_cli.hub import Catalogue, Entry, HubRef, client, locate, resolve
 from bbcu_cli.hub import push as hub_push
 from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.locate import status
-from tests.loopback_hub import LoopbackHub
-from tests.small import SMALL_SPECS, small_model
+from loopback_hub import LoopbackHub
+from small import SMALL_SPECS, small_model
 
 SPEC = SMALL_SPECS["m-x2"]
 GOOD = to_bytes(small_model(SPEC))

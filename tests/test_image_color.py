@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from bbcu_cli.image import color, jpeg_quality
-from tests.pictures import as_jpeg, deep, photo, soft_mask
+from pictures import as_jpeg, deep, photo, soft_mask
 
 
 @pytest.mark.parametrize("depth", [8, 16])

@@ -16,7 +16,7 @@ from PIL import ImageCms
 
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import Image, decode, encode, jpeg_quality, probe
-from tests.pictures import (
+from pictures import (
     REFUSED_FILES,
     XMP_SIDEWAYS,
     animation,
@@ -37,7 +37,7 @@ from tests.pictures import (
     soft_mask,
     turned_away,
 )
-from tests.test_image_formats import described
+from test_image_formats import described
 
 
 def read(source: bytes | Path) -> Image:

@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, probe
-from tests.pictures import (
+from pictures import (
     XMP_SIDEWAYS,
     animation,
     as_jpeg,

@@ -15,16 +15,8 @@ from bbcu_cli.checkpoint.pth import load_pth
 from bbcu_cli.engines.reference import ReferenceEngine
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.models.build import build_model
-from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, sr_spec
-from golden import GOLDEN_NAMES, golden_input, golden_output, golden_state
+from golden import GOLDEN_NAMES, golden_input, golden_output, golden_spec, golden_state
 from small import SMALL_SPECS, small_model
-
-SPECS = {
-    **{f"bbcu-{m}-x{s}": sr_spec(m, s) for m in ("l", "m") for s in (2, 3, 4)},  # type: ignore[arg-type]
-    "bbcu-denoise": DENOISE_SPEC,
-    "bbcu-deblock": DEBLOCK_SPEC,
-}
-
 
 def _torch_state(name: str) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in golden_state(name).items()}
@@ -33,7 +25,7 @@ def _torch_state(name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_networks_agree_with_the_published_code(name: str) -> None:
     """1e-5: the published code itself differs by 2.7e-6 between float32 and float64 on these inputs."""
-    model = build_model(SPECS[name])
+    model = build_model(golden_spec(name))
     model.load_state_dict(_torch_state(name), strict=True)
     with torch.inference_mode():
         output = model(torch.from_numpy(golden_input(name))).numpy()
@@ -52,7 +44,7 @@ def test_published_to_packed_to_reference_engine_keeps_the_golden_outputs(
     packed = tmp_path / "packed.safetensors"
     packed.write_bytes(to_bytes(load_pth(path)))
     model = load_packed(packed)
-    assert model.spec == SPECS[name]
+    assert model.spec == golden_spec(name)
     assert packed.stat().st_size <= {"bbcu-m-x4": 500_000, "bbcu-denoise": 200_000}.get(name, 2_000_000)
     output = ReferenceEngine().open(model).run(golden_input(name))
     assert np.abs(output - golden_output(name)).max() < 1e-5
