@@ -19,6 +19,10 @@ inline void conv_block(const ConvRow& t, const float* weights, size_t first, siz
         for (size_t dy = 0; dy < 3; ++dy, weights += 3 * kGroup) {
             if (!t.rows[dy]) continue;
             const float* in = t.rows[dy] + c * t.in_stride + x - 1;
+            // 192 planes are more streams than hardware prefetchers follow.
+            if (first == 0)
+                for (size_t ahead = 0; ahead < kVectors * V::lanes; ahead += kAlign / sizeof(float))
+                    __builtin_prefetch(in + 2 * kVectors * V::lanes + ahead);
 #pragma GCC unroll 3
             for (size_t dx = 0; dx < 3; ++dx) {
                 typename V::type w[kGroup];
