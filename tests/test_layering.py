@@ -16,10 +16,10 @@ LEVELS = [
     {"image", "jobs", "manifest", "tiling", "metrics", "degrade", "report", "report_html", "compare"},
     {"models", "checkpoint", "hub"},
     {"engines", "_native"},
-    {"pipeline", "batch", "evaluate", "train", "bench", "diagnosis"},
+    {"pipeline", "batch", "evaluate", "train", "bench", "bench_cuda", "diagnosis"},
     {"cli"},
 ]
-TORCH_AT_MODULE_LEVEL = ("models", "checkpoint/pth.py", "engines/reference.py", "engines/cuda", "engines/triton_kernels.py", "train")
+TORCH_AT_MODULE_LEVEL = ("models", "checkpoint/pth.py", "engines/reference.py", "engines/cuda", "engines/triton_kernels.py", "train", "bench_cuda.py")
 
 
 def _level(room: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from bbcu_cli.cli.options import ENGINE
 
 if TYPE_CHECKING:
     from bbcu_cli.bench import BenchReport, EngineRow
+    from bbcu_cli.spec import ModelSpec
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -34,22 +36,42 @@ def bench(
             help="CPU threads; default OMP_NUM_THREADS or all.", envvar="BBCU_THREADS", min=1, rich_help_panel=ENGINE
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda or cuda:N.", rich_help_panel=ENGINE)] = "cpu",
     reference: Annotated[
         bool, typer.Option(help="Also run the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
-    """Time the CPU engines side by side on one input, against the roofline of this machine."""
+    """Time the engines side by side on one input, against what the hardware allows."""
     from bbcu_cli.bench import run_bench
     from bbcu_cli.hub.catalogue import Catalogue
 
     spec = Catalogue.load()[model].spec
+    if device not in ("cpu", "auto"):
+        _bench_cuda(model, spec, parse_size(size), device, as_json=json)
+        return
     report = run_bench(model, spec, parse_size(size), runs=runs, threads=threads, reference=reference)
     if json:
         print(jsonlib.dumps(report.to_dict()))
     else:
         _show(report)
+
+
+def _bench_cuda(model: str, spec: ModelSpec, size: tuple[int, int], device: str, *, as_json: bool) -> None:
+    from bbcu_cli.engines.select import require_cuda
+
+    info = require_cuda(device)
+    from bbcu_cli.bench_cuda import run_cuda_bench
+
+    if not as_json:
+        print(f"{model}, {size[1]}x{size[0]} in, {info.device}: {info.detail}; medians, host copies not counted")
+    for row in run_cuda_bench(spec, size, info.device):
+        if as_json:
+            print(jsonlib.dumps({"schema": 1, "model": model, "size": size, "device": info.device, **asdict(row)}))
+            continue
+        floor = f"  {row.milliseconds / row.floor:.1f}x the bandwidth floor of {row.floor:.3f} ms" if row.floor else ""
+        print(f"{row.what}: {row.milliseconds:.3f} ms{floor}", flush=True)
 
 
 def _share(row: EngineRow) -> str:

@@ -60,6 +60,21 @@ def available(threads: int | None = None) -> list[EngineInfo]:
     return [_engine(name, place, threads or default_threads()).info for name, place in pairs]
 
 
+def require_cuda(device: str) -> EngineInfo:
+    """The packed engine on a CUDA device.
+
+    Raises:
+        UsageError: no such device name.
+        EngineUnavailableError: it cannot run here; says why.
+    """
+    _check_device(device)
+    [place] = {place for _, place in candidates("packed", device)}
+    info = _engine("packed", place, default_threads()).info
+    if info.unavailable:
+        raise EngineUnavailableError(f"Engine packed on {place}: {info.unavailable}.")
+    return info
+
+
 def open_session(
     packed: PackedModel, *, engine: EngineName = "auto", device: str = "auto", threads: int | None = None
 ) -> tuple[Session, tuple[str, ...]]:
