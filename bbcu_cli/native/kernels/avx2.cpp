@@ -211,7 +211,8 @@ inline __m256i finish(const BinaryRow& t, const Counts& counts, size_t lane, siz
 }
 
 template <bool kLeaky>
-void binary_row_as(const BinaryRow& t) {
+void binary_row_as(const BinaryRow& task) {
+    const BinaryRow t = task;  // a copy, which the stores through its pointers cannot change
     const auto* weights = reinterpret_cast<const uint16_t*>(t.weights);
     Counts counts;
     for (size_t x = 0; x < t.width; x += kSpan * kBlock)

@@ -56,11 +56,12 @@ inline void conv_groups(const ConvRow& t) {
 }
 
 template <class V>
-void conv_row(const ConvRow& t) {
+void conv_row(const ConvRow& task) {
+    const ConvRow t = task;  // a copy, which the stores through its pointers cannot change
     if (t.c_out == 1)
         conv_groups<V, 1, 8>(t);
     else if (t.c_out == 3)
-        conv_groups<V, 3, 4>(t);
+        conv_groups<V, 3, 3>(t);
     else
         conv_groups<V, 4, 2>(t);
 }
