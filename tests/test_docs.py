@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from bbcu_cli.checkpoint.packed import _layout
 from bbcu_cli.cli.app import app
+from bbcu_cli.hub import Catalogue
 from small import SMALL_SPECS
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture that can be read whole."""
+    with Pillow.open(path) as picture:
+        picture.load()
+        return picture.size
+
+
 def test_the_example_commands_run(home: Path) -> None:
     """Every line of "In 60 seconds", as it stands, in a shell."""
     [block] = [block for block in blocks("sh") if "bbcu sr photo.jpg" in block]
@@ -53,14 +61,14 @@ def test_the_example_commands_run(home: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     for name in ("photo_x4.png", "folder_denoised/a.png", "photo_deblocked.png", "photo_deblocked_compare.png", "large.webp"):
-        assert Pillow.open(home / name).size[0] > 0
+        assert size_of(home / name)[0] > 0
 
 
 def test_the_python_example_runs(home: Path) -> None:
     """The notebook example gives an image four times as large."""
     [example] = blocks("python")
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - our own documentation
-    assert Pillow.open(home / "large.png").size == (80, 64)
+    assert size_of(home / "large.png") == (80, 64)
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -92,6 +100,13 @@ def test_the_format_page_names_every_tensor() -> None:
         for name in _layout(spec):
             group, part = name.rsplit(".", 1)
             assert f"`{group}.*`" in page or f"`{name}`" in page or f"`.{part}`" in page or f"`{group.split('.')[0]}.*`" in page, name
+
+
+def test_the_measured_figures_are_those_of_the_shipped_files() -> None:
+    """The README shows what the catalogue records for exactly these weights."""
+    for entry in Catalogue.load():
+        for label, value in entry.measured.items():
+            assert f"{label} **{value:.2f}**" in README, (entry.name, label)
 
 
 def test_the_readme_has_no_loose_ends() -> None:
