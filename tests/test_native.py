@@ -27,7 +27,6 @@ from bbcu_cli.errors import EngineUnavailableError, UsageError
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
 compiled = pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
-ROOT = Path(__file__).parent.parent
 SETS = [k["name"] for k in kernel_sets() if k["supported"]]
 
 SMALL = {
@@ -212,7 +211,7 @@ def test_other_threads_run_meanwhile() -> None:
 
 
 @compiled
-def test_interrupt_stops_a_run() -> None:
+def test_interrupt_stops_a_run(tmp_path: Path) -> None:
     """Ctrl-C ends a long run at once with KeyboardInterrupt, not after the image."""
     code = (
         "import numpy as np\n"
@@ -224,7 +223,7 @@ def test_interrupt_stops_a_run() -> None:
         "print('ready', flush=True)\n"
         "try:\n    s.run(x)\nexcept KeyboardInterrupt:\n    print('interrupted', flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(1)
@@ -234,7 +233,7 @@ def test_interrupt_stops_a_run() -> None:
 
 
 @compiled
-def test_torch_is_not_imported() -> None:
+def test_torch_is_not_imported(tmp_path: Path) -> None:
     """A restoration on the compiled engine never imports torch."""
     code = (
         "import sys, numpy as np\n"
@@ -244,11 +243,11 @@ def test_torch_is_not_imported() -> None:
         "CpuEngine().open(random_model(sr_spec('m', 2))).run(np.zeros((1, 3, 4, 4), np.float32))\n"
         "assert 'torch' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 @compiled
-def test_peak_memory_does_not_grow_with_height() -> None:
+def test_peak_memory_does_not_grow_with_height(tmp_path: Path) -> None:
     """Rows stream: four times the height needs more memory only for the input and the output."""
     code = (
         "import sys, resource, numpy as np\n"
@@ -262,7 +261,7 @@ def test_peak_memory_does_not_grow_with_height() -> None:
 
     def peak(height: int) -> int:
         command = [sys.executable, "-c", code, str(height)]
-        return int(subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout) << 10
+        return int(subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True).stdout) << 10
 
     image_bytes = 3 * 256 * 4 * 2
     assert peak(1200) - peak(300) < 900 * image_bytes + (4 << 20)
