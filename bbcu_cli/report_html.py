@@ -174,7 +174,8 @@ thead th[aria-sort=descending] button::after { content: " \\25BC"; }
 .scripted .detail { display: none; }
 .scripted .open .detail { display: table-row; }
 .detail > td { padding: .4rem 0 1.2rem; text-align: center; }
-.slider { --at: 50%; position: relative; max-width: min(100%, 100vw - 2rem); margin: auto; overflow: hidden; border-radius: 4px; }
+.slider { --at: 50%; position: relative; max-width: min(100%, 100vw - 2rem); margin: auto; overflow: hidden;
+  border-radius: 4px; }
 .slider img { position: absolute; inset: 0; width: 100%; height: 100%; }
 .slider .before { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }

@@ -34,5 +34,7 @@ def small_model(spec: ModelSpec, seed: int = 0) -> PackedModel:
             "slope": (0.05, 0.25),
             "shift": (5.0, 0.0),
         }.get(part, (0.5, 0.0))
-        tensors[name] = np.abs(values * scale + offset) if part == "alpha" else values * np.float32(scale) + np.float32(offset)
+        tensors[name] = (
+            np.abs(values * scale + offset) if part == "alpha" else values * np.float32(scale) + np.float32(offset)
+        )
     return from_tensors(spec, tensors, {"source": f"random, seed {seed}"}, "small model")

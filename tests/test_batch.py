@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from small import SMALL_SPECS
 
 from bbcu_cli.batch import Row, Settings, Truths, options_key, run
 from bbcu_cli.engines.base import EngineInfo, SessionContext
@@ -18,7 +19,6 @@ from bbcu_cli.image import EncodeOptions
 from bbcu_cli.jobs import JobList, plan_jobs
 from bbcu_cli.manifest import Manifest
 from bbcu_cli.pipeline import Model, Options
-from small import SMALL_SPECS
 
 
 class _Plain(SessionContext):
@@ -58,7 +58,9 @@ def jobs_of(folder: Path) -> JobList:
 
 def settings(**changes: object) -> Settings:
     """PNG, plain."""
-    return Settings(**{"options": Options(), "encoding": EncodeOptions(), "format": "PNG", "max_pixels": 10_000, **changes})  # type: ignore[arg-type]
+    return Settings(
+        **{"options": Options(), "encoding": EncodeOptions(), "format": "PNG", "max_pixels": 10_000, **changes}
+    )  # type: ignore[arg-type]
 
 
 def statuses(rows: list[Row]) -> str:
@@ -128,7 +130,7 @@ def test_an_output_that_appears_during_the_run_is_not_replaced(folder: Path, mod
     next(rows)
     late = folder.parent / "in_x2" / "e.png"
     late.write_bytes(b"mine")
-    assert "exists" in [row for row in rows if row.source.endswith("e.png")][0].error
+    assert "exists" in next(row for row in rows if row.source.endswith("e.png")).error
     assert late.read_bytes() == b"mine"
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image as Pillow
+from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.console import guarded
 from bbcu_cli.cli.evaluate import evaluate
-from small import SMALL_SPECS, small_model
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loopback_hub import LoopbackHub
 from PIL import Image
+from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner, Result
 
 from bbcu_cli.checkpoint.pack import unpack
@@ -26,8 +28,6 @@ from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.__main__ import main as refresh
 from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.reference import parse
-from loopback_hub import LoopbackHub
-from small import SMALL_SPECS, small_model
 
 SPEC = SMALL_SPECS["m-x2"]
 MODEL = small_model(SPEC)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
 from bbcu_cli import __version__, batch
@@ -23,7 +24,6 @@ from bbcu_cli.cli.app import app
 from bbcu_cli.image import Image
 from bbcu_cli.manifest import NAME
 from bbcu_cli.pipeline import Model, Options
-from small import SMALL_SPECS, small_model
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,9 @@ def test_dry_run_tells_the_plan_and_writes_nothing(bbcu: Bbcu) -> None:
     assert not Path("out").exists()
 
 
-def test_stdin_to_stdout_is_a_filter(bbcu: Bbcu) -> None:
-    """cat a.jpg | bbcu sr - --format webp > b.webp."""
+@pytest.mark.usefixtures("bbcu")
+def test_stdin_to_stdout_is_a_filter() -> None:
+    """As in `cat a.jpg | bbcu sr - --format webp > b.webp`."""
     command = [sys.executable, "-m", "bbcu_cli", "sr", "-", *X4, "--format", "webp"]
     done = subprocess.run(command, input=Path("photo.jpg").read_bytes(), capture_output=True, check=True)
     assert Pillow.open(BytesIO(done.stdout)).format == "WEBP"

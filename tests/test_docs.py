@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from small import SMALL_SPECS
 from typer.testing import CliRunner
 
 from bbcu_cli.checkpoint.packed import _layout
 from bbcu_cli.cli.app import app
 from bbcu_cli.hub import Catalogue
-from small import SMALL_SPECS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -60,7 +60,13 @@ def test_the_example_commands_run(home: Path) -> None:
         [bash, "-euo", "pipefail", "-c", block], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in ("photo_x4.png", "folder_denoised/a.png", "photo_deblocked.png", "photo_deblocked_compare.png", "large.webp"):
+    for name in (
+        "photo_x4.png",
+        "folder_denoised/a.png",
+        "photo_deblocked.png",
+        "photo_deblocked_compare.png",
+        "large.webp",
+    ):
         assert size_of(home / name)[0] > 0
 
 
@@ -99,7 +105,12 @@ def test_the_format_page_names_every_tensor() -> None:
     for spec in SMALL_SPECS.values():
         for name in _layout(spec):
             group, part = name.rsplit(".", 1)
-            assert f"`{group}.*`" in page or f"`{name}`" in page or f"`.{part}`" in page or f"`{group.split('.')[0]}.*`" in page, name
+            assert (
+                f"`{group}.*`" in page
+                or f"`{name}`" in page
+                or f"`.{part}`" in page
+                or f"`{group.split('.')[0]}.*`" in page
+            ), name
 
 
 def test_the_measured_figures_are_those_of_the_shipped_files() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.errors import CheckpointError, UsageError, WeightsUnavailableError
@@ -18,7 +19,6 @@ from bbcu_cli.hub.__main__ import main as refresh
 from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.locate import status
 from bbcu_cli.hub.reference import for_model, parse
-from small import SMALL_SPECS, small_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

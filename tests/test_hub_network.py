@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback_hub import LoopbackHub
+from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.packed import MAX_FILE_BYTES, to_bytes
 from bbcu_cli.errors import CheckpointError, UsageError, WeightsUnavailableError
@@ -19,8 +21,6 @@ from bbcu_cli.hub import Catalogue, Entry, HubRef, client, locate, resolve
 from bbcu_cli.hub import push as hub_push
 from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.locate import status
-from loopback_hub import LoopbackHub
-from small import SMALL_SPECS, small_model
 
 SPEC = SMALL_SPECS["m-x2"]
 GOOD = to_bytes(small_model(SPEC))

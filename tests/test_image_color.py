@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import as_jpeg, deep, photo, soft_mask
 from PIL import Image as Pillow
 
 from bbcu_cli.image import color, jpeg_quality
-from pictures import as_jpeg, deep, photo, soft_mask
 
 
 @pytest.mark.parametrize("depth", [8, 16])

@@ -11,11 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
-from PIL import ImageCms
-
-from bbcu_cli.errors import ImageError
-from bbcu_cli.image import Image, decode, encode, jpeg_quality, probe
 from pictures import (
     REFUSED_FILES,
     XMP_SIDEWAYS,
@@ -37,7 +32,12 @@ from pictures import (
     soft_mask,
     turned_away,
 )
+from PIL import Image as Pillow
+from PIL import ImageCms
 from test_image_formats import described
+
+from bbcu_cli.errors import ImageError
+from bbcu_cli.image import Image, decode, encode, jpeg_quality, probe
 
 
 def read(source: bytes | Path) -> Image:

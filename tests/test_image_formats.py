@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import XMP_SIDEWAYS, as_jpeg, deep, exif, gray_photo, gray_profile, photo, rgb_profile, soft_mask
 from PIL import ExifTags
 from PIL import Image as Pillow
 from PIL.Image import Exif
@@ -17,7 +18,6 @@ from PIL.JpegImagePlugin import get_sampling
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode, format_of, jpeg_quality, losses
 from bbcu_cli.image.color import to_8_bit
-from pictures import XMP_SIDEWAYS, as_jpeg, deep, exif, gray_photo, gray_profile, photo, rgb_profile, soft_mask
 
 WRITABLE = [name for name, fmt in FORMATS.items() if fmt.writable]
 EXACT = ["PNG", "TIFF", "BMP"]

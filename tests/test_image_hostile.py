@@ -15,10 +15,6 @@ import PIL
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image as Pillow
-
-from bbcu_cli.errors import ImageError
-from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, probe
 from pictures import (
     XMP_SIDEWAYS,
     animation,
@@ -34,6 +30,10 @@ from pictures import (
     saved,
     soft_mask,
 )
+from PIL import Image as Pillow
+
+from bbcu_cli.errors import ImageError
+from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, probe
 
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 24]
 

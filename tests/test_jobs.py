@@ -11,10 +11,18 @@ from bbcu_cli.errors import UsageError
 from bbcu_cli.jobs import JobList, plan_jobs, refuse_existing
 
 
-def plan(*inputs: object, output: object = None, suffix: str | None = None, extension: str | None = None, recursive: bool = False) -> JobList:
+def plan(
+    *inputs: object,
+    output: object = None,
+    suffix: str | None = None,
+    extension: str | None = None,
+    recursive: bool = False,
+) -> JobList:
     """`plan_jobs` with the tag of x4."""
     target = None if output is None else str(output)
-    return plan_jobs([str(i) for i in inputs], target, tag="_x4", suffix=suffix, extension=extension, recursive=recursive)
+    return plan_jobs(
+        [str(i) for i in inputs], target, tag="_x4", suffix=suffix, extension=extension, recursive=recursive
+    )
 
 
 @pytest.fixture

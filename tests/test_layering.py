@@ -19,7 +19,15 @@ LEVELS = [
     {"pipeline", "batch", "evaluate", "train", "bench", "bench_cuda", "diagnosis"},
     {"cli"},
 ]
-TORCH_AT_MODULE_LEVEL = ("models", "checkpoint/pth.py", "engines/reference.py", "engines/cuda", "engines/triton_kernels.py", "train", "bench_cuda.py")
+TORCH_AT_MODULE_LEVEL = (
+    "models",
+    "checkpoint/pth.py",
+    "engines/reference.py",
+    "engines/cuda",
+    "engines/triton_kernels.py",
+    "train",
+    "bench_cuda.py",
+)
 
 
 def _level(room: str) -> int:
@@ -37,16 +45,23 @@ def _room(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] != "bbcu_cli":
         return None
-    return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() or (len(parts) > 1 and (PACKAGE / f"{parts[1]}.py").exists()) else ""
+    return (
+        parts[1]
+        if (len(parts) > 1 and (PACKAGE / parts[1]).is_dir())
+        or (len(parts) > 1 and (PACKAGE / f"{parts[1]}.py").exists())
+        else ""
+    )
 
 
-SOURCES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem[0] != "_")
+SOURCES = sorted(
+    p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem[0] != "_"
+)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_imports_point_down_only(source: str) -> None:
     """A room imports rooms of its own level or below, also inside functions."""
-    own = source.split("/")[0].removesuffix(".py")
+    own = source.split("/", maxsplit=1)[0].removesuffix(".py")
     for node in ast.walk(ast.parse((PACKAGE / source).read_text(encoding="utf-8"))):
         for module in _imports(node):
             room = _room(module)

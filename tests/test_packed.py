@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
+from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.pack import pack_signs, unpack, unpack_signs
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed, to_bytes
 from bbcu_cli.errors import CheckpointError
-from small import SMALL_SPECS, small_model
 
 SPEC = SMALL_SPECS["m-x2"]
 
@@ -56,7 +56,9 @@ def test_writing_is_deterministic() -> None:
     assert to_bytes(small_model(SPEC)) == to_bytes(small_model(SPEC))
 
 
-def _forge(tmp_path: Path, tensors: Callable[[dict[str, Any]], None] | None = None, header: dict[str, str] | None = None) -> Path:
+def _forge(
+    tmp_path: Path, tensors: Callable[[dict[str, Any]], None] | None = None, header: dict[str, str] | None = None
+) -> Path:
     """A file of the small model with tensors or metadata changed behind the writer's back."""
     content = to_bytes(small_model(SPEC))
     values = load(content)
@@ -71,10 +73,16 @@ def _forge(tmp_path: Path, tensors: Callable[[dict[str, Any]], None] | None = No
 LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "missing tensor": (lambda t: t.pop("body.alpha"), "'body.alpha' is missing"),
     "surplus tensor": (lambda t: t.update(extra=np.zeros(3, np.float32)), "unexpected tensor 'extra'"),
-    "wrong shape": (lambda t: t.update({"tail.bias": np.zeros(4, np.float32)}), r"'tail.bias' is float32 \(4,\), expected"),
+    "wrong shape": (
+        lambda t: t.update({"tail.bias": np.zeros(4, np.float32)}),
+        r"'tail.bias' is float32 \(4,\), expected",
+    ),
     "wrong dtype": (lambda t: t.update({"tail.bias": np.zeros(3, np.float64)}), "'tail.bias' is float64"),
     "nan": (lambda t: t["body.b0"].__setitem__((0, 0), np.nan), "'body.b0' holds a value that is not finite"),
-    "infinity": (lambda t: t["head.weight"].__setitem__((0, 0, 0, 0), np.inf), "'head.weight' holds a value that is not"),
+    "infinity": (
+        lambda t: t["head.weight"].__setitem__((0, 0, 0, 0), np.inf),
+        "'head.weight' holds a value that is not",
+    ),
     "negative alpha": (lambda t: t["hr.alpha"].__setitem__(0, -1), "'hr.alpha' holds a negative value"),
 }
 
@@ -85,15 +93,14 @@ def test_a_lying_tensor_is_named(lie: str, tmp_path: Path) -> None:
     change, message = LIES[lie]
 
     def forge(tensors: dict[str, Any]) -> None:
-        for name in tensors:
-            tensors[name] = tensors[name].copy()
+        tensors.update({name: tensor.copy() for name, tensor in tensors.items()})
         change(tensors)
 
     with pytest.raises(CheckpointError, match=message):
         load_packed(_forge(tmp_path, forge))
 
 
-def test_bits_beyond_the_channels_are_refused(tmp_path: Path) -> None:
+def test_bits_beyond_the_channels_are_refused() -> None:
     """Unused bits are 0, so that a model has one packed form only."""
     spec = type(SPEC)("bbcu-dncnn", "denoise", 1, 3, features=60, blocks=1)
     model = small_model(spec)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small import SMALL_SPECS, small_model
 
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, Metadata
 from bbcu_cli.pipeline import Model, Options, open_model, restore, restore_image, run_tiled
-from small import SMALL_SPECS, small_model
 
 Floats = NDArray[np.float32]
 
@@ -26,8 +26,10 @@ CUTS = [((1, 1), 1), ((1, 9), 1), ((13, 2), 1), ((7, 7), 5), ((19, 31), 5), ((19
 
 @pytest.mark.parametrize("name", SMALL_SPECS)
 @pytest.mark.parametrize(("size", "tile"), CUTS)
-def test_tiled_restore_equals_whole_image(name: str, size: tuple[int, int], tile: int, rng: np.random.Generator) -> None:
-    """Any tile gives the pixels of the whole image, also below the halo. 1e-5: torch sums in another order per shape."""
+def test_tiled_restore_equals_whole_image(
+    name: str, size: tuple[int, int], tile: int, rng: np.random.Generator
+) -> None:
+    """Any tile gives the pixels of the whole image, also below the halo. 1e-5: torch groups its sums by shape."""
     with small(name) as model:
         x = rng.random((*size, model.spec.channels), dtype=np.float32)
         whole = run_tiled(model, x, Options(tile=1000))
@@ -61,7 +63,9 @@ def stub(name: str = "m-x2", **options: object) -> Model:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
-def test_depth_gray_and_alpha_stay_what_they_were(dtype: type, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+def test_depth_gray_and_alpha_stay_what_they_were(
+    dtype: type, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
     """Through a network that changes nothing, every sample comes back exactly, in its own type and shape."""
     pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
     if shape[-1] == 4:
@@ -147,7 +151,8 @@ def test_results_out_of_range_are_clipped(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+    "pixels",
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)],
 )
 def test_arrays_that_are_no_images_are_refused(pixels: NDArray[np.uint8]) -> None:
     """The message says what was given and what is expected."""

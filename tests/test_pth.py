@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden import GOLDEN_NAMES, golden_input, golden_output, golden_spec, golden_state
+from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.pack import unpack
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
@@ -15,8 +17,7 @@ from bbcu_cli.checkpoint.pth import load_pth
 from bbcu_cli.engines.reference import ReferenceEngine
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.models.build import build_model
-from golden import GOLDEN_NAMES, golden_input, golden_output, golden_spec, golden_state
-from small import SMALL_SPECS, small_model
+
 
 def _torch_state(name: str) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in golden_state(name).items()}

@@ -55,7 +55,13 @@ def test_halves_are_the_whole_without_overlap(height: int, width: int) -> None:
     )
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(26, 32), st.sampled_from([0, 6]), st.sampled_from([400, 1 << 30]))
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.integers(26, 32),
+    st.sampled_from([0, 6]),
+    st.sampled_from([400, 1 << 30]),
+)
 def test_fitted_tile_stays_in_the_budget_or_is_refused(
     height: int, width: int, log_budget: int, feature_maps: int, max_width: int
 ) -> None:

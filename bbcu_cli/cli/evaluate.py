@@ -91,7 +91,7 @@ def evaluate(
     engine: EngineOptions = EngineOptions(),
     forms: FormOptions = FormOptions(),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line per image.", rich_help_panel=TALK)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False,  # noqa: ARG001 - the wrapper reads it
 ) -> None:
     """Measure PSNR and SSIM, and say by which convention.
 

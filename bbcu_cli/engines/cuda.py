@@ -168,8 +168,8 @@ class CudaSession(SessionContext):
         self._network = Network(packed, self._device, residual)
         self._cuda = self._device.type == "cuda"
         if self._cuda:
-            self._compute: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            self._copy: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._compute: torch.cuda.Stream = torch.cuda.Stream(self._device)
+            self._copy: torch.cuda.Stream = torch.cuda.Stream(self._device)
             self._compute.wait_stream(torch.cuda.current_stream(self._device))  # for the weights
             self._pool = torch.cuda.graph_pool_handle()  # all graphs share their intermediate maps
         self._launching = threading.Lock()

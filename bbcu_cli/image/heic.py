@@ -21,7 +21,7 @@ def library(name: str) -> ModuleType:
         ImageError: it is not installed, so `name` can be neither read nor written.
     """
     try:
-        import pillow_heif  # noqa: PLC0415 - optional, and only needed for this format
+        import pillow_heif  # optional, and only needed for this format
     except ImportError as error:
         raise ImageError(f"{name} is HEIC, which needs one more package: pip install pillow-heif") from error
     return pillow_heif
