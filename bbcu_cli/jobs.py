@@ -135,7 +135,7 @@ def plan_jobs(
 def _stdin_job(typed: list[str], output: str | None) -> JobList:
     if len(typed) > 1:
         raise UsageError("'-' (stdin) cannot be combined with other inputs.")
-    target = None if output in (None, STDIO) else Path(output).expanduser()  # type: ignore[arg-type]
+    target = None if output in (None, STDIO) else Path(output).expanduser()
     if target and (target.is_dir() or target.suffix.lower() not in SUFFIXES):
         raise UsageError(f"Output {output!r} for stdin must be a file with an image extension, such as out.png.")
     return JobList((Job(None, target),))
