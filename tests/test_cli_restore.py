@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from bbcu_cli import __version__, batch
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
+from bbcu_cli.cli.front import COMMANDS
 from bbcu_cli.image import Image
 from bbcu_cli.manifest import NAME
 from bbcu_cli.pipeline import Model, Options
@@ -216,6 +217,14 @@ def test_control_characters_in_names_are_written_out(bbcu: Bbcu) -> None:
 def test_version(bbcu: Bbcu) -> None:
     """One line."""
     assert bbcu("--version").out == f"bbcu {__version__}\n"
+
+
+def test_the_quick_help_lists_the_commands_with_their_own_words(bbcu: Bbcu) -> None:
+    """`bbcu --help` answers without typer; what it says of each command is what the command says of itself."""
+    for name, line in COMMANDS.items():
+        assert line in " ".join(bbcu(name, "--help").out.split()), name
+    registered = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    assert set(COMMANDS) == registered | {group.name for group in app.registered_groups}
 
 
 def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,25 +12,20 @@ from bbcu_cli.cli.bench import bench
 from bbcu_cli.cli.console import guarded
 from bbcu_cli.cli.doctor import doctor
 from bbcu_cli.cli.evaluate import evaluate
+from bbcu_cli.cli.front import EXIT_CODES, SUMMARY
 from bbcu_cli.cli.models import models
 from bbcu_cli.cli.restore import deblock, denoise, sr
 from bbcu_cli.cli.train import train
 
-EPILOG = (
-    "Examples: `bbcu sr photo.jpg --scale 4` · `bbcu denoise --sigma 25 folder/` · `bbcu deblock photo.jpg` · "
-    "`bbcu eval --gt hr/ --pred out/`. Exit codes: 0 all done, 1 some files failed, 2 bad usage or input, "
-    "3 weights unavailable, 130 interrupted."
-)
-
 app = typer.Typer(
     name="bbcu",
-    help="Restore photos with binarized neural networks: super-resolution, denoising, JPEG deblocking.",
-    epilog=EPILOG,
+    help=SUMMARY,
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
 )
 
 
@@ -56,7 +51,7 @@ app.add_typer(models, name="models")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line."""
     # Pillow warns about small damage in metadata; what matters is said in the result's notes.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     app()

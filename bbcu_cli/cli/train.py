@@ -78,7 +78,9 @@ class RecipeOptions:
     twin: Annotated[
         bool | None,
         typer.Option(
-            "--twin/--no-twin", help="Train the full-precision twin, to distil from.", rich_help_panel=RECIPE,
+            "--twin/--no-twin",
+            help="Train the full-precision twin, to distil from.",
+            rich_help_panel=RECIPE,
             show_default=False,
         ),
     ] = None
@@ -124,9 +126,7 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="torch.compile; default on a GPU only.", rich_help_panel=MACHINE),
     ] = None,
-    interval: Annotated[
-        int, typer.Option(help="Steps between two checkpoints.", min=1, rich_help_panel=MACHINE)
-    ] = 250,
+    interval: Annotated[int, typer.Option(help="Steps between two checkpoints.", min=1, rich_help_panel=MACHINE)] = 250,
     note_: Annotated[
         str | None,
         typer.Option("--note", help="The pictures and their licence; kept in the model.", rich_help_panel=MACHINE),
