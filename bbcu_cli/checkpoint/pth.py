@@ -59,7 +59,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
         AttributeError,
         zipfile.BadZipFile,
     ) as error:
-        raise CheckpointError(f"{where}: not a torch checkpoint ({_first_line(error)}).") from error
+        raise CheckpointError(f"{where}: not a torch checkpoint.") from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -72,10 +72,6 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
             raise CheckpointError(f"{where}: entry {name!r} is not a float tensor.")
         state[name.removeprefix("module.")] = value.detach().to(torch.float32).contiguous().numpy()
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:120]
 
 
 def _count(state: Mapping[str, Any], pattern: str) -> int:
