@@ -214,6 +214,23 @@ def test_control_characters_in_names_are_written_out(bbcu: Bbcu) -> None:
     assert "\\x1b[2J" in done.err
 
 
+def test_a_background_goes_under_transparent_pixels(bbcu: Bbcu) -> None:
+    """A JPEG of a transparent picture is refused without --background, and shows that colour with it."""
+    Pillow.new("RGBA", (40, 40), (0, 0, 0, 0)).save("glass.png")
+    jpeg = ("sr", "glass.png", *X4, "-o", "glass.jpg")
+    assert "--background" in bbcu(*jpeg).err
+    assert "'red' is not a colour" in bbcu(*jpeg, "--background", "red").err
+    assert bbcu(*jpeg, "--background", "#ff0000").code == 0
+    with Pillow.open("glass.jpg") as picture:
+        assert picture.resize((1, 1)).getpixel((0, 0)) == pytest.approx((255, 0, 0), abs=8)  # the network is random
+
+
+def test_help_shows_references_whole(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a help text is taken for markup."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "hf://user/repo@rev:file" in bbcu("sr", "--help").out
+
+
 def test_version(bbcu: Bbcu) -> None:
     """One line."""
     assert bbcu("--version").out == f"bbcu {__version__}\n"

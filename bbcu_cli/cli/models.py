@@ -29,7 +29,7 @@ models = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Model = Annotated[str, typer.Argument(help="A model's name, a packed file, or hf://user/repo[@rev]:file.")]
+Model = Annotated[str, typer.Argument(help="A model's name, a packed file, or hf://user/repo@rev:file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing files.")]
 
 
@@ -40,7 +40,7 @@ class HubOptions:
     hub_repo: Annotated[
         str | None,
         typer.Option(
-            help="user/repo[@rev][:file] on the hub instead of the catalogue's; {name} stands for the model's name.",
+            help="user/repo@rev:file on the hub instead of the catalogue's; {name} stands for the model's name.",
             envvar="BBCU_HUB_REPO",
         ),
     ] = None

@@ -50,13 +50,13 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     """RGB in 0..255 from "#rrggbb" or "rrggbb".
 
     Raises:
-        typer.BadParameter: not a colour.
+        UsageError: not a colour.
     """
     digits = text.removeprefix("#")
     try:
         red, green, blue = bytes.fromhex(digits)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a colour; give for example '#ffffff'.") from None
+        raise UsageError(f"{text!r} is not a colour; give for example '#ffffff'.") from None
     return red, green, blue
 
 
@@ -85,7 +85,7 @@ class EngineOptions:
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Packed weights: a file, a model name, or hf://user/repo[@rev]:file.", rich_help_panel=ENGINE
+            help="Packed weights: a file, a model name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE
         ),
     ] = None
     engine: Annotated[
@@ -202,10 +202,9 @@ class FileOptions:
         bool, typer.Option("--lossless/--no-lossless", help="WebP and HEIC without loss.", rich_help_panel=FILES)
     ] = False
     background: Annotated[
-        tuple[int, int, int] | None,
+        str | None,
         typer.Option(
             help="Colour such as '#ffffff' under transparent pixels, for formats without alpha.",
-            parser=parse_colour,
             metavar="COLOUR",
             rich_help_panel=FILES,
         ),
@@ -235,7 +234,7 @@ class FileOptions:
             subsampling=self.subsampling.value,
             lossless=self.lossless,
             metadata=self.metadata.value,
-            background=self.background,
+            background=None if self.background is None else parse_colour(self.background),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from bbcu_cli.spec import ModelSpec
 LEAK = 0.1  # negative slope of every LeakyReLU in these networks
 
 
-class _SRNetwork(nn.Module):
+class _SRNetwork(nn.Module, ABC):
     """What L and M share: head, binary body, last convolution, bilinear skip, residual alignment."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -23,9 +25,9 @@ class _SRNetwork(nn.Module):
         self.body = nn.Sequential(*(BinaryBlock(n, u) for u in units))
         self.conv_last = nn.Conv2d(n, spec.channels, 3, padding=1)
 
+    @abstractmethod
     def upsample(self, features: Tensor) -> Tensor:
         """(N, n, H, W) -> (N, n, S*H, S*W), up to and including conv_hr, without its LeakyReLU."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in 0..1 -> (N, C, S*H, S*W)."""
