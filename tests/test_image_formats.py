@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,19 @@ from PIL.Image import Exif
 from PIL.JpegImagePlugin import get_sampling
 
 from bbcu_cli.errors import ImageError
-from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode, format_of, jpeg_quality, losses
+from bbcu_cli.image import (
+    FORMATS,
+    Bands,
+    EncodeOptions,
+    Image,
+    Metadata,
+    decode,
+    encode,
+    format_of,
+    jpeg_quality,
+    losses,
+    write,
+)
 from bbcu_cli.image.color import to_8_bit
 
 WRITABLE = [name for name, fmt in FORMATS.items() if fmt.writable]
@@ -285,6 +298,35 @@ def test_bytes_do_not_depend_on_the_number_of_threads(form: str, monkeypatch: py
     one = encode(image, form, threads=1)
     assert encode(image, form, threads=7) == one
     np.testing.assert_array_equal(decode(one, max_pixels=10**6).pixels, whole.pixels)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_without_isal_zlib_serves(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no wheel of ISA-L the files have other bytes and the same pixels."""
+    for module in ("png", "tiff"):
+        monkeypatch.setattr(f"bbcu_cli.image.{module}.zlib", zlib)
+    image = Image(deep(photo()), deep(soft_mask()))
+    np.testing.assert_array_equal(again(image, form).pixels, image.pixels)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("cuts", [(1, 2, 90), (40, 53), (93,)])
+def test_bytes_do_not_depend_on_how_the_rows_come(
+    form: str, cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands of any heights give the file that the whole image gives."""
+    monkeypatch.setattr("bbcu_cli.image.png._BAND_BYTES", 3000)
+    monkeypatch.setattr("bbcu_cli.image.tiff._STRIP_BYTES", 3000)
+    rng = np.random.default_rng(1)
+    image = Image(rng.integers(0, 255, (93, 50, 3), np.uint8), rng.integers(0, 255, (93, 50), np.uint8))
+    ends = np.cumsum(cuts)
+    bands = (
+        Image(image.pixels[end - rows : end], image.alpha[end - rows : end])
+        for rows, end in zip(cuts, ends, strict=True)
+    )
+    file = io.BytesIO()
+    write(replace(Bands.of(image), rows=bands), form, file)
+    assert file.getvalue() == encode(image, form)
 
 
 def mask_of(image: Image) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Files <-> pixels, and the colour arithmetic between them."""
 
 from bbcu_cli.image.decode import decode, probe
-from bbcu_cli.image.encode import EncodeOptions, encode, losses
+from bbcu_cli.image.encode import EncodeOptions, encode, losses, write
 from bbcu_cli.image.files import remove_stale_parts, write_atomic
 from bbcu_cli.image.formats import FORMATS, Format, format_of
-from bbcu_cli.image.image import Image, ImageInfo, Metadata
+from bbcu_cli.image.image import Bands, Image, ImageInfo, Metadata
 from bbcu_cli.image.jpeg import jpeg_quality
 
 __all__ = [
     "FORMATS",
+    "Bands",
     "EncodeOptions",
     "Format",
     "Image",
@@ -21,5 +22,6 @@ __all__ = [
     "losses",
     "probe",
     "remove_stale_parts",
+    "write",
     "write_atomic",
 ]

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO, Final, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from bbcu_cli.errors import ImageError
 from bbcu_cli.image.color import to_8_bit, to_float, to_integer
 from bbcu_cli.image.formats import FORMATS
 from bbcu_cli.image.heic import library
-from bbcu_cli.image.image import Image, Metadata
+from bbcu_cli.image.image import Bands, Image, Metadata
 from bbcu_cli.image.metadata import with_dpi_in_exif
 from bbcu_cli.image.png import write_png
 from bbcu_cli.image.tiff import write_tiff
@@ -37,7 +38,6 @@ class EncodeOptions:
         quality: 1 to 100 for the lossy formats; None means JPEG 95, WebP 90, AVIF 85, HEIC 85.
         subsampling: colour resolution of JPEG and AVIF; "4:4:4" is full.
         lossless: WebP and HEIC without loss; `quality` is then not looked at.
-        png_level: 0 (fast, large) to 9 (slow, small); above 3, photographs gain under 1 %.
         metadata: "strip" leaves out EXIF, XMP, text and resolution, but not the colour profile: without it the
             colours would change.
         background: RGB in 0..255 to put under transparent pixels in formats without alpha; None refuses them.
@@ -46,21 +46,18 @@ class EncodeOptions:
     quality: int | None = None
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"
     lossless: bool = False
-    png_level: int = 3
     metadata: Literal["keep", "strip"] = "keep"
     background: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ImageError(f"quality is {self.quality}, expected 1 to 100")
-        if not 0 <= self.png_level <= 9:
-            raise ImageError(f"PNG compression level is {self.png_level}, expected 0 to 9")
 
 
 DEFAULT_OPTIONS: Final = EncodeOptions()
 
 
-def losses(image: Image, kind: str, options: EncodeOptions = DEFAULT_OPTIONS) -> tuple[str, ...]:
+def losses(image: Image | Bands, kind: str, options: EncodeOptions = DEFAULT_OPTIONS) -> tuple[str, ...]:
     """What a file of the format `kind` will not hold of an image, a sentence each; lossy compression is not counted."""
     fmt, about = FORMATS[kind], _kept(image.metadata, options)
     found = []
@@ -89,42 +86,61 @@ def losses(image: Image, kind: str, options: EncodeOptions = DEFAULT_OPTIONS) ->
 
 
 def encode(image: Image, kind: str, options: EncodeOptions = DEFAULT_OPTIONS, *, threads: int | None = None) -> bytes:
-    """The bytes of a file of the format `kind`, with all of the image that the format can hold.
+    """The bytes of a file of the format `kind`, with all of the image that the format can hold; as `write`."""
+    file = io.BytesIO()
+    write(Bands.of(image), kind, file, options, threads=threads)
+    return file.getvalue()
+
+
+def write(
+    bands: Bands,
+    kind: str,
+    file: BinaryIO,
+    options: EncodeOptions = DEFAULT_OPTIONS,
+    *,
+    threads: int | None = None,
+) -> None:
+    """Write a file of the format `kind`, with all of the picture that the format can hold.
+
+    PNG and TIFF are written band by band as the rows come; of the other formats the whole picture is gathered first, in
+    8 bits.
 
     Args:
-        image: the image; what it was read from does not matter.
+        bands: the picture; what it was read from does not matter.
         kind: a name of `FORMATS`.
+        file: an empty file that can seek.
         options: how.
         threads: how many cores PNG and TIFF may use; None means all. The bytes do not depend on it.
 
     Raises:
         ImageError: the format cannot be written (here), the image is too large for it, or has transparent pixels
-            while the format has none and no background is given.
+            while the format has none and no background is given; all of these before the first row is asked for.
+        OSError: the system refused the file.
     """
     fmt = FORMATS.get(kind)
     if fmt is None or not fmt.writable:
         writable = ", ".join(name for name, known in FORMATS.items() if known.writable)
         raise ImageError(f"images cannot be written as {kind}; use one of {writable}")
-    height, width = image.size
+    height, width = bands.size
     if max(height, width) > fmt.max_side:
         raise ImageError(f"{kind} holds at most {fmt.max_side} pixels per side, not {width}x{height}; use PNG or TIFF")
-    image = replace(image, metadata=_kept(image.metadata, options))
-    if image.alpha is not None and not fmt.alpha:
-        image = _without_alpha(image, kind, options)
-    if image.depth > fmt.depth:
-        alpha = None if image.alpha is None else to_8_bit(image.alpha)
-        image = replace(image, pixels=to_8_bit(image.pixels), alpha=alpha)
-    file, cores = io.BytesIO(), threads or _cores()
+    bands = replace(bands, metadata=_kept(bands.metadata, options))
+    if bands.alpha and not fmt.alpha:
+        bands = _without_alpha(bands, kind, options)
+    if bands.depth > fmt.depth:
+        bands = replace(bands, depth=fmt.depth, rows=map(_in_8_bits, bands.rows))
+    cores = threads or _cores()
     try:
         if kind == "PNG":
-            write_png(image, file, level=options.png_level, threads=cores)
+            write_png(bands, file, threads=cores)
         elif kind == "TIFF":
-            write_tiff(image, file, threads=cores)
+            write_tiff(bands, file, threads=cores)
         else:
-            _PILLOW_WRITERS[kind](image, file, options)
+            _PILLOW_WRITERS[kind](bands, file, options)
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # of the file, not of its encoder
         raise ImageError(f"the image cannot be written as {kind}: {error or type(error).__name__}") from error
-    return file.getvalue()
 
 
 def _cores() -> int:
@@ -136,38 +152,58 @@ def _kept(metadata: Metadata, options: EncodeOptions) -> Metadata:
     return metadata if options.metadata == "keep" else Metadata(icc=metadata.icc)
 
 
-def _holds_gray(image: Image, kind: str) -> bool:
-    return not (kind == "TIFF" and image.depth == 16 and image.alpha is not None)
+def _holds_gray(image: Image | Bands, kind: str) -> bool:
+    with_alpha = image.alpha if isinstance(image, Bands) else image.alpha is not None
+    return not (kind == "TIFF" and image.depth == 16 and with_alpha)
+
+
+def _in_8_bits(image: Image) -> Image:
+    alpha = None if image.alpha is None else to_8_bit(image.alpha)
+    return replace(image, pixels=to_8_bit(image.pixels), alpha=alpha)
 
 
 def _comment(metadata: Metadata) -> bytes | None:
     return next((text.encode() for key, text in metadata.text if key == _COMMENT), None)
 
 
-def _without_alpha(image: Image, kind: str, options: EncodeOptions) -> Image:
-    """Put the image on the background; an opaque one just loses its alpha channel."""
-    if image.alpha is None or image.opaque:
-        return replace(image, alpha=None)
+def _without_alpha(bands: Bands, kind: str, options: EncodeOptions) -> Bands:
+    """Put the picture on the background; an opaque one just loses its alpha channel."""
+    plain = replace(bands, alpha=False, opaque=True)
+    if bands.opaque:
+        return replace(plain, rows=(replace(band, alpha=None) for band in bands.rows))
     if options.background is None:
         raise ImageError(
             f"{kind} cannot hold the transparent pixels of this image; write PNG, WebP or TIFF, "
             "or give a colour to put under them with --background"
         )
-    under = np.array(options.background, np.float32) / 255
+    return replace(plain, rows=map(partial(_on_background, colour=options.background), bands.rows))
+
+
+def _on_background(image: Image, *, colour: tuple[int, int, int]) -> Image:
+    if image.alpha is None:
+        return image
+    under = np.array(colour, np.float32) / 255
     if image.channels == 1:
         under = under.mean(keepdims=True)
     pixels = np.empty_like(image.pixels)
-    for row, (colour, alpha) in enumerate(zip(image.pixels, image.alpha, strict=True)):
+    for row, (samples, alpha) in enumerate(zip(image.pixels, image.alpha, strict=True)):
         opacity = to_float(alpha)[:, None]
-        pixels[row] = to_integer(to_float(colour) * opacity + under * (1 - opacity), image.depth)
+        pixels[row] = to_integer(to_float(samples) * opacity + under * (1 - opacity), image.depth)
     return replace(image, pixels=pixels, alpha=None)
 
 
-def _picture(image: Image, *, gray: bool = True) -> Pillow.Image:
-    """An 8-bit image as Pillow's."""
-    pixels = image.pixels if gray or image.channels == 3 else np.repeat(image.pixels, 3, axis=2)
-    samples = pixels if image.alpha is None else np.dstack([pixels, image.alpha])
-    return Pillow.fromarray(samples[..., 0] if samples.shape[2] == 1 else np.ascontiguousarray(samples))
+def _picture(bands: Bands, *, gray: bool = True) -> Pillow.Image:
+    """An 8-bit picture as Pillow's."""
+    channels = bands.channels if gray else 3
+    height, width = bands.size
+    picture = Pillow.new({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels + bands.alpha], (width, height))
+    top = 0
+    for band in bands.rows:
+        pixels = np.repeat(band.pixels, channels // band.channels, axis=2)
+        samples = pixels if band.alpha is None else np.dstack([pixels, band.alpha])
+        picture.paste(Pillow.fromarray(np.squeeze(samples, 2) if samples.shape[2] == 1 else samples), (0, top))
+        top += band.size[0]
+    return picture
 
 
 def _blocks(metadata: Metadata, exif: bytes | None) -> dict[str, bytes]:
@@ -180,15 +216,15 @@ def _quality(kind: str, options: EncodeOptions) -> int:
     return options.quality if options.quality is not None else _QUALITY[kind]
 
 
-def _save_jpeg(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
-    about = image.metadata
+def _save_jpeg(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
+    about = bands.metadata
     blocks = {
         name: block
         for name, block in _blocks(about, about.exif).items()
         if name == "icc_profile" or len(block) <= _JPEG_SEGMENT
     }
     comment = _comment(about)
-    _picture(image).save(
+    _picture(bands).save(
         file,
         "JPEG",
         quality=_quality("JPEG", options),
@@ -199,32 +235,32 @@ def _save_jpeg(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
     )
 
 
-def _save_webp(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
-    blocks = _blocks(image.metadata, with_dpi_in_exif(image.metadata))
+def _save_webp(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
+    blocks = _blocks(bands.metadata, with_dpi_in_exif(bands.metadata))
     quality = 75 if options.lossless else _quality("WebP", options)  # lossless: the effort
     # "exact" keeps the colour under transparent pixels, which is part of what was given.
-    _picture(image).save(
+    _picture(bands).save(
         file, "WEBP", lossless=options.lossless, exact=options.lossless, quality=quality, method=4, **blocks
     )
 
 
-def _save_avif(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
-    blocks = _blocks(image.metadata, with_dpi_in_exif(image.metadata))
-    _picture(image).save(file, "AVIF", quality=_quality("AVIF", options), subsampling=options.subsampling, **blocks)
+def _save_avif(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
+    blocks = _blocks(bands.metadata, with_dpi_in_exif(bands.metadata))
+    _picture(bands).save(file, "AVIF", quality=_quality("AVIF", options), subsampling=options.subsampling, **blocks)
 
 
-def _save_heic(image: Image, file: BinaryIO, options: EncodeOptions) -> None:
+def _save_heic(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
     quality = -1 if options.lossless else _quality("HEIC", options)
-    picture = _picture(image, gray=False)
-    blocks = _blocks(image.metadata, with_dpi_in_exif(image.metadata))
+    picture = _picture(bands, gray=False)
+    blocks = _blocks(bands.metadata, with_dpi_in_exif(bands.metadata))
     library("the output").from_pillow(picture).save(file, quality=quality, subsampling=options.subsampling, **blocks)
 
 
-def _save_bmp(image: Image, file: BinaryIO, _: EncodeOptions) -> None:
-    _picture(image).save(file, "BMP", dpi=image.metadata.dpi or (0, 0))  # 0: not known; Pillow would say 96
+def _save_bmp(bands: Bands, file: BinaryIO, _: EncodeOptions) -> None:
+    _picture(bands).save(file, "BMP", dpi=bands.metadata.dpi or (0, 0))  # 0: not known; Pillow would say 96
 
 
-_PILLOW_WRITERS: Final[Mapping[str, Callable[[Image, BinaryIO, EncodeOptions], None]]] = {
+_PILLOW_WRITERS: Final[Mapping[str, Callable[[Bands, BinaryIO, EncodeOptions], None]]] = {
     "JPEG": _save_jpeg,
     "WebP": _save_webp,
     "AVIF": _save_avif,

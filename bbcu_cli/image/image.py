@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -109,3 +110,84 @@ class ImageInfo:
     def nbytes(self) -> int:
         """Bytes of the decoded `Image`, alpha included."""
         return self.pixels * (self.channels + self.alpha) * self.depth // 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bands:
+    """One picture on its way to a file: what a header says, then rows, which are never all in memory.
+
+    Attributes:
+        size: (height, width) of the whole.
+        channels: 1 for gray, 3 for RGB.
+        depth: 8 or 16.
+        alpha: an alpha channel is there.
+        opaque: no pixel will be transparent.
+        metadata: as in `Image`.
+        rows: the picture from top to bottom in bands of full width; to be gone through once. Of each `Image` only the
+            pixels and the alpha count.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    depth: int
+    alpha: bool
+    opaque: bool
+    metadata: Metadata
+    rows: Iterator[Image]
+
+    @classmethod
+    def of(cls, image: Image) -> Bands:
+        """An image that is in memory, as one band."""
+        alpha = image.alpha is not None
+        return cls(image.size, image.channels, image.depth, alpha, image.opaque, image.metadata, iter((image,)))
+
+    @property
+    def samples(self) -> int:
+        """Samples of each pixel, alpha included."""
+        return self.channels + self.alpha
+
+    def pieces(self, height: int) -> Iterator[Image]:
+        """The rows in bands of exactly `height`, the last one excepted, however they came."""
+        waiting: list[Image] = []
+        have = 0
+        for band in self.rows:
+            waiting.append(band)
+            have += band.size[0]
+            if have < height:
+                continue
+            joined, top = _joined(waiting), 0
+            while have >= height:
+                yield _cut(joined, top, top + height)
+                top, have = top + height, have - height
+            waiting = [_cut(joined, top, top + have)] if have else []
+            del joined
+        if waiting:
+            yield _joined(waiting)
+
+    def whole(self) -> Image:
+        """All rows as one image in memory."""
+        height, width = self.size
+        dtype = np.dtype(f"u{self.depth // 8}")
+        pixels = np.empty((height, width, self.channels), dtype)
+        alpha = np.empty((height, width), dtype) if self.alpha else None
+        top = 0
+        for band in self.rows:
+            rows = slice(top, top + band.size[0])
+            pixels[rows] = band.pixels
+            if alpha is not None and band.alpha is not None:
+                alpha[rows] = band.alpha
+            top = rows.stop
+        return Image(pixels, alpha, self.metadata)
+
+
+def _joined(bands: list[Image]) -> Image:
+    if len(bands) == 1:
+        return bands[0]
+    alphas = [band.alpha for band in bands if band.alpha is not None]
+    return Image(np.concatenate([band.pixels for band in bands]), np.concatenate(alphas) if alphas else None)
+
+
+def _cut(image: Image, top: int, bottom: int) -> Image:
+    """Rows top..bottom, end excluded, as views."""
+    alpha = None if image.alpha is None else image.alpha[top:bottom]
+    return replace(image, pixels=image.pixels[top:bottom], alpha=alpha)

@@ -1,59 +1,53 @@
 """PNG files with 8 or 16 bits per sample (PNG specification, third edition).
 
-Pillow writes no 16-bit colour and deflates on one core; here bands of rows are filtered and deflated side by side.
+Pillow writes no 16-bit colour, wants the whole picture and deflates on one core; here pieces of a few rows are filtered
+and deflated side by side as they come.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bbcu_cli.image.image import Image, Metadata
+from bbcu_cli.image.deflate import LEVEL, in_order, zlib
+from bbcu_cli.image.image import Bands, Image, Metadata
 from bbcu_cli.image.metadata import EXIF_HEADER, XMP_KEYWORD
+
+Bytes: TypeAlias = NDArray[np.uint8]
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE: Final = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}
 _BAND_BYTES: Final = 1 << 20
 _METRES_PER_INCH: Final = 0.0254
-_SUB, _UP, _PAETH = 1, 2, 4
+_SAMPLE_ROWS: Final = 8
 _ZLIB_HEADER: Final = b"\x78\x5e"  # deflate, window of 32 KiB, no preset dictionary (RFC 1950)
 _END_OF_DEFLATE: Final = b"\x03\x00"  # an empty last block (RFC 1951)
 _ADLER_MODULUS: Final = 65521
 
 
-def write_png(image: Image, file: BinaryIO, *, level: int, threads: int) -> None:
-    """Write an image with all its metadata.
+def write_png(bands: Bands, file: BinaryIO, *, threads: int) -> None:
+    """Write a picture with all its metadata.
 
     Args:
-        image: of any channels and depth.
+        bands: of any channels and depth.
         file: where to.
-        level: zlib's, 0 to 9.
         threads: how many bands are worked on at once; the file does not depend on it.
     """
-    height, width = image.size
-    header = struct.pack(
-        ">LLBBBBB", width, height, image.depth, _COLOUR_TYPE[image.channels, image.alpha is not None], 0, 0, 0
-    )
+    height, width = bands.size
+    colour_type = _COLOUR_TYPE[bands.channels, bands.alpha]
     file.write(_SIGNATURE)
-    _write_chunk(file, b"IHDR", header)
-    for name, data in _metadata_chunks(image.metadata):
+    _write_chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, bands.depth, colour_type, 0, 0, 0))
+    for name, data in _metadata_chunks(bands.metadata):
         _write_chunk(file, name, data)
-    bands = image.channels + (image.alpha is not None)
-    rows = max(1, _BAND_BYTES // (width * bands * image.depth // 8))
+    rows = max(1, _BAND_BYTES // (width * bands.samples * bands.depth // 8))
     check, start = 1, _ZLIB_HEADER
-    with ThreadPoolExecutor(threads) as pool:
-        for piece, adler, length in pool.map(
-            partial(_deflate_rows, image, rows=rows, level=level), range(0, height, rows)
-        ):
-            _write_chunk(file, b"IDAT", start + piece)
-            check, start = _joined_adler32(check, adler, length), b""
+    for piece, adler, length in in_order(_deflate_rows, _with_row_above(bands.pieces(rows)), threads=threads):
+        _write_chunk(file, b"IDAT", start + piece)
+        check, start = _joined_adler32(check, adler, length), b""
     _write_chunk(file, b"IDAT", _END_OF_DEFLATE + struct.pack(">L", check))
     _write_chunk(file, b"IEND", b"")
 
@@ -79,17 +73,25 @@ def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
         yield b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + metadata.xmp
 
 
-def _deflate_rows(image: Image, top: int, *, rows: int, level: int) -> tuple[bytes, int, int]:
-    """Filter and deflate `rows` rows from `top`: a piece of a deflate stream, Adler-32 and length of what is in it."""
-    above = max(top - 1, 0)
-    part = slice(above, top + rows)
-    samples = image.pixels[part] if image.alpha is None else np.dstack([image.pixels[part], image.alpha[part]])
-    step = samples.shape[2] * samples.itemsize
-    data = samples.astype(samples.dtype.newbyteorder(">")).reshape(len(samples), -1).view(np.uint8)
-    if top == 0:  # above the picture all is zero
-        data = np.vstack([np.zeros_like(data[:1]), data])
-    filtered = _filter(data[1:], data[:-1], step).tobytes()
-    deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+def _with_row_above(pieces: Iterator[Image]) -> Iterator[tuple[Bytes, int]]:
+    """Pieces as big-endian bytes (1 + rows, bytes), the first row that of the piece above; and the bytes of a pixel."""
+    above: Bytes | None = None
+    for piece in pieces:
+        samples = piece.pixels if piece.alpha is None else np.dstack([piece.pixels, piece.alpha])
+        samples = samples.astype(samples.dtype.newbyteorder(">"), copy=False)
+        rows = samples.reshape(len(samples), -1).view(np.uint8)
+        yield (
+            np.concatenate([np.zeros_like(rows[:1]) if above is None else above, rows]),
+            samples.shape[2] * samples.itemsize,
+        )
+        above = rows[-1:].copy()
+
+
+def _deflate_rows(rows: tuple[Bytes, int]) -> tuple[bytes, int, int]:
+    """Filter and deflate: a piece of a deflate stream, Adler-32 and length of what is in it."""
+    data, step = rows
+    filtered = _filtered(data[1:], data[:-1], step).tobytes()
+    deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
     # The flush ends the piece on a byte and forgets nothing, so that pieces can simply be joined.
     piece = deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH)
     return piece, zlib.adler32(filtered), len(filtered)
@@ -102,8 +104,10 @@ def _joined_adler32(first: int, second: int, length: int) -> int:
     return high << 16 | low
 
 
-def _filter(now: NDArray[np.uint8], up: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Filter rows, each with what leaves the least sum of absolute differences (as the specification suggests).
+def _filtered(now: Bytes, up: Bytes, step: int) -> Bytes:
+    """Filter all rows of a piece by the one filter that makes a few rows in its middle smallest.
+
+    Against the best filter for each row, Paeth's included, photographs become 1 % larger in a fifteenth of the time.
 
     Args:
         now: the rows, (rows, bytes).
@@ -113,17 +117,35 @@ def _filter(now: NDArray[np.uint8], up: NDArray[np.uint8], step: int) -> NDArray
     Returns:
         (rows, 1 + bytes): the number of the filter, then the differences.
     """
-    left, corner = np.zeros_like(now), np.zeros_like(now)
-    left[:, step:], corner[:, step:] = now[:, :-step], up[:, :-step]
-    candidates = {_SUB: now - left, _UP: now - up, _PAETH: now - _paeth(left, up, corner)}
-    numbers = np.array(list(candidates), np.uint8)
-    differences = np.stack(list(candidates.values()))
-    best = np.abs(differences.view(np.int8).astype(np.int16)).sum(axis=2, dtype=np.int64).argmin(axis=0)
-    return np.hstack([numbers[best][:, None], differences[best, np.arange(len(now))]])
+    middle = slice(max(0, (len(now) - _SAMPLE_ROWS) // 2), (len(now) + _SAMPLE_ROWS) // 2)
+
+    def deflated(number: int) -> int:
+        return len(zlib.compress(_FILTERS[number](now[middle], up[middle], step).tobytes(), LEVEL))
+
+    best = min(_FILTERS, key=deflated)
+    return np.insert(_FILTERS[best](now, up, step), 0, best, axis=1)
 
 
-def _paeth(left: NDArray[np.uint8], up: NDArray[np.uint8], corner: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Of the three neighbours, the one nearest to left + up - corner; in doubt the first."""
-    a, b, c = (neighbour.astype(np.int16) for neighbour in (left, up, corner))
-    to_a, to_b, to_c = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
-    return np.where((to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, up, corner))
+def _left(rows: Bytes, step: int) -> Bytes:
+    """The pixel to the left of each one; zero at the edge."""
+    left = np.zeros_like(rows)
+    left[:, step:] = rows[:, :-step]
+    return left
+
+
+def _less_left(now: Bytes, _: Bytes, step: int) -> Bytes:
+    return now - _left(now, step)
+
+
+def _less_up(now: Bytes, up: Bytes, _: int) -> Bytes:
+    return now - up
+
+
+def _less_average(now: Bytes, up: Bytes, step: int) -> Bytes:
+    left = _left(now, step)
+    average: Bytes = (left >> 1) + (up >> 1) + (left & up & 1)  # within 8 bits
+    return now - average
+
+
+# Numbers of the specification, section 9.2.
+_FILTERS: Final[Mapping[int, Callable[[Bytes, Bytes, int], Bytes]]] = {1: _less_left, 2: _less_up, 3: _less_average}
