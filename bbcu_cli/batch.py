@@ -175,10 +175,10 @@ def _restore(image: Image, job: Job, model: Model, settings: Settings) -> _Resto
     return _Restored(job, image, result, truth, row)
 
 
-def _triage(jobs: Iterable[Job], manifest: Manifest | None, settings: Settings) -> tuple[list[Job], list[Row]]:
+def _triage(jobs: list[Job], manifest: Manifest | None, settings: Settings) -> tuple[list[Job], list[Row]]:
     """What is left to do, and rows for what is not."""
     if settings.existing != "skip" or manifest is None:
-        return list(jobs), []
+        return jobs, []
     todo: list[Job] = []
     rows: list[Row] = []
     for job in jobs:
@@ -203,8 +203,9 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     Raises:
         BbcuError: with `fail_fast`, the first failure.
     """
+    jobs = list(jobs)
     todo, rows = _triage(jobs, manifest, settings)
-    for folder in {job.output.parent for job in todo if job.output and job.output.parent.is_dir()}:
+    for folder in {job.output.parent for job in jobs if job.output and job.output.parent.is_dir()}:
         remove_stale_parts(folder)
     yield from rows
     decoder, encoder = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "encode")
