@@ -1,41 +1,67 @@
-"""Many files through one model: decode ahead, compute, encode behind; a failed file does not stop the others."""
+"""Many files through one model, several under way at once; a failed file does not stop the others."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from bbcu_cli.compare import side_by_side
+from bbcu_cli.engines.cpu import default_threads
 from bbcu_cli.errors import BbcuError
 from bbcu_cli.evaluate import score_images
-from bbcu_cli.image import EncodeOptions, Image, decode, encode, losses, remove_stale_parts, write_atomic
+from bbcu_cli.feeder import FedSession, Feeder
+from bbcu_cli.image import (
+    Bands,
+    EncodeOptions,
+    Image,
+    ImageInfo,
+    decode,
+    encode,
+    losses,
+    probe,
+    remove_stale_parts,
+    write,
+    write_atomic,
+)
 from bbcu_cli.jobs import STDIO, Job, compare_path
 from bbcu_cli.manifest import Manifest
 from bbcu_cli.metrics import Convention, Scores
-from bbcu_cli.pipeline import Model, Options, Pixels, restore_image, tile_for
+from bbcu_cli.pipeline import DEFAULT_MEMORY, Footprint, Model, Options, Pixels, footprint, restored_bands
 
+_EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
 Status = Literal["done", "skipped", "failed"]
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What became of one file; sizes are (height, width), times in seconds."""
+    """What became of one file; sizes are (height, width).
+
+    Attributes:
+        seconds: that the engine took.
+        decode_seconds: of reading the file.
+        encode_seconds: of all the rest: colour, scores, compression, the disk.
+    """
 
     source: str
     output: str
     status: Status
     seconds: float = 0.0
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
     size_in: Size | None = None
     size_out: Size | None = None
     model: str = ""
@@ -81,6 +107,15 @@ class Settings:
     compare: bool = False
     threads: int | None = None
 
+    @property
+    def gathered(self) -> bool:
+        """Whether whole results are needed, not only their rows one after the other."""
+        return self.compare or self.truths is not None
+
+    def footprint(self, image: ImageInfo, model: Model) -> Footprint:
+        """Tile and memory for one image; a UsageError if it cannot be done in the memory that is allowed."""
+        return footprint(image, model, self.options, self.format, gathered=self.gathered)
+
 
 def options_key(model_digest: str, settings: Settings) -> str:
     """A digest of everything that shapes an output: what `--skip-existing` compares."""
@@ -89,90 +124,108 @@ def options_key(model_digest: str, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]
 
 
-def _load(job: Job, settings: Settings) -> Image:
-    source = sys.stdin.buffer.read() if job.source is None else job.source
-    return decode(source, max_pixels=settings.max_pixels)
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A job with what its header tells; stdin is read into memory."""
+
+    job: Job
+    source: Path | bytes
+    need: int  # bytes of memory beside the process itself
+
+    @classmethod
+    def of(cls, job: Job, model: Model, settings: Settings) -> _Input:
+        """Look at a file; what is wrong with it is found again, and told, when it is restored."""
+        source = sys.stdin.buffer.read() if job.source is None else job.source
+        need = 0
+        with contextlib.suppress(*_EXPECTED):
+            need = settings.footprint(probe(source), model).image
+        return cls(job, source, need)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Restored:
-    """A finished image on its way to the disk."""
+class _Whole:
+    """An image, its whole result and its ground truth, where they are to be compared."""
 
-    job: Job
     source: Image
     result: Image
     truth: Image | None
-    row: Row
 
 
-def _save(done: _Restored, settings: Settings, manifest: Manifest | None) -> None:
-    output, overwrite = done.job.output, settings.existing != "refuse"
-    data = encode(done.result, settings.format, settings.encoding, threads=settings.threads)
+def _restore(given: _Input, model: Model, settings: Settings, manifest: Manifest | None, feeder: Feeder) -> Row:
+    """One image from file to file."""
+    started, job = time.perf_counter(), given.job
+    session = FedSession(feeder, model.session)
+    model = replace(model, session=session)
+    footprint = settings.footprint(probe(given.source, name=job.name), model)
+    image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
+    decoded = time.perf_counter()
+    notes = (*image.notes, *(settings.notes(image) if settings.notes else ()))
+    bands = restored_bands(image, model, settings.options, footprint.tile)
+    whole, scores = None, None
+    if settings.gathered:
+        result = bands.whole()
+        truth = None
+        if settings.truths:
+            truth = decode(settings.truths.paths[job], max_pixels=settings.max_pixels)
+            scores = score_images(truth, result, settings.truths.convention, model.spec.scale)
+        whole, bands = _Whole(image, result, truth), Bands.of(result)
+    lost = losses(bands, settings.format, settings.encoding)
+    _save(job, bands, whole, model.name, settings, manifest)
+    info, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
+    return Row(
+        job.name,
+        str(job.output or STDIO),
+        "done",
+        seconds=session.computing,
+        decode_seconds=decoded - started,
+        encode_seconds=rest,
+        size_in=image.size,
+        size_out=bands.size,
+        model=model.name,
+        engine=f"{info.name} on {info.device}, {info.detail}",
+        tile=str(footprint.tile),
+        scores=scores,
+        notes=(*notes, *lost),
+    )
+
+
+def _save(
+    job: Job, bands: Bands, whole: _Whole | None, model: str, settings: Settings, manifest: Manifest | None
+) -> None:
+    """Write the result as its rows come, and before it the side-by-side."""
+    output, overwrite = job.output, settings.existing != "refuse"
+
+    def content(file: BinaryIO) -> None:
+        write(bands, settings.format, file, settings.encoding, threads=settings.threads)
+        if manifest and output:
+            manifest.begun(output)
+
     if output is None:
-        sys.stdout.buffer.write(data)
+        memory = io.BytesIO()
+        content(memory)
+        sys.stdout.buffer.write(memory.getbuffer())
         sys.stdout.buffer.flush()
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    if settings.compare:
-        picture = encode(_side_by_side(done), "PNG", settings.encoding)
+    if settings.compare and whole:
+        picture = encode(_side_by_side(whole, model), "PNG", settings.encoding)
         write_atomic(compare_path(output), lambda file: file.write(picture), overwrite=overwrite)
-    if manifest:
-        manifest.begun(output)
-    write_atomic(output, lambda file: file.write(data), overwrite=overwrite)
-    if manifest and done.job.source:
-        manifest.done(done.job.source, output)
+    write_atomic(output, content, overwrite=overwrite)
+    if manifest and job.source:
+        manifest.done(job.source, output)
 
 
-def _side_by_side(done: _Restored) -> Image:
+def _side_by_side(done: _Whole, model: str) -> Image:
     def planes(image: Image) -> Pixels:
         return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])
 
     truth = planes(done.truth) if done.truth else None
-    return Image(side_by_side(planes(done.source), planes(done.result), truth, label=done.row.model))
+    return Image(side_by_side(planes(done.source), planes(done.result), truth, label=model))
 
 
 def _failed(job: Job, error: BaseException) -> Row:
     reason = "out of memory; try a smaller --memory or --tile" if isinstance(error, MemoryError) else str(error)
     return Row(job.name, str(job.output or STDIO), "failed", error=reason)
-
-
-_EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
-
-
-def _ahead(jobs: Iterable[Job], pool: ThreadPoolExecutor, settings: Settings) -> Iterator[tuple[Job, Future[Image]]]:
-    """Jobs in order with their decoding under way, one ahead of the one that is worked on."""
-    pending: deque[tuple[Job, Future[Image]]] = deque()
-    for job in jobs:
-        pending.append((job, pool.submit(_load, job, settings)))
-        if len(pending) > 1:
-            yield pending.popleft()
-    yield from pending
-
-
-def _restore(image: Image, job: Job, model: Model, settings: Settings) -> _Restored:
-    notes = (*image.notes, *(settings.notes(image) if settings.notes else ()))
-    started = time.perf_counter()
-    result = restore_image(image, model, settings.options)
-    seconds = time.perf_counter() - started
-    truth = scores = None
-    if settings.truths:
-        truth = decode(settings.truths.paths[job], max_pixels=settings.max_pixels)
-        scores = score_images(truth, result, settings.truths.convention, model.spec.scale)
-    info = model.session.info
-    row = Row(
-        job.name,
-        str(job.output or STDIO),
-        "done",
-        seconds=seconds,
-        size_in=image.size,
-        size_out=result.size,
-        model=model.name,
-        engine=f"{info.name} on {info.device}, {info.detail}",
-        tile=str(tile_for(image, model, settings.options)),
-        scores=scores,
-        notes=(*notes, *losses(result, settings.format, settings.encoding)),
-    )
-    return _Restored(job, image, result, truth, row)
 
 
 def _triage(jobs: list[Job], manifest: Manifest | None, settings: Settings) -> tuple[list[Job], list[Row]]:
@@ -194,11 +247,13 @@ def _triage(jobs: list[Job], manifest: Manifest | None, settings: Settings) -> t
 
 
 def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifest | None = None) -> Iterator[Row]:
-    """Restore files one after the other, decoding and encoding on threads beside the engine.
+    """Restore files, several at a time: while the engine runs for one, others are decoded and encoded.
+
+    As many are under way as keep the engine busy and fit the memory together.
 
     Yields:
-        A row per job as it finishes. A failure of one file is a row with status "failed", unless
-        `settings.fail_fast`, which raises it.
+        A row per job, in their order, as soon as it and all before it are finished. A failure of one file is a row
+        with status "failed", unless `settings.fail_fast`, which raises it.
 
     Raises:
         BbcuError: with `fail_fast`, the first failure.
@@ -208,35 +263,36 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     for folder in {job.output.parent for job in jobs if job.output and job.output.parent.is_dir()}:
         remove_stale_parts(folder)
     yield from rows
-    decoder, encoder = ThreadPoolExecutor(1, "decode"), ThreadPoolExecutor(1, "encode")
-    saving: deque[tuple[Job, Row, Future[None]]] = deque()
+    threads = (settings.threads or default_threads()) + model.session.info.concurrency + 1
+    budget = settings.options.memory or DEFAULT_MEMORY
+    under_way: deque[tuple[_Input, Future[Row]]] = deque()
 
-    def saved() -> Row:
-        job, row, future = saving.popleft()
-        try:
-            future.result()
-        except _EXPECTED as error:
-            if settings.fail_fast:
-                raise
-            return _failed(job, error)
-        return row
+    def admits(given: _Input) -> bool:
+        busy = [other.need for other, future in under_way if not future.done()]
+        return not busy or (len(busy) < threads and sum(busy) + given.need <= budget)
 
-    try:
-        for job, decoding in _ahead(todo, decoder, settings):
+    def finished() -> Iterator[Row]:
+        while under_way and under_way[0][1].done():
+            given, future = under_way.popleft()
             try:
-                done = _restore(decoding.result(), job, model, settings)
+                yield future.result()
             except _EXPECTED as error:
                 if settings.fail_fast:
                     raise
-                while saving:
-                    yield saved()
-                yield _failed(job, error)
-                continue
-            saving.append((job, done.row, encoder.submit(_save, done, settings, manifest)))
-            while len(saving) > 1:
-                yield saved()
-        while saving:
-            yield saved()
+                yield _failed(given.job, error)
+
+    workers = ThreadPoolExecutor(threads, "image")
+    try:
+        with Feeder(model.session) as feeder:
+            for job in todo:
+                given = _Input.of(job, model, settings)
+                feeder.serve(until=partial(admits, given))
+                future = workers.submit(_restore, given, model, settings, manifest, feeder)
+                future.add_done_callback(lambda _: feeder.wake())
+                under_way.append((given, future))
+                yield from finished()
+            while under_way:
+                feeder.serve(until=under_way[0][1].done)
+                yield from finished()
     finally:
-        decoder.shutdown(cancel_futures=True)
-        encoder.shutdown(cancel_futures=True)
+        workers.shutdown(cancel_futures=True)

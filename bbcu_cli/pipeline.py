@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +22,20 @@ from bbcu_cli.engines.base import Session
 from bbcu_cli.engines.select import EngineName, open_session
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.hub import resolve
-from bbcu_cli.image import Image, ImageInfo
-from bbcu_cli.image.color import jfif_to_rgb, premultiply, rgb_to_jfif, to_float, to_integer, unpremultiply
+from bbcu_cli.image import Bands, Image, ImageInfo
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.tiling import Region, TileSize, bytes_per_pixel, fit, plan
+from bbcu_cli.ways import Chroma, Floats, images_of, way_of
 
 Pixels = NDArray[Any]  # uint8 or uint16
-Floats = NDArray[np.float32]
-Chroma = Literal["keep", "restore"]
 
 DEFAULT_MEMORY: Final = 2 << 30
-LEAST_TILE_MEMORY: Final = 256 << 20  # also the most that an engine without feature maps gains from
+MOST_STREAMED: Final = 256 << 20  # for one tile: more gains nothing for an engine without feature maps
+_LEAST_TILE: Final = 32 << 20
+_PROCESS: Final = 112 << 20  # interpreter, libraries, weights, an engine's own rows
+_PROCESS_WITH_TORCH: Final = 512 << 20
+_ENCODER: Final = 32 << 20  # pieces on their way to the disk
 _SLAB_ROWS: Final = 32
-# BT.601 luma of full-range RGB: the plane that a JPEG file itself stores (JFIF).
-_LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,7 @@ class Options:
 
     Attributes:
         tile: side of a square tile core in input pixels; None plans tiles from `memory`.
-        memory: bytes that the image, the result and one tile may take together; None is 2 GiB, or what a very
-            large image needs at the least.
+        memory: bytes that the process may take; None is 2 GiB, or what a very large image needs at the least.
         self_ensemble: average the results of the eight flips and rotations; eight times the work.
         chroma: deblocking of a colour image: "keep" its chroma, or "restore" it with the same network, which
             measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos) for three times the work.
@@ -170,28 +170,20 @@ def restored_tiles(
             continue
         rows, columns = core.relative_to(padded).scaled(model.spec.scale).slices
         yield core, block[:, :, rows, columns]
+        del block
 
 
-def tile_size(model: Model, size: tuple[int, int], options: Options, image_bytes: int = 0) -> TileSize:
-    """The tile that a wish or the memory budget gives for an image of that size.
-
-    Args:
-        image_bytes: what the decoded image and its result take besides.
+def tile_size(model: Model, size: tuple[int, int], options: Options, budget: int = DEFAULT_MEMORY) -> TileSize:
+    """The tile that a wish, or else a memory budget for one tile, gives for an image of that size.
 
     Raises:
-        UsageError: the budget was given by the user and is too small.
+        UsageError: the budget is too small for the smallest tile.
     """
     if options.tile is not None:
         return TileSize(options.tile, options.tile)
-    budget = (options.memory or DEFAULT_MEMORY) - image_bytes
-    if budget < LEAST_TILE_MEMORY:
-        if options.memory is not None:
-            least = (image_bytes + LEAST_TILE_MEMORY) >> 20
-            raise UsageError(f"The image and its result need more; give --memory at least {least + 1}MB.")
-        budget = LEAST_TILE_MEMORY
     info = model.session.info
     if info.feature_maps == 0:
-        budget = min(budget, LEAST_TILE_MEMORY)
+        budget = min(budget, MOST_STREAMED)
     return fit(*size, model.spec, info.feature_maps, budget, info.max_width)
 
 
@@ -223,93 +215,103 @@ def _slabs(region: Region, scale: int) -> Iterator[tuple[Region, slice]]:
         yield replace(region, top=top, bottom=bottom), rows
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Canvas:
-    """One image on its way through a network: reads regions as floats, writes results as integers."""
+def restored_bands(image: Image, model: Model, options: Options, tile: TileSize) -> Bands:
+    """Restore a decoded image row of tiles by row of tiles, each when it is asked for.
 
-    model: Model
-    pixels: Pixels  # (H, W, C)
-    options: Options
+    Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over.
+
+    Raises:
+        EngineError: the engine failed; when rows are taken.
+    """
+    way, scale = way_of(image, model.spec, options.chroma), model.spec.scale
+    (height, width), depth = image.size, np.dtype(f"u{image.depth // 8}")
+
+    def rows() -> Iterator[Image]:
+        tiles = restored_tiles(model, way.read, image.size, tile, self_ensemble=options.self_ensemble)
+        for row, group in groupby(tiles, lambda found: found[0].top // tile.height):
+            band = Region(row * tile.height, 0, min((row + 1) * tile.height, height), width)
+            lines, columns = (band.bottom - band.top) * scale, width * scale
+            pixels = np.empty((lines, columns, image.channels), depth)
+            alpha = None if image.alpha is None else np.empty((lines, columns), depth)
+            for core, block in group:
+                for slab, part in _slabs(core, scale):
+                    place = slab.relative_to(band).scaled(scale).slices
+                    painted = way.paint(slab, block[:, :, part])
+                    pixels[place] = painted.pixels
+                    if alpha is not None:
+                        alpha[place] = painted.alpha
+                del block  # before the engine makes the next one
+            yield Image(pixels, alpha)
+
+    size = height * scale, width * scale
+    return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, image.metadata, rows())
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What restoring one image takes.
+
+    Attributes:
+        tile: that it is cut into.
+        process: bytes that are taken whatever the image.
+        image: bytes beyond, at the most.
+    """
+
     tile: TileSize
+    process: int
+    image: int
 
-    def floats(self, region: Region) -> Floats:
-        return to_float(self.pixels[region.slices])
-
-    def integers(self, values: Floats) -> Pixels:
-        return to_integer(values, self.pixels.dtype.itemsize * 8)
-
-    def blank(self, channels: int) -> Pixels:
-        height, width = self.pixels.shape[:2]
-        return np.empty((height * self.model.spec.scale, width * self.model.spec.scale, channels), self.pixels.dtype)
-
-    def results(self, read: Callable[[Region], Floats]) -> Iterator[tuple[Region, Floats]]:
-        """Every tile's result in slabs: (region of the input, float32 (N, C, rows, columns))."""
-        size = self.pixels.shape[0], self.pixels.shape[1]
-        tiles = restored_tiles(self.model, read, size, self.tile, self_ensemble=self.options.self_ensemble)
-        for core, block in tiles:
-            for slab, rows in _slabs(core, self.model.spec.scale):
-                yield slab, block[:, :, rows]
-
-    def restore_colour(self, alpha: Pixels | None, restored_alpha: Pixels | None) -> Pixels:
-        """RGB networks. Gray is shown to them as three equal channels. Colour under alpha is premultiplied."""
-        channels, scale = self.pixels.shape[2], self.model.spec.scale
-
-        def read(region: Region) -> Floats:
-            x = self.floats(region)
-            if alpha is not None:
-                x = premultiply(x, to_float(alpha[region.slices]))
-            planes: Floats = np.repeat(x, 3 // channels, axis=2).transpose(2, 0, 1)[None]
-            return planes
-
-        out = self.blank(channels)
-        for slab, y in self.results(read):
-            region = slab.scaled(scale)
-            colour = y[0].transpose(1, 2, 0)
-            if channels == 1:
-                colour = (colour @ _LUMA)[..., None]
-            if restored_alpha is not None:
-                colour = unpremultiply(colour, to_float(restored_alpha[region.slices]))
-            out[region.slices] = self.integers(colour)
-        return out
-
-    def restore_luma(self) -> Pixels:
-        """Luma networks on the plane that the JPEG file stores; colour moves along with its luma."""
-        out = self.blank(self.pixels.shape[2])
-        gray = self.pixels.shape[2] == 1
-
-        def luma(x: Floats) -> Floats:
-            return x[..., 0] if gray else x @ _LUMA
-
-        for slab, y in self.results(lambda region: luma(self.floats(region))[None, None]):
-            x = self.floats(slab)
-            out[slab.slices] = self.integers(x + (y[0, 0] - luma(x))[..., None])
-        return out
-
-    def restore_luma_and_chroma(self) -> Pixels:
-        """As `restore_luma`, and Cb and Cr through the same network as if they were luma."""
-        out = self.blank(3)
-        for slab, y in self.results(lambda region: rgb_to_jfif(self.floats(region)).transpose(2, 0, 1)[:, None]):
-            out[slab.slices] = self.integers(jfif_to_rgb(y[:, 0].transpose(1, 2, 0)))
-        return out
+    @property
+    def peak(self) -> int:
+        """Bytes of memory at the most."""
+        return self.process + self.image
 
 
-def tile_for(image: Image, model: Model, options: Options) -> TileSize:
-    """The tile that `restore_image` will use."""
-    channels = image.channels + (image.alpha is not None)
-    return tile_size(model, image.size, options, image_bytes(image.size, channels, image.depth, model.spec))
+def footprint(
+    image: Image | ImageInfo, model: Model, options: Options, form: str = "PNG", *, gathered: bool = False
+) -> Footprint:
+    """Tile and memory for restoring an image, that may only have been probed, into a file.
 
+    Args:
+        form: format of the file, a name of `image.formats.FORMATS`.
+        gathered: the whole result is needed at once, to be compared or handed over.
 
-def memory_estimate(info: ImageInfo, model: Model, options: Options) -> tuple[TileSize, int]:
-    """For an image that was only probed: the tile, and the bytes that image, result and tile take together."""
-    need = image_bytes(info.size, info.channels + info.alpha, info.depth, model.spec)
-    tile = tile_size(model, info.size, options, need)
-    seen = Region(0, 0, tile.height, tile.width).grown(2 * model.spec.halo, *info.size)
-    return tile, need + seen.area * bytes_per_pixel(model.spec, model.session.info.feature_maps)
-
-
-def image_bytes(size: tuple[int, int], channels: int, depth: int, spec: ModelSpec) -> int:
-    """Bytes that an image of that size and its result take as integers of `depth` bits."""
-    return size[0] * size[1] * channels * (depth // 8) * (1 + spec.scale * spec.scale)
+    Raises:
+        UsageError: a memory budget was given, and it is too small; says which would do.
+    """
+    spec, info = model.spec, model.session.info
+    has_alpha = image.alpha if isinstance(image, ImageInfo) else image.alpha is not None
+    samples = image.channels + bool(has_alpha)
+    (height, width), area = image.size, spec.scale * spec.scale
+    pixels = height * width
+    decoded = pixels * samples * image.depth // 8
+    # Pillow keeps four bytes of a pixel of more than one sample, and decodes 16-bit colour twice.
+    decoding = decoded + pixels * (1 if samples == 1 else 4) * image.depth // 8
+    around = decoded + _ENCODER
+    if form not in ("PNG", "TIFF"):  # gathered by Pillow in 8 bits, and copied by its encoders
+        around += pixels * area * (8 if samples > 1 else 2)
+    if gathered:
+        around += 2 * decoded * area
+    process = _PROCESS if info.feature_maps == 0 else _PROCESS_WITH_TORCH
+    images = images_of(image.channels, spec, options.chroma, alpha=bool(has_alpha))
+    cost = images * bytes_per_pixel(spec, info.feature_maps)
+    limit = options.memory or DEFAULT_MEMORY
+    budget = max(limit - process - around, _LEAST_TILE)
+    while True:
+        tile = tile_size(model, image.size, options, budget // images)
+        seen = Region(0, 0, tile.height, tile.width).grown(2 * spec.halo, *image.size)
+        bands = 2 * min(tile.height, height) * width * area * samples * image.depth // 8
+        found = Footprint(tile, process, max(decoding, around + seen.area * cost + bands))
+        if options.tile is not None or found.peak <= limit or budget <= _LEAST_TILE:
+            break
+        budget = max(min(budget, seen.area * cost) // 2, _LEAST_TILE)
+    if options.memory is not None and found.peak > options.memory:
+        smaller = " or a smaller --tile" if options.tile is not None else ""
+        raise UsageError(
+            f"{width}x{height} pixels to {form} take about {found.peak >> 20} MB of memory, and --memory allows "
+            f"{options.memory >> 20} MB; give --memory at least {(found.peak >> 20) + 1}MB{smaller}."
+        )
+    return found
 
 
 def restore_image(image: Image, model: Model, options: Options = Options()) -> Image:
@@ -321,15 +323,9 @@ def restore_image(image: Image, model: Model, options: Options = Options()) -> I
         EngineError: the engine failed.
         UsageError: the tile or the memory budget is impossible.
     """
-    alpha = image.alpha
-    canvas = _Canvas(model, image.pixels, options, tile_for(image, model, options))
-    if model.spec.channels == 1:
-        colour = image.channels == 3 and options.chroma == "restore"
-        return replace(image, pixels=canvas.restore_luma_and_chroma() if colour else canvas.restore_luma())
-    restored_alpha = alpha
-    if alpha is not None and model.spec.scale > 1:
-        restored_alpha = replace(canvas, pixels=alpha[..., None]).restore_colour(None, None)[..., 0]
-    return replace(image, pixels=canvas.restore_colour(alpha, restored_alpha), alpha=restored_alpha)
+    tile = footprint(image, model, options, gathered=True).tile
+    whole = restored_bands(image, model, options, tile).whole()
+    return replace(image, pixels=whole.pixels, alpha=whole.alpha)
 
 
 def restore(pixels: Pixels, model: Model, options: Options = Options()) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +126,15 @@ def test_skip_existing_never_replaces_a_file_of_somebody_else(folder: Path, mode
 
 def test_an_output_that_appears_during_the_run_is_not_replaced(folder: Path, model: Model) -> None:
     """Without --overwrite a file that another program wrote meanwhile is safe."""
-    listing = jobs_of(folder)
-    rows = run(listing.jobs, model, settings())
-    next(rows)
     late = folder.parent / "in_x2" / "e.png"
-    late.write_bytes(b"mine")
+
+    class Meddling(_Plain):
+        def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+            late.parent.mkdir(exist_ok=True)
+            late.write_bytes(b"mine")
+            return super().run(x)
+
+    rows = run(jobs_of(folder).jobs, replace(model, session=Meddling()), settings())
     assert "exists" in next(row for row in rows if row.source.endswith("e.png")).error
     assert late.read_bytes() == b"mine"
 

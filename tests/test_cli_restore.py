@@ -18,13 +18,12 @@ from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
-from bbcu_cli import __version__, batch
+from bbcu_cli import __version__
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.cli.front import COMMANDS
-from bbcu_cli.image import Image
+from bbcu_cli.feeder import Feeder
 from bbcu_cli.manifest import NAME
-from bbcu_cli.pipeline import Model, Options
 
 
 @dataclass(frozen=True)
@@ -245,16 +244,16 @@ def test_the_quick_help_lists_the_commands_with_their_own_words(bbcu: Bbcu) -> N
 
 
 def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second file is interrupted; the first stays whole."""
-    real, calls = batch.restore_image, []
+    """The engine is interrupted at the second file; the first stays whole."""
+    real, calls = Feeder._timed, []
 
-    def interrupted(image: Image, model: Model, options: Options) -> Image:
-        calls.append(image)
+    def interrupted(feeder: Feeder, x: np.ndarray) -> tuple[np.ndarray, float]:
+        calls.append(x)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(image, model, options)
+        return real(feeder, x)
 
-    monkeypatch.setattr(batch, "restore_image", interrupted)
+    monkeypatch.setattr(Feeder, "_timed", interrupted)
     Path("second.png").write_bytes(Path("photo.png").read_bytes())
     done = bbcu("sr", "photo.png", "second.png", *X4, "-o", "out")
     assert done.code == 130

@@ -16,7 +16,7 @@ LEVELS = [
     {"image", "jobs", "manifest", "tiling", "metrics", "degrade", "report", "report_html", "compare"},
     {"models", "checkpoint", "hub"},
     {"engines", "_native"},
-    {"pipeline", "batch", "evaluate", "train", "bench", "bench_cuda", "diagnosis"},
+    {"pipeline", "ways", "feeder", "batch", "bench_folder", "evaluate", "train", "bench", "bench_cuda", "diagnosis"},
     {"cli"},
 ]
 TORCH_AT_MODULE_LEVEL = (

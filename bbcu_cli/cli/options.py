@@ -14,8 +14,9 @@ from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.image import EncodeOptions
-    from bbcu_cli.pipeline import Chroma, Model, Options
+    from bbcu_cli.pipeline import Model, Options
     from bbcu_cli.spec import Task
+    from bbcu_cli.ways import Chroma
 
 FILES = "Files"
 PIXELS = "Quality"

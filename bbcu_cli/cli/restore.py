@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from bbcu_cli.image import Image
     from bbcu_cli.jobs import JobList
     from bbcu_cli.metrics import Scores
-    from bbcu_cli.pipeline import Chroma, Model
+    from bbcu_cli.pipeline import Model
     from bbcu_cli.spec import Task
+    from bbcu_cli.ways import Chroma
 
 TRAINED_QUALITY = 50  # deblocking was trained on JPEG qualities up to this
 
@@ -248,7 +249,6 @@ def _size_text(size: tuple[int, int] | None) -> str:
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
     """--dry-run: every file with its sizes, its tile and an estimate of the memory."""
     from bbcu_cli.image import probe
-    from bbcu_cli.pipeline import memory_estimate
 
     for job in listing.jobs:
         if job.source is None:
@@ -256,9 +256,11 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         row: dict[str, Any] = {"schema": 1, "source": job.name, "output": str(job.output or "-")}
         try:
             info = probe(job.source)
-            tile, peak = memory_estimate(info, model, settings.options)
+            footprint = settings.footprint(info, model)
         except ImageError as error:
             row |= {"status": "unreadable", "error": str(error)}
+        except UsageError as error:
+            row |= {"status": "too large", "error": str(error)}
         else:
             scale = model.spec.scale
             exists = job.output is not None and job.output.exists()
@@ -266,8 +268,8 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
                 "status": "exists" if exists else "planned",
                 "input_size": info.size,
                 "output_size": (info.size[0] * scale, info.size[1] * scale),
-                "tile": str(tile),
-                "memory_bytes": peak,
+                "tile": str(footprint.tile),
+                "memory_bytes": footprint.peak,
             }
         if as_json:
             print(json.dumps(row))

@@ -24,6 +24,7 @@ class EngineInfo:
         feature_maps: whole feature maps, in units of one float32 map of all features at output resolution, that
             a run holds at once; what tiles are planned with. 0 for an engine that streams rows.
         max_width: widest tile in pixels that runs at full speed.
+        concurrency: how many threads should call `Session.run` at once for the device to have no gaps.
     """
 
     name: str
@@ -32,6 +33,7 @@ class EngineInfo:
     unavailable: str | None = None
     feature_maps: int = 0
     max_width: int = 1 << 30
+    concurrency: int = 1
 
 
 class Session(Protocol):

@@ -1,0 +1,110 @@
+"""One engine for many threads that each carry an image from file to file: it runs whenever any of them has a tile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbcu_cli.engines.base import Session, SessionContext
+
+Floats = NDArray[np.float32]
+_Timed = tuple[Floats, float]  # a result, and the seconds that the engine took
+
+
+class StoppedError(Exception):
+    """The run ends: nobody is there to run the engine any more."""
+
+
+class Feeder:
+    """Tiles of many threads, one after the other through one session.
+
+    The engine runs on the thread that calls `serve`, so that Ctrl-C, which Python hands to the main thread only,
+    reaches it at once. An engine that wants to be called by several threads at a time (`EngineInfo.concurrency`) has
+    threads of its own.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._calls: SimpleQueue[tuple[Floats, Future[_Timed]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        many = session.info.concurrency
+        self._pool = ThreadPoolExecutor(many, "engine") if many > 1 else None
+
+    def __enter__(self) -> Feeder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Whoever waits for a tile, or asks for one from now on, gets a `StoppedError`."""
+        with self._lock:
+            self._closed = True
+        while not self._calls.empty():
+            if (call := self._calls.get()) is not None:
+                call[1].set_exception(StoppedError())
+        if self._pool:
+            self._pool.shutdown()
+
+    def serve(self, until: Callable[[], bool]) -> None:
+        """Run the engine for the other threads until a condition holds; `wake` makes it look again."""
+        while not until():
+            if (call := self._calls.get()) is None:
+                continue
+            x, reply = call
+            try:
+                reply.set_result(self._timed(x))
+            except BaseException as error:
+                reply.set_exception(error if isinstance(error, Exception) else StoppedError())
+                if not isinstance(error, Exception):
+                    raise
+
+    def wake(self) -> None:
+        """Let `serve` look at its condition."""
+        self._calls.put(None)
+
+    def run(self, x: Floats) -> _Timed:
+        """One tile through the engine; waits for its turn.
+
+        Raises:
+            StoppedError: the run ended meanwhile.
+            EngineError: as `Session.run`.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoppedError
+            reply: Future[_Timed]
+            if self._pool:
+                reply = self._pool.submit(self._timed, x)
+            else:
+                reply = Future()
+                self._calls.put((x, reply))
+        return reply.result()
+
+    def _timed(self, x: Floats) -> _Timed:
+        started = time.perf_counter()
+        result = self._session.run(x)
+        return result, time.perf_counter() - started
+
+
+class FedSession(SessionContext):
+    """A session for one image, with the seconds that the engine took for it and that it waited for the engine."""
+
+    def __init__(self, feeder: Feeder, session: Session) -> None:
+        self.info = session.info
+        self._feeder = feeder
+        self.computing = self.waiting = 0.0
+
+    def run(self, x: Floats) -> Floats:
+        started = time.perf_counter()
+        result, seconds = self._feeder.run(x)
+        self.computing += seconds
+        self.waiting += time.perf_counter() - started - seconds
+        return result

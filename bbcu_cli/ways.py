@@ -1,0 +1,115 @@
+"""The ways in which an image is shown to a network: which planes it sees, and how they become samples again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bbcu_cli.image import Image
+from bbcu_cli.image.color import jfif_to_rgb, premultiply, rgb_to_jfif, to_float, to_integer, unpremultiply
+from bbcu_cli.spec import ModelSpec
+from bbcu_cli.tiling import Region
+
+Floats = NDArray[np.float32]
+Chroma = Literal["keep", "restore"]
+
+# BT.601 luma of full-range RGB: the plane that a JPEG file itself stores (JFIF).
+_LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """How an image is shown to a network, and how its results become samples again.
+
+    Attributes:
+        images: how many the network sees of each region.
+        read: a region of the input -> float32 (images, C, H, W).
+        paint: that region, and its result, float32 (images, C, S*H, S*W) -> integers.
+    """
+
+    images: int
+    read: Callable[[Region], Floats]
+    paint: Callable[[Region, Floats], Image]
+
+
+def _colour_way(image: Image, scale: int) -> Way:
+    """RGB networks. Gray is shown to them as three equal channels. Colour under alpha is premultiplied."""
+    alpha = None if image.opaque else image.alpha
+
+    def planes(samples: Floats) -> Floats:
+        three: Floats = np.repeat(samples, 3 // samples.shape[2], axis=2).transpose(2, 0, 1)
+        return three
+
+    def read(region: Region) -> Floats:
+        x = to_float(image.pixels[region.slices])
+        if alpha is None:
+            return planes(x)[None]
+        opacity = to_float(alpha[region.slices])
+        seen = planes(premultiply(x, opacity))
+        return np.stack([seen, planes(opacity[..., None])]) if scale > 1 else seen[None]
+
+    def paint(region: Region, y: Floats) -> Image:
+        colour, opacity = y[0].transpose(1, 2, 0), None
+        if image.channels == 1:
+            colour = (colour @ _LUMA)[..., None]
+        if alpha is not None:
+            opacity = alpha[region.slices] if scale == 1 else to_integer(y[1].transpose(1, 2, 0) @ _LUMA, image.depth)
+            colour = unpremultiply(colour, to_float(opacity))
+        elif image.alpha is not None:
+            opacity = np.full(colour.shape[:2], np.iinfo(image.alpha.dtype).max, image.alpha.dtype)
+        return Image(to_integer(colour, image.depth), opacity)
+
+    return Way(1 if alpha is None or scale == 1 else 2, read, paint)
+
+
+def _luma_way(image: Image) -> Way:
+    """Luma networks on the plane that the JPEG file stores; colour moves along with its luma."""
+
+    def luma(x: Floats) -> Floats:
+        y: Floats = x[..., 0] if image.channels == 1 else x @ _LUMA
+        return y
+
+    def read(region: Region) -> Floats:
+        return luma(to_float(image.pixels[region.slices]))[None, None]
+
+    def paint(region: Region, y: Floats) -> Image:
+        x = to_float(image.pixels[region.slices])
+        return _beside(image, region, x + (y[0, 0] - luma(x))[..., None])
+
+    return Way(1, read, paint)
+
+
+def _luma_and_chroma_way(image: Image) -> Way:
+    """As `_luma_way`, and Cb and Cr through the same network as if they were luma."""
+
+    def read(region: Region) -> Floats:
+        planes: Floats = rgb_to_jfif(to_float(image.pixels[region.slices])).transpose(2, 0, 1)[:, None]
+        return planes
+
+    def paint(region: Region, y: Floats) -> Image:
+        return _beside(image, region, jfif_to_rgb(y[:, 0].transpose(1, 2, 0)))
+
+    return Way(3, read, paint)
+
+
+def _beside(image: Image, region: Region, colour: Floats) -> Image:
+    """New colour beside the alpha that was there."""
+    return Image(to_integer(colour, image.depth), None if image.alpha is None else image.alpha[region.slices])
+
+
+def way_of(image: Image, spec: ModelSpec, chroma: Chroma) -> Way:
+    """How an image goes through a network; `chroma` is about colour in luma networks."""
+    if spec.channels == 3:
+        return _colour_way(image, spec.scale)
+    return _luma_and_chroma_way(image) if image.channels == 3 and chroma == "restore" else _luma_way(image)
+
+
+def images_of(channels: int, spec: ModelSpec, chroma: Chroma, *, alpha: bool) -> int:
+    """`Way.images` of an image that is not decoded yet; `alpha` if it has an alpha channel."""
+    if spec.channels == 1:
+        return 3 if channels == 3 and chroma == "restore" else 1
+    return 2 if alpha and spec.scale > 1 else 1
