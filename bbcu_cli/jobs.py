@@ -149,13 +149,14 @@ def _folds_case(folder: Path) -> bool:
 
 
 def _checked(listing: JobList) -> JobList:
-    sources = {job.source.resolve() for job in listing.jobs if job.source}
+    # realpath, unlike resolve, takes a link that leads to itself; reading it will fail on its own.
+    sources = {Path(os.path.realpath(job.source)) for job in listing.jobs if job.source}
     taken: dict[str, Path] = {}
     folds: dict[Path, bool] = {}
     for job in listing.jobs:
         if job.output is None or job.source is None:
             continue
-        final = job.output.resolve()
+        final = Path(os.path.realpath(job.output))
         if final in sources:
             raise UsageError(
                 f"{job.source} would overwrite the input {job.output}; choose another --output or --suffix."

@@ -187,7 +187,7 @@ def test_malformed_catalogue_is_named(shop: Path, change: dict[str, object]) -> 
         Catalogue.load()
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"schema": 9, "models": {}}', '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"schema": 9, "models": {}}', '{"schema": 1}'])
 def test_catalogue_that_is_no_catalogue_is_refused(tmp_path: Path, text: str) -> None:
     """Damage and newer schemas are one sentence with the file's name."""
     (tmp_path / "catalogue.json").write_text(text)

@@ -13,68 +13,24 @@ from collections.abc import Iterator
 
 import PIL
 import pytest
+from fuzz import mutated
+from fuzz_surfaces import seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import (
-    XMP_SIDEWAYS,
-    animation,
     as_jpeg,
     as_png,
-    awkward_files,
     chunk,
-    deep,
-    exif,
     huge_png,
     photo,
-    rgb_profile,
     saved,
-    soft_mask,
 )
 from PIL import Image as Pillow
 
 from bbcu_cli.errors import ImageError
-from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, probe
-
-EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 24]
-
-
-def seeds() -> list[bytes]:
-    """Small valid files of every format and depth, full of metadata."""
-    about = Metadata(rgb_profile(), exif(1), XMP_SIDEWAYS, (300, 300), (("Comment", "hi"),))
-    found = [data for data in awkward_files().values() if data]
-    for name, fmt in FORMATS.items():
-        if fmt.writable and name != "HEIC":
-            mask = soft_mask(24, 32) if fmt.alpha else None
-            found.append(encode(Image(photo(24, 32), mask, about), name))
-            found.append(encode(Image(deep(photo(24, 32)), None if mask is None else deep(mask), about), name))
-    return found + [animation(form) for form in ("GIF", "WEBP", "PNG", "AVIF")]
-
+from bbcu_cli.image import decode, encode, probe
 
 SEEDS = seeds()
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """A file with a few bytes changed, taken out, doubled or replaced by extreme numbers, mostly near its head."""
-    out = bytearray(data)
-    for _ in range(rng.choice([1, 1, 2, 3, 8])):
-        at = rng.randrange(min(len(out), 400) if rng.random() < 0.6 else len(out))
-        order, extreme = rng.choice("<>"), rng.choice(EXTREMES)
-        choice = rng.randrange(7)
-        if choice == 0:
-            out[at] ^= 1 << rng.randrange(8)
-        elif choice == 1:
-            out[at] = rng.randrange(256)
-        elif choice == 2:
-            out[at : at + 4] = struct.pack(f"{order}L", extreme)
-        elif choice == 3:
-            out[at : at + 2] = struct.pack(f"{order}H", extreme & 0xFFFF)
-        elif choice == 4 and at > 3:
-            del out[at:]
-        elif choice == 5:
-            out[at:at] = out[: rng.randrange(1, 200)]
-        elif len(out) > 100:
-            del out[at : at + rng.randrange(1, 64)]
-    return bytes(out)
 
 
 @pytest.fixture(autouse=True)

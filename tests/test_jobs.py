@@ -151,3 +151,9 @@ def test_existing_outputs_are_refused_by_name(photos: Path) -> None:
         output.touch()
     with pytest.raises(UsageError, match=r"a_x4\.png exists \(and 1 more\)"):
         refuse_existing(outputs)
+
+
+def test_a_link_to_itself_is_left_to_fail_when_it_is_read(photos: Path) -> None:
+    """When a pattern finds it, planning takes it like any other name."""
+    (photos / "loop.png").symlink_to("loop.png")
+    assert [job.source for job in plan(photos / "loo*.png").jobs] == [photos / "loop.png"]

@@ -47,9 +47,9 @@ from bbcu_cli.cli.app import main
 sys.addaudithook(hook)
 try:
     main()
-finally:
+except SystemExit as end:
     print(steps, time.monotonic() - begun, flush=True)
-    os._exit(0)
+    os._exit(end.code or 0)
 """
 
 Tree = dict[str, str]

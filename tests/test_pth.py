@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,15 @@ def test_a_malicious_checkpoint_runs_nothing(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a checkpoint", b"PK\x03\x04 broken zip", pickle.dumps([1, 2]), pickle.dumps({"params": {}})]
+    "content",
+    [
+        b"",
+        b"not a checkpoint",
+        b"PK\x03\x04 broken zip",
+        pickle.dumps([1, 2]),
+        b"\x80\x02X\x01",
+        pickle.dumps({"params": {}}),
+    ],
 )
 def test_files_that_are_no_checkpoint_are_one_sentence(content: bytes, tmp_path: Path) -> None:
     """No torch traceback reaches the user."""
@@ -113,9 +122,39 @@ def test_files_that_are_no_checkpoint_are_one_sentence(content: bytes, tmp_path:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [torch.zeros(3, dtype=torch.int64), "text", float("nan")])
+def test_a_zip_that_inflates_is_refused_unread(tmp_path: Path) -> None:
+    """Torch would unpack it; 100 MB in 100 KB is no checkpoint."""
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", bytes(100 << 20))
+    with pytest.raises(CheckpointError, match="compressed archive"):
+        load_pth(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (64, 64, 1 << 20), (), (0, 3, 3, 3), (64,)])
+def test_a_shape_that_no_convolution_has_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """A view of a single number may claim to be a terabyte; other lies would divide by zero."""
+    state = {
+        **_small_state("m-x2"),
+        "conv_first.weight": torch.zeros(1).expand(*shape) if 0 not in shape else torch.zeros(shape),
+    }
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"conv_first\.weight"):
+        load_pth(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(3, dtype=torch.int64),
+        torch.eye(64).to_sparse(),
+        torch.zeros(64, device="meta"),
+        torch.zeros(64, dtype=torch.complex64),
+        "text",
+        float("nan"),
+    ],
+)
 def test_entries_that_are_no_finite_floats_are_refused(value: object, tmp_path: Path) -> None:
-    """Integers, text and NaN are no weights."""
+    """Integers, text, NaN and tensors without plain values are no weights."""
     state: dict[str, object] = dict(_small_state("denoise"))
     key = "model.2.relu.pr_prelu.weight"
     state[key] = torch.full((64,), value) if isinstance(value, float) else value

@@ -38,27 +38,17 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
     path = Path(path)
     where = f"Checkpoint {path}"
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CheckpointError(f"{where}: larger than 1 GiB, no published BBCU checkpoint is.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickle protocols: what matters is said by the error below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        size = path.stat().st_size
+        content = _unpickled(path, size)
     except OSError as error:
         raise CheckpointError(f"{where}: cannot be read ({error.strerror or error}).") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{where}: refused, it is damaged or holds more than plain tensors (loading that could run code)."
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
         raise CheckpointError(f"{where}: not a torch checkpoint.") from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -68,10 +58,38 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float3
         raise CheckpointError(f"{where}: holds no state dict (looked for {', '.join(_WRAPPERS)} or a bare one).")
     state: dict[str, NDArray[np.float32]] = {}
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{where}: an entry's name is not text.")
+        if not _is_plain(value):
             raise CheckpointError(f"{where}: entry {name!r} is not a float tensor.")
+        size -= value.numel() * value.element_size()
+        if size < 0:  # views of one small storage can claim any size
+            raise CheckpointError(f"{where}: entry {name!r} claims more values than the file holds.")
         state[name.removeprefix("module.")] = value.detach().to(torch.float32).contiguous().numpy()
     return state
+
+
+def _unpickled(path: Path, size: int) -> Any:
+    """What torch's restricted loader makes of a file of that size."""
+    if size > MAX_FILE_BYTES:
+        raise CheckpointError(f"Checkpoint {path}: larger than 1 GiB, no published BBCU checkpoint is.")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            if sum(member.file_size for member in file.infolist()) > size:
+                raise CheckpointError(f"Checkpoint {path}: a compressed archive; torch writes them uncompressed.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd pickle protocols: what matters is said by the errors
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor of floating-point values that are all in memory."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+    )
 
 
 def _count(state: Mapping[str, Any], pattern: str) -> int:
@@ -86,18 +104,25 @@ def infer_spec(state: Mapping[str, NDArray[np.float32]], where: str = "The check
     Raises:
         CheckpointError: it is none of the published networks; names the first tensor that does not fit.
     """
+
+    def of_conv(key: str) -> tuple[int, int]:
+        shape = state[key].shape
+        if len(shape) != 4 or 0 in shape:
+            raise CheckpointError(f"{where}: tensor {key!r} is {shape}, no convolution's weight.")
+        return shape[0], shape[1]
+
     if "conv_first.weight" in state:
-        features, channels = state["conv_first.weight"].shape[:2]
+        features, channels = of_conv("conv_first.weight")
         arch = "bbcu-m" if "upconv1.binary_conv.weight" in state else "bbcu-l"
         key = "upconv1.binary_conv.weight" if arch == "bbcu-m" else "upconv1.weight"
         if key not in state:
             raise CheckpointError(f"{where}: a super-resolution network without {key}.")
-        steps = round((state[key].shape[0] / features) ** 0.5)
+        steps = round((of_conv(key)[0] / features) ** 0.5)
         scale = steps * (2 if any(name.startswith("upconv2.") for name in state) else 1)
         blocks = _count(state, r"body\.\d+\.body\.[01]\.binary_conv\.weight")
         fields: dict[str, Any] = {"arch": arch, "task": "sr", "scale": scale, "bias": False}
     elif "model.0.weight" in state:
-        features, channels = state["model.0.weight"].shape[:2]
+        features, channels = of_conv("model.0.weight")
         blocks = _count(state, r"model\.\d+\.binary_conv\.weight")
         task = "deblock" if channels == 1 else "denoise"
         fields = {"arch": "bbcu-dncnn", "task": task, "scale": 1, "bias": "model.0.bias" in state}

@@ -57,6 +57,11 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             # Nobody reads on. stdout gets somewhere to go, or the interpreter complains at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except OSError as error:  # a name that is too long, a folder that may not be entered, a full disk
+            if debug:
+                traceback.print_exc()
+            note(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.")
+            raise typer.Exit(BbcuError.exit_code) from None
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     parameters = list(_flattened(command, hints, groups))

@@ -209,7 +209,7 @@ class Catalogue:
         except OSError as error:
             reason = error.strerror or error
             raise CheckpointError(f"Catalogue {path}: cannot be read ({reason}); reinstall bbcu.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"Catalogue {path} is damaged ({error}); reinstall bbcu.") from error
 
     def save(self, folder: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from bbcu_cli.checkpoint.packed import FORMAT, VERSION, PackedModel
 from bbcu_cli.errors import UsageError
 from bbcu_cli.hub import client
 from bbcu_cli.hub.reference import MODEL_FILE, HubRef
+from bbcu_cli.image import write_atomic
 
 LIBRARY: Final = "bbcu"
 _TASK_TAGS: Final = {"sr": "super-resolution", "denoise": "image-denoising", "deblock": "jpeg-artifact-removal"}
@@ -86,16 +88,17 @@ def write(files: Mapping[str, bytes], folder: Path, *, overwrite: bool = False) 
     """Write the files of a repository into a folder.
 
     Raises:
-        UsageError: the folder cannot be written, or one of the files exists and `overwrite` is not set.
+        UsageError: the folder cannot be made, or one of the files exists and `overwrite` is not set.
+        ImageError: a file cannot be written; it is then what it was.
     """
     if not overwrite and (taken := [name for name in files if (folder / name).exists()]):
         raise UsageError(f"{folder / taken[0]} exists; give another folder or --overwrite.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
     except OSError as error:
         raise UsageError(f"Cannot write {folder}: {error.strerror or error}.") from error
+    for name, content in files.items():
+        write_atomic(folder / name, methodcaller("write", content), overwrite=overwrite)
 
 
 def push(

@@ -1,0 +1,58 @@
+"""Hostile input by the thousand: see `fuzz.py`. What was found once is a test of its own where it was mended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fuzz_surfaces import SURFACES
+from typer.testing import CliRunner
+
+from bbcu_cli.cli.app import app
+from bbcu_cli.engines.cpu import kernel_sets
+
+FUZZ = Path(__file__).parent / "fuzz.py"
+QUICK = {"pictures": 400, "weights": 1000, "checkpoints": 600, "bindings": 500, "options": 150}
+LONG = {"pictures": 40_000, "weights": 30_000, "checkpoints": 15_000, "bindings": 15_000, "options": 10_000}
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="bounds memory as Linux does it"),
+    pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here"),
+]
+
+
+def attack(surface: str, first: int, count: int) -> None:
+    """Try that many seeds in a process of its own."""
+    command = [sys.executable, str(FUZZ), surface, str(first), str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    outcome = json.loads(done.stdout)
+    print(outcome)
+    assert outcome["executions"] == count
+    assert 0 < outcome["refused"] < count or surface in ("options", "records")  # both sides of every check were seen
+    assert outcome["grown"] < 200, outcome
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_hostile_input_is_refused_in_a_sentence(surface: str) -> None:
+    """No crash, hang, growth or undocumented exception in some thousands of executions."""
+    attack(surface, 0, QUICK.get(surface, 1000))
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000])
+def test_a_name_that_no_system_takes_is_one_sentence(name: str) -> None:
+    """As input or as suffix; found by the fuzzer."""
+    for line in (["sr", name], ["deblock", str(FUZZ.parent / "data"), "--suffix", name, "--dry-run"]):
+        done = CliRunner().invoke(app, line)
+        assert done.exit_code == 2, done.stderr
+        assert "too long" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_hundred_thousand_hostile_inputs_are_refused(surface: str) -> None:
+    """The same with other seeds, 125,000 executions in all."""
+    attack(surface, 1_000_000, LONG.get(surface, 5_000))
