@@ -42,13 +42,19 @@ def test_hostile_input_is_refused_in_a_sentence(surface: str) -> None:
     attack(surface, 0, QUICK.get(surface, 1000))
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000])
-def test_a_name_that_no_system_takes_is_one_sentence(name: str) -> None:
-    """As input or as suffix; found by the fuzzer."""
-    for line in (["sr", name], ["deblock", str(FUZZ.parent / "data"), "--suffix", name, "--dry-run"]):
-        done = CliRunner().invoke(app, line)
-        assert done.exit_code == 2, done.stderr
-        assert "too long" in done.stderr
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["sr", "a" * 300],
+        ["sr", "a/" * 3000],
+        ["deblock", "--dry-run", str(FUZZ.parent / "data"), "--suffix", "a/" * 3000],
+    ],
+)
+def test_a_name_that_no_system_takes_is_one_sentence(line: list[str]) -> None:
+    """As input or in an output; found by the fuzzer."""
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 2, done.stderr
+    assert "too long" in done.stderr
 
 
 @pytest.mark.long
