@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from bbcu_cli.cli.options import ENGINE
 
 if TYPE_CHECKING:
     from bbcu_cli.bench import BenchReport, EngineRow
+    from bbcu_cli.bench_folder import FolderReport
     from bbcu_cli.spec import ModelSpec
 
 
@@ -37,6 +39,12 @@ def bench(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda or cuda:N.", rich_help_panel=ENGINE)] = "cpu",
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Restore the images of this folder from file to file instead, and tell how long the engine waits."
+        ),
+    ] = None,
     reference: Annotated[
         bool, typer.Option(help="Also run the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
     ] = True,
@@ -47,6 +55,9 @@ def bench(
     from bbcu_cli.bench import run_bench
     from bbcu_cli.hub.catalogue import Catalogue
 
+    if folder is not None:
+        _bench_folder(model, folder, device, threads, as_json=json)
+        return
     spec = Catalogue.load()[model].spec
     if device not in ("cpu", "auto"):
         _bench_cuda(model, spec, parse_size(size), device, as_json=json)
@@ -72,6 +83,41 @@ def _bench_cuda(model: str, spec: ModelSpec, size: tuple[int, int], device: str,
             continue
         floor = f"  {row.milliseconds / row.floor:.1f}x the bandwidth floor of {row.floor:.3f} ms" if row.floor else ""
         print(f"{row.what}: {row.milliseconds:.3f} ms{floor}", flush=True)
+
+
+def _bench_folder(model: str, folder: Path, device: str, threads: int | None, *, as_json: bool) -> None:
+    from bbcu_cli.bench_folder import bench_folder
+    from bbcu_cli.pipeline import load_model
+
+    with load_model(model, device=device, threads=threads) as opened:
+        report = bench_folder(folder, opened, threads=threads)
+    if as_json:
+        print(jsonlib.dumps(report.to_dict()))
+    else:
+        _show_folder(report)
+
+
+def _show_folder(report: FolderReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{report.model}, {report.images} images of {report.megapixels:.1f} megapixels in all, {report.engine}"
+    table = Table("", *(heading for heading in ("seconds", "share")), title=title)
+    for name, seconds in (
+        ("from the first file to the last", report.wall),
+        ("engine computing", report.engine_busy),
+        ("engine waiting", report.wall - report.engine_busy),
+        ("the same tiles in the engine alone", report.pure),
+        ("decoding, beside the engine", report.decode),
+        ("colour and encoding, beside the engine", report.encode),
+    ):
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / report.wall:.1%}")
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    rates = f"{report.images_per_second:.2f} images/s; the engine alone {report.images / report.pure:.2f} images/s"
+    console.print(f"{rates}: {report.pure_share:.0%} of it reached.")
+    if report.failed:
+        console.print(f"{report.failed} images failed.", style="red")
 
 
 def _share(row: EngineRow) -> str:
