@@ -146,6 +146,7 @@ def train(
     """
     import torch
 
+    from bbcu_cli.train.arithmetic import choose_arithmetic
     from bbcu_cli.train.loop import Run
     from bbcu_cli.train.loop import train as run_training
 
@@ -171,9 +172,13 @@ def train(
         interval=interval,
         provenance={"command": command, **({"data": note_} if note_ else {})},
     )
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        arithmetic = choose_arithmetic(torch.device(device), compiled=run.compiled)
+        note(f"binary units: {arithmetic}; {torch.get_num_threads()} CPU threads")
     with _shown(chosen.steps) as report:
         made = run_training(run, report)
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         print(made)
 
 

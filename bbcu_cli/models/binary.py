@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from bbcu_cli.models.native import FEATURES, NativeUnit
+
 
 def sign(x: Tensor) -> Tensor:
     """+1 where x >= 0, else -1; same shape and dtype."""
@@ -32,13 +34,15 @@ class Simulation:
         window: half-width of the sign's gradient; 1 is published.
         float_weights: use the latent weights as they are.
         float_activations: use x + m instead of its sign; with `float_weights` this is the full-precision twin.
-        half_products: multiply signs in float16, which is exact below 2,048 taps, and gradients in bfloat16.
+        half_products: multiply signs in half precision, see `_HalfProduct`, and gradients in bfloat16.
+        kernels: training kernel set that runs whole units on the CPU, see `training_kernels`; None: torch.
     """
 
     window: float = 1.0
     float_weights: bool = False
     float_activations: bool = False
     half_products: bool = False
+    kernels: str | None = None
 
 
 class _SignActivation(torch.autograd.Function):
@@ -78,14 +82,16 @@ class _BinaryWeight(torch.autograd.Function):
 class _HalfProduct(torch.autograd.Function):
     """conv2d(signs, alpha * sign(W)) with the signs multiplied in half precision and alpha applied after, in float32.
 
-    Sums of signs are whole numbers, which float16 holds exactly up to 2,048. Gradients need range more than
-    digits, so they are multiplied in bfloat16; they are those of `_BinaryWeight`.
+    Sums of signs are whole numbers, which float16 holds exactly up to 2,048. CPUs multiply bfloat16 instead, which
+    holds the sums, all even for 64 channels, up to 512 of the 576 taps, and every fourth number above. Gradients need
+    range more than digits, so they are multiplied in bfloat16; they are those of `_BinaryWeight`.
     """
 
     @staticmethod
     def forward(ctx: Any, signs: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(signs.to(torch.int8), weight)
-        sums = F.conv2d(signs.half(), sign(weight).half(), padding=1)
+        half = torch.bfloat16 if signs.device.type == "cpu" else torch.float16
+        sums = F.conv2d(signs.to(half), sign(weight).to(half), padding=1)
         return sums.float() * _alpha(weight).view(1, -1, 1, 1)
 
     @staticmethod
@@ -140,40 +146,56 @@ class RPReLU(nn.Module):
 
 
 class BinaryUnit(nn.Module):
-    """r(BinConv(sign(x + m))): what BBCU-B and BBCU-U have in common, (N, C_in, H, W) -> (N, C_out, H, W)."""
+    """PixelShuffle(r(BinConv(sign(x + m)))) + nearest(x), (N, C, H, W) -> (N, C, S*H, S*W); with step 1, x + r(...)."""
 
-    def __init__(self, c_in: int, c_out: int, *, bias: bool = False) -> None:
+    def __init__(self, channels: int, step: int = 1, *, bias: bool = False) -> None:
         super().__init__()
-        self.move0 = LearnableBias(c_in)
-        self.binary_conv = BinaryConv2d(c_in, c_out, bias=bias)
-        self.relu = RPReLU(c_out)
+        self.step = step
+        self.move0 = LearnableBias(channels)
+        self.binary_conv = BinaryConv2d(channels, channels * step * step, bias=bias)
+        self.relu = RPReLU(channels * step * step)
 
-    def transform(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        if self._fits_native(x):
+            return self._native(x)
+        y = self._transform(x)
+        if self.step == 1:
+            return x + y
+        return F.pixel_shuffle(y, self.step) + F.interpolate(x, scale_factor=self.step, mode="nearest")
+
+    def _transform(self, x: Tensor) -> Tensor:
         simulation = self.binary_conv.simulation
         shifted = self.move0(x)
         signs = shifted if simulation.float_activations else _SignActivation.apply(shifted, simulation.window)
-        return self.relu(self.binary_conv(signs))
+        y: Tensor = self.relu(self.binary_conv(signs))
+        return y
+
+    def _fits_native(self, x: Tensor) -> bool:
+        how = self.binary_conv.simulation
+        if how.kernels is None or how.float_weights or how.float_activations:
+            return False
+        return x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] == FEATURES
+
+    def _native(self, x: Tensor) -> Tensor:
+        conv, relu = self.binary_conv, self.relu
+        settings = conv.simulation.kernels, self.step, conv.simulation.window, torch.is_grad_enabled()
+        rprelu = relu.pr_bias0.bias, relu.pr_prelu.weight, relu.pr_bias1.bias
+        y: Tensor = NativeUnit.apply(settings, x, self.move0.bias, conv.weight, conv.bias, *rprelu)
+        return y
 
 
 class BBCUB(BinaryUnit):
     """BBCU-B, the body unit: x + r(BinConv(x)), (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, *, bias: bool = False) -> None:
-        super().__init__(channels, channels, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.transform(x)
+        super().__init__(channels, bias=bias)
 
 
 class BBCUU(BinaryUnit):
     """BBCU-U, up-sampling by s: PixelShuffle(r(BinConv(x))) + nearest(x), (N, C, H, W) -> (N, C, s*H, s*W)."""
 
     def __init__(self, channels: int, step: int) -> None:
-        super().__init__(channels, channels * step * step)
-        self.step = step
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.transform(x), self.step) + F.interpolate(x, scale_factor=self.step, mode="nearest")
+        super().__init__(channels, step)
 
 
 class BinaryBlock(nn.Module):

@@ -1,4 +1,4 @@
-// The one file that knows Python: checks dtypes, shapes and contiguity, raises, and releases the GIL.
+// The file that knows Python, with train/bindings.cpp: checks dtypes, shapes and contiguity, raises, and releases the GIL.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -10,6 +10,10 @@
 
 namespace nb = nanobind;
 using namespace nb::literals;
+
+namespace bbcu::train {
+void bind(nb::module_& m);  // train/bindings.cpp
+}
 
 namespace {
 
@@ -105,6 +109,8 @@ NB_MODULE(_native, m) {
 
     m.def("measure_layer", &measure_layer, "kernels"_a, "width"_a, "layers"_a,
           "Nanoseconds per pixel of a 64 -> 64 layer on one thread: the bare product, and the whole fused layer.");
+
+    bbcu::train::bind(m);
 
     nb::class_<bbcu::Network>(m, "Network", "A chain of stages on one kernel set; add_* in order, then run.")
         .def(

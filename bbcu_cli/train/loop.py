@@ -22,6 +22,7 @@ from bbcu_cli.errors import TrainingError
 from bbcu_cli.models.binary import BinaryConv2d, Simulation, simulate
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
+from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.data import crop_size, draw_batch, generator_for, load_pictures
 from bbcu_cli.train.losses import reconstruction_loss
 from bbcu_cli.train.recipes import Recipe
@@ -167,6 +168,7 @@ class _Trainer:
 
     def __init__(self, run: Run, rank: int, world: int, device: torch.device) -> None:
         self.run, self.rank, self.world, self.device = run, rank, world, device
+        self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
         spec, recipe = run.spec, run.recipe
         torch.manual_seed(recipe.seed)
         self.model = build_model(spec)
@@ -176,7 +178,7 @@ class _Trainer:
             load_initial(self.model, run.init)
         self.model = _placed(self.model, device)
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, fused=device.type == "cuda")
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, fused=True)
         self.step = 0
         self.psnr: float | None = None
         if run.resume:
@@ -247,7 +249,8 @@ class _Trainer:
             window=recipe.window,
             float_weights=recipe.twin or self.step < recipe.float_weights * recipe.steps,
             float_activations=recipe.twin,
-            half_products=self.device.type == "cuda",
+            half_products=self.arithmetic.half_products,
+            kernels=self.arithmetic.kernels,
         )
 
     def _teacher(self, path: Path) -> nn.Module:
@@ -262,8 +265,8 @@ class _Trainer:
     def _averaged(self) -> nn.Module:
         model = build_model(self.run.spec).to(self.device)
         model.load_state_dict(self.ema)
-        if self.run.recipe.twin:
-            simulate(model, self._simulation())
+        twin = self.run.recipe.twin
+        simulate(model, self._simulation() if twin else Simulation(kernels=self.arithmetic.kernels))
         return model.eval()
 
     def _anyone(self, stop: threading.Event) -> bool:
@@ -302,6 +305,7 @@ class _Trainer:
             "steps": str(self.step),
             "seed": str(self.run.recipe.seed),
             "processes": str(self.world),
+            "arithmetic": str(self.arithmetic),
             **score,
             **self.run.provenance,
         }

@@ -1,0 +1,153 @@
+// The truth: plain loops. Every other kernel set gives the same bits.
+//
+// A quantised row is int32 [width][groups][64], a bit row the words themselves.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "unit.h"
+
+namespace bbcu::train {
+namespace {
+
+bool supported() { return true; }
+
+bool negative(uint64_t word, size_t c) { return word >> c & 1; }
+
+void pack(const float* x, const float* shift, size_t pixels, uint64_t* words) {
+    for (size_t p = 0; p < pixels; ++p) {
+        words[p] = 0;
+        for (size_t c = 0; c < kFeatures; ++c) words[p] |= uint64_t{!(x[p * kFeatures + c] + shift[c] >= 0)} << c;
+    }
+}
+
+float affine(const Group& group, size_t c, float sum) { return sum * group.scale[c] + group.bias[c] + group.bias0[c]; }
+
+void forward_row(const ForwardRow& t) {
+    for (size_t x = 0; x < t.width; ++x) {
+        for (size_t c = 0; c < kFeatures; ++c) {
+            int sum = 0;
+            for (size_t dy = 0; dy < 3; ++dy)
+                for (size_t dx = 0; dx < 3; ++dx)
+                    if (t.rows[dy] && x + dx >= 1 && x + dx <= t.width)
+                        sum += static_cast<int>(kFeatures) -
+                               2 * __builtin_popcountll(t.rows[dy][x + dx - 1] ^ t.weights[(3 * dy + dx) * kFeatures + c]);
+            if (t.sums) t.sums[x * t.sums_pitch + c] = static_cast<int16_t>(sum);
+            const float y = affine(*t.group, c, static_cast<float>(sum));
+            t.out[x * t.out_pitch + c] =
+                t.residual[x * kFeatures + c] + ((y > 0 ? y : y * t.group->slope[c]) + t.group->bias1[c]);
+        }
+    }
+}
+
+uint32_t magnitude(float v) {
+    uint32_t bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+void gradient_row(GradientRow& t) {
+    std::fill_n(t.partial, 3 * kFeatures, 0.0f);
+    t.largest[0] = t.largest[1] = 0;
+    for (size_t x = 0; x < t.width; ++x) {
+        for (size_t c = 0; c < kFeatures; ++c) {
+            const float grad = t.grad[x * t.grad_pitch + c];
+            const float y = affine(*t.group, c, t.sums[x * t.pitch + c]);
+            const float gradient = y > 0 ? grad : grad * t.group->slope[c];
+            t.gradient[x * t.pitch + c] = gradient;
+            t.partial[c] += gradient;
+            if (!(y > 0)) t.partial[kFeatures + c] += y * grad;
+            t.partial[2 * kFeatures + c] += grad;
+            t.largest[0] = std::max(t.largest[0], magnitude(gradient * t.group->scale[c]));
+            t.largest[1] = std::max(t.largest[1], magnitude(gradient));
+        }
+    }
+}
+
+size_t quantised_bytes(size_t width, size_t groups) { return width * groups * kFeatures * sizeof(int32_t); }
+
+void quantise_row(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row) {
+    auto* to = reinterpret_cast<int32_t*>(row);
+    for (size_t x = 0; x < width; ++x)
+        for (size_t c = 0; c < groups * kFeatures; ++c) *to++ = static_cast<int32_t>(std::lrintf(*gradient++ * scale[c]));
+}
+
+size_t input_weight_bytes(size_t groups) { return groups * kTaps * kFeatures * sizeof(uint64_t); }
+
+void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) {
+    std::memcpy(weights, words, input_weight_bytes(groups));
+}
+
+// Sum over taps and output channels of the pixel (y, x); row dy of the window is met by the taps of row 2 - dy.
+int32_t input_sum(const InputRow& t, size_t x, size_t c) {
+    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
+    const size_t groups = t.step * t.step;
+    int32_t sum = 0;
+    for (size_t dy = 0; dy < 3; ++dy) {
+        for (size_t dx = 0; dx < 3; ++dx) {
+            if (!t.rows[dy] || x + dx < 1 || x + dx > t.width) continue;
+            const auto* values = reinterpret_cast<const int32_t*>(t.rows[dy]) + (x + dx - 1) * groups * kFeatures;
+            const size_t tap = 3 * (2 - dy) + (2 - dx);
+            for (size_t g = 0; g < groups; ++g)
+                for (size_t o = 0; o < kFeatures; ++o, ++values)
+                    sum += negative(weights[(g * kTaps + tap) * kFeatures + o], c) ? -*values : *values;
+        }
+    }
+    return sum;
+}
+
+void input_row(const InputRow& t) {
+    std::fill_n(t.partial, kFeatures, 0.0f);
+    for (size_t x = 0; x < t.width; ++x) {
+        for (size_t c = 0; c < kFeatures; ++c) {
+            const float to_sign = static_cast<float>(input_sum(t, x, c)) * t.unit;
+            const float window = 2.0f - t.steepness * std::fabs(t.x[x * kFeatures + c] + t.shift[c]);
+            const float to_shifted = to_sign * (window > 0 ? window : 0.0f);
+            t.partial[c] += to_shifted;
+            float residual = 0;
+            for (size_t i = 0; i < t.step; ++i)
+                for (size_t j = 0; j < t.step; ++j) {
+                    const float grad = t.grad[((i * t.width + x) * t.step + j) * kFeatures + c];
+                    residual = i + j ? residual + grad : grad;
+                }
+            t.out[x * kFeatures + c] = residual + to_shifted;
+        }
+    }
+}
+
+size_t bit_row_bytes(size_t width) { return width * sizeof(uint64_t); }
+
+void bit_row(const uint64_t* words, size_t width, uint8_t* bits) { std::memcpy(bits, words, bit_row_bytes(width)); }
+
+size_t block_bytes(size_t, size_t) { return 0; }
+
+void weight_block(const WeightBlock& t) {
+    for (size_t y = 0; y < t.rows; ++y) {
+        for (size_t x = 0; x < t.width; ++x) {
+            for (size_t q = 0; q < kQuad; ++q) {
+                const auto value =
+                    static_cast<int64_t>(std::lrintf(t.gradient[(y * t.width + x) * t.pitch + q] * t.scale));
+                for (size_t tap = 0; tap < kTaps; ++tap) {
+                    const uint8_t* row = t.bits[y + tap / 3];
+                    if (!row) continue;
+                    const size_t at = x + tap % 3;
+                    const uint64_t word =
+                        at < 1 || at > t.width ? 0 : reinterpret_cast<const uint64_t*>(row)[at - 1];
+                    int64_t* sums = t.sums + (q * kTaps + tap) * kFeatures;
+                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value : value;
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+
+extern const Kernels kScalar;
+const Kernels kScalar{"scalar",      "nothing",       supported,          pack,
+                      forward_row,   gradient_row,    quantised_bytes,    quantise_row,
+                      input_weight_bytes, pack_input_weights, input_row,  bit_row_bytes,
+                      bit_row,       block_bytes,     weight_block};
+
+}  // namespace bbcu::train

@@ -1,0 +1,147 @@
+// Training of a binary unit on the CPU: its forward pass and all of its gradients, fused.
+//
+// A unit is out = PixelShuffle(rprelu(alpha * conv3x3(sign(x + m), sign(W)) + bias)) + nearest(x), 64 channels in and
+// 64 * step^2 out. Tensors are channels last, so that the 64 channels of a pixel are one cache-aligned run of floats;
+// output channel c * step^2 + g belongs to *group* g, the 64 channels of one of the step^2 output pixels.
+//
+// Gradients enter products as fixed point with one power-of-two scale per tensor, as wide as 32-bit sums allow
+// (20 to 22 bits). Sums are then exact whole numbers: results do not depend on the kernel set or the threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../engine.h"
+
+namespace bbcu::train {
+
+constexpr size_t kQuad = 4;  // output channels whose weights' gradients are computed together
+
+// What follows the +-1 sums of a group: y = scale * sum + bias + bias0; y = (y > 0 ? 1 : slope) * y + bias1.
+struct Group {
+    alignas(kAlign) float scale[kFeatures];
+    alignas(kAlign) float bias[kFeatures];
+    alignas(kAlign) float bias0[kFeatures];
+    alignas(kAlign) float slope[kFeatures];
+    alignas(kAlign) float bias1[kFeatures];
+};
+
+// One row of one group's forward pass.
+struct ForwardRow {
+    const uint64_t* rows[3];  // signs of the rows above, at and below; null outside the image
+    size_t width;
+    const uint64_t* weights;  // [9][64] words of the group
+    const Group* group;
+    const float* residual;    // [width][64]
+    float* out;               // [width], out_pitch apart
+    size_t out_pitch;
+    int16_t* sums;            // [width], sums_pitch apart; null when no gradient will be asked for
+    size_t sums_pitch;
+};
+
+// One row of one group, from the output's gradient to that of scale * sum, `gradient`.
+struct GradientRow {
+    const float* grad;        // [width], grad_pitch apart
+    size_t grad_pitch;
+    const int16_t* sums;      // [width], pitch apart
+    float* gradient;          // [width], pitch apart
+    size_t pitch;
+    size_t width;
+    const Group* group;
+    float* partial;           // [3][64]: sums over the row for bias0 (and bias), slope, bias1
+    uint32_t largest[2];      // out: bits of the largest |scale * gradient| and |gradient|; not below those of a NaN
+};
+
+// One row of the input's gradient.
+struct InputRow {
+    const uint8_t* rows[3];   // quantised rows above, at and below; null outside the image
+    const uint8_t* weights;   // from pack_input_weights
+    size_t step;
+    size_t width;
+    float unit;               // what 1 means in the quantised rows
+    const float* x;           // [width][64]
+    const float* shift;       // [64], m
+    float steepness;          // 2 / window
+    const float* grad;        // the output's gradient at (step * y, 0)
+    float* out;               // [width][64]
+    float* partial;           // [64]: sums over the row for m
+};
+
+// The weights' gradient of kQuad output channels over some rows of one image.
+struct WeightBlock {
+    const float* gradient;        // the first row's, at the first of the kQuad channels
+    size_t pitch;                 // floats between pixels
+    const uint8_t* const* bits;   // [rows + 2] bit rows, from the one above the first; null outside the image
+    size_t rows;
+    size_t width;
+    float scale;                  // of the quantisation
+    uint8_t* scratch;             // block_bytes(rows, width), aligned
+    int64_t* sums;                // [kQuad][9][64], added to
+};
+
+// Kernels for one instruction set; all sets give the same bits.
+struct Kernels {
+    const char* name;
+    const char* required_features;
+    bool (*supported)();
+
+    // words[p] bit c: x[p][c] + shift[c] is negative (or NaN)
+    void (*pack)(const float* x, const float* shift, size_t pixels, uint64_t* words);
+    void (*forward_row)(const ForwardRow&);
+    void (*gradient_row)(GradientRow&);
+
+    // A *quantised row*: the whole numbers nearest to gradient * scale (by channel) in a form of the set's own.
+    size_t (*quantised_bytes)(size_t width, size_t groups);
+    void (*quantise_row)(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row);
+    size_t (*input_weight_bytes)(size_t groups);
+    void (*pack_input_weights)(const uint64_t* words, size_t groups, uint8_t* weights);  // words [groups][9][64]
+    void (*input_row)(const InputRow&);
+
+    // A *bit row*: the signs of one row, by channel, as the three columns of taps see them.
+    size_t (*bit_row_bytes)(size_t width);
+    void (*bit_row)(const uint64_t* words, size_t width, uint8_t* bits);
+    size_t (*block_bytes)(size_t rows, size_t width);
+    void (*weight_block)(const WeightBlock&);  // left and right of the image signs count as +1: unit.cpp puts it right
+};
+
+// Best first; scalar, the truth that the others are tested against, is last.
+const std::vector<const Kernels*>& kernels();
+
+// As choose_kernel_set.
+const Kernels& choose_kernels(const std::string& name);
+
+struct Shape {
+    size_t images, height, width, step;
+    size_t groups() const { return step * step; }
+    size_t pixels() const { return images * height * width; }
+};
+
+// Parameters as in the network, channels c * step^2 + g; weights channels last, [64 * step^2][9][64].
+struct Unit {
+    const float* shift;  // [64]
+    const float* weight;
+    const float* bias;   // or null
+    const float* bias0;
+    const float* slope;
+    const float* bias1;
+};
+
+struct Gradients {
+    float* x;
+    float* shift;
+    float* weight;
+    float* bias0;  // also that of bias
+    float* slope;
+    float* bias1;
+};
+
+// words: [pixels] signs of x + m, sums: [pixels][groups][64] or null; both are what backward needs.
+void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const float* x, float* out, uint64_t* words,
+             int16_t* sums, size_t threads);
+
+void backward(const Kernels& kernels, const Shape& shape, const Unit& unit, float window, const float* x,
+              const uint64_t* words, const int16_t* sums, const float* grad, const Gradients& gradients, size_t threads);
+
+}  // namespace bbcu::train
