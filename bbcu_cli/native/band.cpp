@@ -47,18 +47,22 @@ Row& Boundary::get(size_t stage, size_t index, const std::atomic<bool>& stop) {
 Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrdiff_t>& end, Boundary* above,
            Boundary* below)
     : run_(run), kernels_(run.network.kernels()), next_(begin), begin_(begin), end_(end), above_(above), below_(below) {
-    for (const Level& level : run_.levels) pools_.emplace_back(level.shape);
+    for (const Level& level : run_.levels) {
+        pools_.emplace_back(level.shape);
+        rows_at_once_.push_back(static_cast<ptrdiff_t>(kernels_.rows_at_once(level.shape.width)));
+    }
     parts_.resize(run_.levels.size());
     const size_t channels = run_.network.channels();
     for (size_t s = 0; s + 1 < begin.size(); ++s) {
-        const size_t step = stage(s).step;
-        rings_.emplace_back(step + 2);  // a consumer reads three rows; `step` are made at once
+        const size_t step = stage(s).step, made = step * static_cast<size_t>(most_rows(s));
+        // A consumer that waits for one more row has all that it reads but that one, when `made` more come.
+        rings_.emplace_back(static_cast<size_t>(most_rows(s + 1)) + 1 + made);
         if (wants(s, Stage::Kind::binary)) {
             for (Row& row : rings_[s])
                 row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width));
         }
         auto& parts = parts_[run_.level_in[s]];
-        while (step > parts.size() && step > 1) parts.push_back(pools_[run_.level_in[s]].take());
+        while (step > 1 && made > parts.size()) parts.push_back(pools_[run_.level_in[s]].take());
     }
     for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape);
     for (FloatRow& row : tail_rows_) row = FloatRow(4, run_.levels.back().shape);
@@ -71,21 +75,30 @@ void Band::run() {
         while (ready(s)) produce(s);
 }
 
-// Whether stage s can make its next row. What the band below makes is always ready: `input` waits for it.
+// Rows that stage s makes at once, but for the last few.
+ptrdiff_t Band::most_rows(size_t s) const {
+    return stage(s).kind == Stage::Kind::binary ? rows_at_once_[run_.level_in[s]] : 1;
+}
+
+// Rows that stage s makes next.
+ptrdiff_t Band::next_rows(size_t s) const { return std::min(most_rows(s), end_[s] - next_[s]); }
+
+// Whether stage s can make its next rows. What the band below makes is always ready: `input` waits for it.
 bool Band::ready(size_t s) const {
     if (next_[s] >= end_[s]) return false;
     const auto step = static_cast<ptrdiff_t>(stage(s - 1).step);
     const ptrdiff_t made = next_[s - 1] * step;
-    return made == end_[s - 1] * step || next_[s] + 1 < made;
+    return made == end_[s - 1] * step || next_[s] + next_rows(s) < made;
 }
 
 void Band::produce(size_t s) {
     if (run_.stop) throw Stopped();
-    const ptrdiff_t row = next_[s]++;
+    const ptrdiff_t row = next_[s], count = next_rows(s);
+    next_[s] += count;
     switch (stage(s).kind) {
         case Stage::Kind::head: make_head(row); break;
-        case Stage::Kind::binary: stage(s).step > 1 ? make_enlarged(s, row) : make_binary(s, row); break;
-        case Stage::Kind::conv: stage(s).step > 1 ? make_enlarged(s, row) : make_conv(s, row); break;
+        case Stage::Kind::binary: stage(s).step > 1 ? make_enlarged(s, row, count) : make_binary(s, row, count); break;
+        case Stage::Kind::conv: stage(s).step > 1 ? make_enlarged(s, row, count) : make_conv(s, row); break;
         case Stage::Kind::tail: return make_tail(s, row);
     }
     while (ready(s + 1)) produce(s + 1);
@@ -181,18 +194,21 @@ BinaryRow Band::binary_task(size_t s, ptrdiff_t row) {
     return task;
 }
 
-void Band::make_binary(size_t s, ptrdiff_t row) {
-    BinaryRow task = binary_task(s, row);
-    Row& out = output(s, row, std::move(input(s, row)->floats));
-    task.weights = stage(s).units[0].weights.data();
-    task.unit = &stage(s).units[0].params;
-    task.residual = task.out = out.floats.data();
-    if (wants(s, Stage::Kind::binary)) {
-        task.threshold = stage(s + 1).threshold;
-        task.packed = out.packed.data();
+void Band::make_binary(size_t s, ptrdiff_t first, ptrdiff_t count) {
+    BinaryRow tasks[kMaxRows] = {};
+    for (ptrdiff_t r = 0; r < count; ++r) {
+        BinaryRow& task = tasks[r] = binary_task(s, first + r);
+        Row& out = output(s, first + r, std::move(input(s, first + r)->floats));
+        task.weights = stage(s).units[0].weights.data();
+        task.unit = &stage(s).units[0].params;
+        task.residual = task.out = out.floats.data();
+        if (wants(s, Stage::Kind::binary)) {
+            task.threshold = stage(s + 1).threshold;
+            task.packed = out.packed.data();
+        }
     }
-    kernels_.binary_row(task);
-    hand_on(s, row);
+    kernels_.binary_rows(tasks, static_cast<size_t>(count));
+    for (ptrdiff_t r = 0; r < count; ++r) hand_on(s, first + r);
 }
 
 ConvRow Band::conv_task(size_t s, ptrdiff_t row) {
@@ -222,48 +238,54 @@ void Band::make_conv(size_t s, ptrdiff_t row) {
     hand_on(s, row);
 }
 
-// A stage with PixelShuffle: input row `row` becomes `step` output rows.
-void Band::make_enlarged(size_t s, ptrdiff_t row) {
+// A stage with PixelShuffle: each of `count` input rows becomes `step` output rows.
+void Band::make_enlarged(size_t s, ptrdiff_t first, ptrdiff_t count) {
     const Stage& up = stage(s);
-    const bool binary = up.kind == Stage::Kind::binary;
-    const RowShape &shape = level_in(s).shape, &large = level_in(s + 1).shape;
-    auto& parts = parts_[run_.level_in[s]];
-    BinaryRow binary_row{};
-    ConvRow conv_row{};
-    if (binary) {
-        binary_row = binary_task(s, row);
-        binary_row.residual = input(s, row)->floats.data();
-    } else {
-        conv_row = conv_task(s, row);
-    }
+    const auto step = static_cast<ptrdiff_t>(up.step);
     for (size_t i = 0; i < up.step; ++i) {
-        const float* planes[4] = {};
-        for (size_t j = 0; j < up.step; ++j) {
-            const size_t part = i * up.step + j;
-            planes[j] = parts[j].data();
-            if (binary) {
-                binary_row.weights = up.units[part].weights.data();
-                binary_row.unit = &up.units[part].params;
-                binary_row.out = parts[j].data();
-                kernels_.binary_row(binary_row);
-            } else {
-                conv_row.weights = up.convs[part].weights.data();
-                conv_row.bias = up.convs[part].bias.data();
-                conv_row.out = parts[j].data();
-                kernels_.conv_row(conv_row);
-            }
-        }
-        const ptrdiff_t out_row = row * static_cast<ptrdiff_t>(up.step) + static_cast<ptrdiff_t>(i);
-        Row& out = output(s, out_row, pools_[run_.level_in[s + 1]].take());
-        for (size_t c = 0; c < kFeatures; ++c) {
-            kernels_.interleave(planes, up.step, shape.width, out.floats.data() + c * large.stride);
-            for (size_t j = 0; j < up.step; ++j) planes[j] += shape.stride;
-        }
-        if (wants(s, Stage::Kind::binary))
-            kernels_.pack_row(out.floats.data(), large.stride, large.width, stage(s + 1).threshold, out.packed.data());
-        hand_on(s, out_row);
+        for (size_t j = 0; j < up.step; ++j) make_part(s, i * up.step + j, j, first, count);
+        for (ptrdiff_t r = 0; r < count; ++r) interleave_parts(s, static_cast<size_t>(r), (first + r) * step + static_cast<ptrdiff_t>(i));
     }
-    if (binary) pools_[run_.level_in[s]].give(std::move(input(s, row)->floats));
+    for (ptrdiff_t row = first * step; row < (first + count) * step; ++row) hand_on(s, row);
+    if (up.kind == Stage::Kind::binary)
+        for (ptrdiff_t r = 0; r < count; ++r) pools_[run_.level_in[s]].give(std::move(input(s, first + r)->floats));
+}
+
+// Sub-pixel `part` of `count` rows of an enlargement, into the parts of column j.
+void Band::make_part(size_t s, size_t part, size_t j, ptrdiff_t first, ptrdiff_t count) {
+    const Stage& up = stage(s);
+    FloatRow* parts = &parts_[run_.level_in[s]][j * static_cast<size_t>(most_rows(s))];
+    if (up.kind == Stage::Kind::conv) {
+        ConvRow task = conv_task(s, first);
+        task.weights = up.convs[part].weights.data();
+        task.bias = up.convs[part].bias.data();
+        task.out = parts->data();
+        return kernels_.conv_row(task);
+    }
+    BinaryRow tasks[kMaxRows] = {};
+    for (ptrdiff_t r = 0; r < count; ++r) {
+        BinaryRow& task = tasks[r] = binary_task(s, first + r);
+        task.residual = input(s, first + r)->floats.data();
+        task.weights = up.units[part].weights.data();
+        task.unit = &up.units[part].params;
+        task.out = parts[r].data();
+    }
+    kernels_.binary_rows(tasks, static_cast<size_t>(count));
+}
+
+// Output row `row` of an enlargement from row r of its parts.
+void Band::interleave_parts(size_t s, size_t r, ptrdiff_t row) {
+    const size_t step = stage(s).step;
+    const RowShape &shape = level_in(s).shape, &large = level_in(s + 1).shape;
+    const float* planes[4] = {};
+    for (size_t j = 0; j < step; ++j) planes[j] = parts_[run_.level_in[s]][j * static_cast<size_t>(most_rows(s)) + r].data();
+    Row& out = output(s, row, pools_[run_.level_in[s + 1]].take());
+    for (size_t c = 0; c < kFeatures; ++c) {
+        kernels_.interleave(planes, step, shape.width, out.floats.data() + c * large.stride);
+        for (size_t j = 0; j < step; ++j) planes[j] += shape.stride;
+    }
+    if (wants(s, Stage::Kind::binary))
+        kernels_.pack_row(out.floats.data(), large.stride, large.width, stage(s + 1).threshold, out.packed.data());
 }
 
 namespace {

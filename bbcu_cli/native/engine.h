@@ -17,6 +17,7 @@ namespace bbcu {
 constexpr size_t kFeatures = 64;
 constexpr size_t kTaps = 9;
 constexpr size_t kRowPad = 64;    // floats around a plane; also the widest block that a kernel reads or writes
+constexpr size_t kMaxRows = 4;    // that a kernel takes at once
 constexpr size_t kAlign = 64;     // bytes; of every buffer and of every plane
 
 // Per output channel: v = scale * y + bias; v = (v < 0 ? slope : 1) * v + offset, where y is the +-1 product.
@@ -67,7 +68,9 @@ struct KernelSet {
     size_t weight_bytes;                                               // of one 64 -> 64 unit
     void (*pack_weights)(const uint64_t* signs, uint8_t* weights);     // signs [64][9], bit c of a word: channel c is -1
     void (*pack_row)(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed);
-    void (*binary_row)(const BinaryRow&);
+    size_t (*rows_at_once)(size_t width);                              // that binary_rows likes to have, 1..kMaxRows
+    // Up to kMaxRows rows of one unit and width. No output is an input of another row, but its own residual.
+    void (*binary_rows)(const BinaryRow* rows, size_t count);
     void (*conv_row)(const ConvRow&);
     // out[count * x + j] = parts[j][x] for x < width
     void (*interleave)(const float* const* parts, size_t count, size_t width, float* out);

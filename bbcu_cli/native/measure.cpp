@@ -65,7 +65,7 @@ LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers) 
         task.leak = 1;
         task.threshold = threshold;
         task.packed = layer.packed[3].data();
-        kernels.binary_row(task);
+        kernels.binary_rows(&task, 1);
     };
     per_pixel(bare);
     per_pixel(fused);

@@ -82,7 +82,7 @@ FloatRow run_units(const KernelSet& set, Random random, const RowShape& shape, b
         task.leak = leak;
         task.threshold = threshold;
         task.packed = next.data();
-        set.binary_row(task);
+        set.binary_rows(&task, 1);
         std::swap(packed[1], next);
     }
     return std::move(rows[1]);

@@ -255,7 +255,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kAvx2;
 const KernelSet kAvx2 = {
     "avx2", "AVX2 byte shuffles as popcount tables, 32 pixels at a time", "AVX2 and FMA", supported, packed_row_bytes,
-    kPairs * kPairSteps * sizeof(uint16_t), pack_weights, pack_row, binary_row, conv_row<Avx2>, interleave, bare_row,
+    kPairs * kPairSteps * sizeof(uint16_t), pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Avx2>, interleave, bare_row,
 };
 
 }  // namespace bbcu

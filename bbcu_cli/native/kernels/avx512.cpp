@@ -1,25 +1,20 @@
-// AVX-512 VPOPCNTDQ: vpopcntq counts the 64 channels of a pixel at once, eight pixels in a register.
-//
-// A packed row is one 64-bit word per pixel, bit c set where channel c is -1, with kLanes words of room before
-// pixel 0 and after the last block. The nine words around a pixel stay in registers for all 64 outputs, whose
-// weights are broadcast by the xor itself: xor, popcount and add are 64 products of 8 pixels. A masked popcount
-// gives 0 where the tap lies outside the image. A count of 576 fits any lane.
+// AVX-512: bit planes of 512 pixels, whose adders are one ternary-logic operation per output bit.
 
 #include <immintrin.h>
 
-#include <cstring>
+#include <type_traits>
 
+#include "bitslice-inl.h"
 #include "float-inl.h"
 
 namespace bbcu {
 namespace {
 
-constexpr size_t kLanes = 8;  // pixels in a register
-constexpr size_t kSpan = 2;   // registers that a kernel works on at once
+constexpr size_t kLanes = 16;  // floats in a register
 
 struct Avx512 {
     using type = __m512;
-    static constexpr size_t lanes = 16;
+    static constexpr size_t lanes = kLanes;
     static __m512 load(const float* p) { return _mm512_loadu_ps(p); }
     static void store(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
     static __m512 set(float v) { return _mm512_set1_ps(v); }
@@ -29,123 +24,197 @@ struct Avx512 {
     }
 };
 
+struct Planes512 {
+    using type = __m512i;
+    static constexpr size_t bytes = 64;
+    static type load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+    static void store(uint8_t* p, type v) { _mm512_storeu_si512(p, v); }
+    static type load_words(type v, uint32_t mask, const uint8_t* p) {
+        return _mm512_mask_loadu_epi64(v, static_cast<__mmask8>(mask), p);
+    }
+    static type zero() { return _mm512_setzero_si512(); }
+    static type sum(type a, type b, type c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+    static type carry(type s, type a, type b) { return _mm512_ternarylogic_epi64(a, b, s, 0xd4); }
+    static type difference(type c, type a, type b) { return _mm512_ternarylogic_epi64(c, a, b, 0x69); }
+    static type borrow(type d, type a, type b) { return _mm512_ternarylogic_epi64(a, b, d, 0x71); }
+    static type exclusive(type a, type b) { return _mm512_xor_si512(a, b); }
+    static type both(type a, type b) { return _mm512_and_si512(a, b); }
+    static type from_left(type here, type before) {
+        return _mm512_or_si512(_mm512_slli_epi64(here, 1), _mm512_srli_epi64(before, 63));
+    }
+    static type from_right(type here, type after) {
+        return _mm512_or_si512(_mm512_srli_epi64(here, 1), _mm512_slli_epi64(after, 63));
+    }
+};
+
+struct Planes256 {
+    using type = __m256i;
+    static constexpr size_t bytes = 32;
+    static type load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+    static void store(uint8_t* p, type v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+    static type load_words(type v, uint32_t mask, const uint8_t* p) {
+        return _mm256_mask_loadu_epi64(v, static_cast<__mmask8>(mask), p);
+    }
+    static type zero() { return _mm256_setzero_si256(); }
+    static type sum(type a, type b, type c) { return _mm256_ternarylogic_epi64(a, b, c, 0x96); }
+    static type carry(type s, type a, type b) { return _mm256_ternarylogic_epi64(a, b, s, 0xd4); }
+    static type difference(type c, type a, type b) { return _mm256_ternarylogic_epi64(c, a, b, 0x69); }
+    static type borrow(type d, type a, type b) { return _mm256_ternarylogic_epi64(a, b, d, 0x71); }
+    static type exclusive(type a, type b) { return _mm256_xor_si256(a, b); }
+    static type both(type a, type b) { return _mm256_and_si256(a, b); }
+    static type from_left(type here, type before) {
+        return _mm256_or_si256(_mm256_slli_epi64(here, 1), _mm256_srli_epi64(before, 63));
+    }
+    static type from_right(type here, type after) {
+        return _mm256_or_si256(_mm256_srli_epi64(here, 1), _mm256_slli_epi64(after, 63));
+    }
+};
+
 bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq");
-}
-
-size_t padded(size_t width) { return (width + kSpan * kLanes - 1) / (kSpan * kLanes) * (kSpan * kLanes); }
-size_t packed_row_bytes(size_t width) { return (padded(width) + 2 * kLanes) * sizeof(uint64_t); }
-uint64_t* words_of(uint8_t* packed) { return reinterpret_cast<uint64_t*>(packed) + kLanes; }
-const uint64_t* words_of(const uint8_t* packed) { return reinterpret_cast<const uint64_t*>(packed) + kLanes; }
-
-void pack_weights(const uint64_t* signs, uint8_t* weights) {
-    std::memcpy(weights, signs, kFeatures * kTaps * sizeof(uint64_t));
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq") &&
+           __builtin_cpu_supports("gfni");
 }
 
 void pack_row(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed) {
-    for (size_t x = 0; x < width; x += kLanes) {
-        __m512i word = _mm512_setzero_si512();
-        for (size_t c = 0; c < kFeatures; ++c) {
-            const __m256 v = _mm256_loadu_ps(row + c * stride + x);
-            const __mmask8 negative = _mm256_cmp_ps_mask(v, _mm256_set1_ps(threshold[c]), _CMP_LT_OQ);
-            word = _mm512_mask_or_epi64(word, negative, word, _mm512_set1_epi64(static_cast<int64_t>(uint64_t{1} << c)));
+    const size_t plane = plane_stride(width);
+    for (size_t c = 0; c < kFeatures; ++c) {
+        const __m512 limit = _mm512_set1_ps(threshold[c]);
+        for (size_t x = 0; x < width; x += kLanes) {
+            const auto inside = static_cast<__mmask16>(width - x < kLanes ? (1u << (width - x)) - 1 : 0xffff);
+            const __mmask16 negative = _mm512_mask_cmp_ps_mask(inside, _mm512_loadu_ps(row + c * stride + x), limit, _CMP_LT_OQ);
+            std::memcpy(packed + kWordBytes + c * plane + x / 8, &negative, sizeof negative);
         }
-        _mm512_storeu_si512(words_of(packed) + x, word);
     }
 }
 
-// The words around kSpan * 8 pixels and which of them lie inside the image.
-struct Window {
-    __m512i word[kSpan][kTaps];
-    __mmask8 inside[kSpan][3];  // by dx
-    bool row[3];
+// The low eight bits of the sums of 512 pixels as bytes.
+inline void transpose_low(const uint8_t* planes, uint8_t* to) {
+    // Planes' pairs of bytes are dealt to the four lanes, so that interleaving within lanes leaves pixels in order.
+    const __m512i deal = _mm512_set_epi16(31, 27, 23, 19, 15, 11, 7, 3, 30, 26, 22, 18, 14, 10, 6, 2, 29, 25, 21, 17, 13, 9, 5, 1,
+                                          28, 24, 20, 16, 12, 8, 4, 0);
+    const __m512i bits = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
+    __m512i pair[2][4], four[4][2];
+    for (size_t i = 0; i < 4; ++i) {
+        const __m512i high = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (7 - 2 * i) * kPlaneBlock));
+        const __m512i low = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (6 - 2 * i) * kPlaneBlock));
+        pair[0][i] = _mm512_unpacklo_epi8(high, low);
+        pair[1][i] = _mm512_unpackhi_epi8(high, low);
+    }
+    for (size_t h = 0; h < 2; ++h)
+        for (size_t i = 0; i < 2; ++i) {
+            four[2 * h][i] = _mm512_unpacklo_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
+            four[2 * h + 1][i] = _mm512_unpackhi_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
+        }
+    for (size_t r = 0; r < 4; ++r) {
+        const __m512i low = _mm512_unpacklo_epi32(four[r][0], four[r][1]), high = _mm512_unpackhi_epi32(four[r][0], four[r][1]);
+        Planes512::store(to + 2 * r * 64, _mm512_gf2p8affine_epi64_epi8(bits, low, 0));
+        Planes512::store(to + (2 * r + 1) * 64, _mm512_gf2p8affine_epi64_epi8(bits, high, 0));
+    }
+}
+
+// Affine part and residual of 16 pixels of one output, from half their product. Returns which are below the threshold.
+struct Epilogue {
+    __m512 scale, bias, slope, offset, leak, threshold;
+    Epilogue(const BinaryRow& t, size_t o)
+        : scale(_mm512_set1_ps(2 * t.unit->scale[o])), bias(_mm512_set1_ps(t.unit->bias[o])),
+          slope(_mm512_set1_ps(t.unit->slope[o])), offset(_mm512_set1_ps(t.unit->offset[o])), leak(_mm512_set1_ps(t.leak)),
+          threshold(_mm512_set1_ps(t.threshold ? t.threshold[o] : 0)) {}
+
+    template <bool kLeaky>
+    uint32_t operator()(__m256i half, const float* residual, float* out) const {
+        const __m512 u = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(half)), bias);
+        const __mmask16 below = _mm512_movepi32_mask(_mm512_castps_si512(u));
+        const __m512 added = _mm512_fmadd_ps(u, _mm512_mask_blend_ps(below, _mm512_set1_ps(1), slope), offset);
+        __m512 v = _mm512_add_ps(_mm512_loadu_ps(residual), added);
+        if (kLeaky) v = Avx512::leaky(v, leak);
+        _mm512_storeu_ps(out, v);
+        return _mm512_cmp_ps_mask(v, threshold, _CMP_LT_OQ);
+    }
 };
 
-inline Window window_at(const uint8_t* const rows[3], size_t x, size_t width) {
-    Window w;
-    for (size_t v = 0; v < kSpan; ++v) {
-        const size_t at = x + v * kLanes;
-        const size_t right = at + 1 < width ? width - 1 - at : 0;  // pixels of the block that have a right neighbour
-        w.inside[v][0] = at == 0 ? 0xfe : 0xff;
-        w.inside[v][1] = 0xff;
-        w.inside[v][2] = static_cast<__mmask8>(right < kLanes ? (1u << right) - 1 : 0xff);
-    }
-    for (size_t dy = 0; dy < 3; ++dy) {
-        w.row[dy] = rows[dy] != nullptr;
-        for (size_t v = 0; v < kSpan; ++v)
-            for (size_t dx = 0; dx < 3; ++dx)
-                w.word[v][3 * dy + dx] = w.row[dy] ? _mm512_loadu_si512(words_of(rows[dy]) + x + v * kLanes + dx - 1)
-                                                   : _mm512_setzero_si512();
-    }
-    return w;
-}
+constexpr size_t kStep = 2 * kLanes;  // pixels of a 16-bit vector
 
-// Differing signs of one output channel.
-inline void count(const Window& w, const uint64_t* taps, __m512i counts[kSpan]) {
-    for (size_t v = 0; v < kSpan; ++v) counts[v] = _mm512_setzero_si512();
-#pragma GCC unroll 3
-    for (size_t dy = 0; dy < 3; ++dy) {
-        if (!w.row[dy]) continue;
-#pragma GCC unroll 3
-        for (size_t dx = 0; dx < 3; ++dx) {
-            const __m512i tap = _mm512_set1_epi64(static_cast<int64_t>(taps[3 * dy + dx]));
-#pragma GCC unroll 2
-            for (size_t v = 0; v < kSpan; ++v)
-                counts[v] = _mm512_add_epi64(
-                    counts[v],
-                    _mm512_maskz_popcnt_epi64(w.inside[v][dx], _mm512_xor_si512(w.word[v][3 * dy + dx], tap)));
+// Output o of the pixels of one piece of a block.
+template <size_t kBits, bool kLeaky>
+inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const uint8_t* sums, const uint8_t* low, size_t o) {
+    const BinaryRow& t = *piece.row;
+    const __m512i inside = _mm512_set1_epi16(tops.inside[o]);
+    const float* residual = t.residual + o * t.stride;
+    float* out = t.out + o * t.stride;
+    uint8_t* packed = t.packed ? t.packed + kWordBytes + o * plane_stride(t.width) : nullptr;
+    const size_t end = std::min(t.width, (piece.first + piece.count) * kWord);
+    size_t at = piece.at * kWord;  // of the pixel in the block
+    for (size_t x = piece.first * kWord; x < end; x += kStep, at += kStep) {
+        const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(low + at));
+        __m512i half = _mm512_sub_epi16(inside, _mm512_cvtepu8_epi16(bytes));
+#pragma GCC unroll 8
+        for (size_t b = 8; b < kBits; ++b) {
+            __mmask32 bit;
+            std::memcpy(&bit, sums + b * kPlaneBlock + at / 8, sizeof bit);
+            half = _mm512_mask_sub_epi16(half, bit, half, _mm512_set1_epi16(1 << b));
         }
+        uint32_t valid = 0xffffffff;
+        if (x == 0) half = _mm512_mask_add_epi16(half, 1, half, _mm512_set1_epi16(tops.left[o]));
+        if (x + kStep >= t.width) {
+            const uint32_t last = 1u << (t.width - 1 - x);
+            half = _mm512_mask_add_epi16(half, last, half, _mm512_set1_epi16(tops.right[o]));
+            valid = last | (last - 1);
+        }
+        const uint32_t lower = epilogue.operator()<kLeaky>(_mm512_castsi512_si256(half), residual + x, out + x);
+        const uint32_t upper = epilogue.operator()<kLeaky>(_mm512_extracti64x4_epi64(half, 1), residual + x + kLanes, out + x + kLanes);
+        const uint32_t negative = (lower | upper << kLanes) & valid;
+        if (packed) std::memcpy(packed + x / 8, &negative, sizeof negative);
     }
-}
-
-// Residual and affine part of 8 pixels of channel o; returns which results are below the threshold.
-template <bool kLeaky>
-inline __mmask8 finish(const BinaryRow& t, __m512i count, size_t o, size_t x) {
-    const UnitParams& unit = *t.unit;
-    const __m256i taps = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(t.taps + x)));
-    const __m256i differing = _mm512_cvtepi64_epi32(count);
-    const __m256i y = _mm256_sub_epi32(taps, _mm256_add_epi32(differing, differing));
-    const __m256 u = _mm256_fmadd_ps(_mm256_set1_ps(unit.scale[o]), _mm256_cvtepi32_ps(y), _mm256_set1_ps(unit.bias[o]));
-    const __m256 slope = _mm256_blendv_ps(_mm256_set1_ps(1), _mm256_set1_ps(unit.slope[o]), u);
-    const __m256 added = _mm256_fmadd_ps(u, slope, _mm256_set1_ps(unit.offset[o]));
-    __m256 sum = _mm256_add_ps(_mm256_loadu_ps(t.residual + o * t.stride + x), added);
-    if (kLeaky) sum = _mm256_blendv_ps(sum, _mm256_mul_ps(sum, _mm256_set1_ps(t.leak)), sum);
-    _mm256_storeu_ps(t.out + o * t.stride + x, sum);
-    return t.packed ? _mm256_cmp_ps_mask(sum, _mm256_set1_ps(t.threshold[o]), _CMP_LT_OQ) : __mmask8{0};
 }
 
 template <bool kLeaky>
-void binary_row_as(const BinaryRow& t) {
-    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
-    for (size_t x = 0; x < t.width; x += kSpan * kLanes) {
-        const Window window = window_at(t.rows, x, t.width);
-        __m512i signs[kSpan] = {};
-        for (size_t o = 0; o < kFeatures; ++o) {
-            __m512i counts[kSpan];
-            count(window, weights + o * kTaps, counts);
-            const __m512i bit = _mm512_set1_epi64(static_cast<int64_t>(uint64_t{1} << o));
-            for (size_t v = 0; v < kSpan; ++v) {
-                const __mmask8 negative = finish<kLeaky>(t, counts[v], o, x + v * kLanes);
-                signs[v] = _mm512_mask_or_epi64(signs[v], negative, signs[v], bit);
-            }
+void binary_rows_as(const BinaryRow* rows, size_t count) {
+    const auto& weights = *reinterpret_cast<const PlaneWeights*>(rows->weights);
+    Tops tops[kMaxRows];
+    for (size_t r = 0; r < count; ++r) tops[r].set(weights, rows[r].rows);
+    const auto finish = [&](auto bits, const uint8_t* sums, size_t o, const PlaneBlockPieces& pieces) {
+        alignas(kAlign) uint8_t low[8 * kPlaneBlock];
+        transpose_low(sums, low);
+        const Epilogue epilogue(*rows, o);
+        for (size_t p = 0; p < pieces.count; ++p) {
+            const PlanePiece& piece = pieces.piece[p];
+            finish_piece<decltype(bits)::value, kLeaky>(piece, tops[piece.row - rows], epilogue, sums, low, o);
         }
-        if (!t.packed) continue;
-        for (size_t v = 0; v < kSpan; ++v) _mm512_storeu_si512(words_of(t.packed) + x + v * kLanes, signs[v]);
+    };
+    PlaneMemory memory;
+    const size_t each = words_of(rows->width), words = count * each;
+    for (size_t begin = 0; begin < words; begin += kPlaneBlock / kWordBytes) {
+        const size_t taken = std::min(words - begin, kPlaneBlock / kWordBytes);
+        const PlaneBlockPieces pieces(rows, each, begin, taken);
+        if (taken > Planes256::bytes / kWordBytes)
+            plane_block<Planes512>(weights, pieces, memory, finish);
+        else
+            plane_block<Planes256>(weights, pieces, memory, finish);
     }
 }
 
-void binary_row(const BinaryRow& t) { t.leak == 1.0f ? binary_row_as<false>(t) : binary_row_as<true>(t); }
+void binary_rows(const BinaryRow* rows, size_t count) {
+    rows->leak == 1.0f ? binary_rows_as<false>(rows, count) : binary_rows_as<true>(rows, count);
+}
 
+// One xor, popcount and addition for the 64 channels of a tap, 8 pixels at a time.
 void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
-    const auto* words = reinterpret_cast<const uint64_t*>(weights);
-    for (size_t x = 0; x < width; x += kSpan * kLanes) {
-        const Window window = window_at(rows, x, width);
+    for (size_t x = 0; x < width; x += 16) {
+        __m512i word[2][kTaps];
+        for (size_t v = 0; v < 2; ++v)
+            for (size_t t = 0; t < kTaps; ++t) word[v][t] = _mm512_loadu_si512(rows[t / 3] + 8 * (x / 2 + 8 * v + t % 3));
         __m512i sum = _mm512_setzero_si512();
         for (size_t o = 0; o < kFeatures; ++o) {
-            __m512i counts[kSpan];
-            count(window, words + o * kTaps, counts);
-            for (size_t v = 0; v < kSpan; ++v) sum = _mm512_add_epi64(sum, counts[v]);
+            __m512i counts[2] = {};
+#pragma GCC unroll 9
+            for (size_t t = 0; t < kTaps; ++t) {
+                int64_t tap;
+                std::memcpy(&tap, weights + 8 * (o * kTaps + t), sizeof tap);
+                for (size_t v = 0; v < 2; ++v)
+                    counts[v] = _mm512_add_epi64(counts[v], _mm512_popcnt_epi64(_mm512_xor_si512(word[v][t], _mm512_set1_epi64(tap))));
+            }
+            sum = _mm512_add_epi64(sum, _mm512_add_epi64(counts[0], counts[1]));
         }
         sink[0] ^= static_cast<uint8_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)));
     }
@@ -155,9 +224,9 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 
 extern const KernelSet kAvx512;
 const KernelSet kAvx512 = {
-    "avx512", "AVX-512 vector popcount, 8 pixels of 64 channels at a time", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ",
-    supported, packed_row_bytes, kFeatures * kTaps * sizeof(uint64_t),
-    pack_weights, pack_row, binary_row, conv_row<Avx512>, interleave, bare_row,
+    "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ",
+    supported, plane_row_bytes, sizeof(PlaneWeights),
+    pack_plane_weights, pack_row, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
 };
 
 }  // namespace bbcu

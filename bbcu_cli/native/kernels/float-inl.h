@@ -66,6 +66,14 @@ void conv_row(const ConvRow& task) {
         conv_groups<V, 4, 2>(t);
 }
 
+// binary_rows of a set whose kernel takes one row.
+inline size_t one_row_at_once(size_t) { return 1; }
+
+template <void (*kBinaryRow)(const BinaryRow&)>
+void each_row(const BinaryRow* rows, size_t count) {
+    for (size_t r = 0; r < count; ++r) kBinaryRow(rows[r]);
+}
+
 template <size_t kCount>
 inline void interleave_by(const float* const* parts, size_t width, float* __restrict out) {
     const float* p[kCount];

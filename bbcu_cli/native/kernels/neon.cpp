@@ -165,7 +165,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kNeon;
 const KernelSet kNeon = {
     "neon", "NEON byte popcount, 16 pixels of 8 channels at a time", "NEON", supported, packed_row_bytes,
-    kFeatures * 3 * kRowWeights, pack_weights, pack_row, binary_row, conv_row<Neon>, interleave, bare_row,
+    kFeatures * 3 * kRowWeights, pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Neon>, interleave, bare_row,
 };
 
 }  // namespace bbcu

@@ -76,7 +76,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kScalar;
 const KernelSet kScalar = {
     "scalar", "plain C++", "", supported, packed_row_bytes, kFeatures * kTaps * sizeof(uint64_t),
-    pack_weights, pack_row, binary_row, conv_row<Scalar>, interleave, bare_row,
+    pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Scalar>, interleave, bare_row,
 };
 
 }  // namespace bbcu
