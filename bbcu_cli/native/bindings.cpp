@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <cstdint>
 #include <stdexcept>
 
 #include "engine.h"
@@ -23,7 +24,14 @@ using Image = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cp
 using Output = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 template <class Array>
+void require_aligned(const Array& array, const char* name) {
+    if (reinterpret_cast<uintptr_t>(array.data()) % alignof(typename Array::Scalar))
+        throw std::invalid_argument(std::string(name) + " does not begin at a multiple of its element size");
+}
+
+template <class Array>
 const typename Array::Scalar* checked(const Array& array, size_t size, const char* name) {
+    require_aligned(array, name);
     if (array.size() != size)
         throw std::invalid_argument(std::string(name) + " has " + std::to_string(array.size()) + " elements, expected " +
                                     std::to_string(size));
@@ -64,6 +72,8 @@ void run(const bbcu::Network& net, const Image& image, const Output& output, siz
     if (output.shape(0) != net.channels() || output.shape(1) != height * net.scale() ||
         output.shape(2) != width * net.scale())
         throw std::invalid_argument("the output has another shape");
+    require_aligned(image, "the image");
+    require_aligned(output, "the output");
     const nb::gil_scoped_release release;
     net.run(image.data(), height, width, output.data(), threads, [] {
         const nb::gil_scoped_acquire acquire;
