@@ -18,10 +18,8 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from bbcu_cli.compare import side_by_side
 from bbcu_cli.engines.cpu import default_threads
 from bbcu_cli.errors import BbcuError
-from bbcu_cli.evaluate import score_images
 from bbcu_cli.feeder import FedSession, Feeder
 from bbcu_cli.image import (
     Bands,
@@ -166,6 +164,8 @@ def _restore(given: _Input, model: Model, settings: Settings, manifest: Manifest
         result = bands.whole()
         truth = None
         if settings.truths:
+            from bbcu_cli.evaluate import score_images  # here and below: a plain restoration starts without these
+
             truth = decode(settings.truths.paths[job], max_pixels=settings.max_pixels)
             scores = score_images(truth, result, settings.truths.convention, model.spec.scale)
         whole, bands = _Whole(image, result, truth), Bands.of(result)
@@ -216,6 +216,8 @@ def _save(
 
 
 def _side_by_side(done: _Whole, model: str) -> Image:
+    from bbcu_cli.compare import side_by_side
+
     def planes(image: Image) -> Pixels:
         return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])
 
