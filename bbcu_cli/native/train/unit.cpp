@@ -19,13 +19,14 @@ namespace bbcu::train {
 
 #if defined(__x86_64__)
 extern const Kernels kAvx512;
+extern const Kernels kAvx2;
 #endif
 extern const Kernels kScalar;
 
 const std::vector<const Kernels*>& kernels() {
     static const std::vector<const Kernels*> sets = {
 #if defined(__x86_64__)
-        &kAvx512,
+        &kAvx512, &kAvx2,
 #endif
         &kScalar,
     };
