@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bbcu_cli.checkpoint.pack import pack, unpack
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.errors import TrainingError
+from bbcu_cli.image import remove_stale_parts, write_atomic
 from bbcu_cli.models.binary import BinaryConv2d, Simulation, simulate
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
@@ -193,6 +194,7 @@ class _Trainer:
         """Run the steps that are left; see `train`."""
         recipe = self.run.recipe
         self.run.out.mkdir(parents=True, exist_ok=True)
+        remove_stale_parts(self.run.out)
         forward, simulation = self._forward(), None
         meter = _Meter(self.step, self.device)
         while self.step < recipe.steps:
@@ -290,10 +292,10 @@ class _Trainer:
             "ema": self.ema,
             "optimiser": self.optimiser.state_dict(),
         }
-        _replace(run.out / CHECKPOINT, lambda path: torch.save(checkpoint, path))
+        write_atomic(run.out / CHECKPOINT, lambda file: torch.save(checkpoint, file))
         if not run.recipe.twin:
             packed = pack(run.spec, {n: t.cpu().numpy() for n, t in self.ema.items()}, self._provenance())
-            _replace(run.out / MODEL, lambda path: path.write_bytes(to_bytes(packed)))
+            write_atomic(run.out / MODEL, lambda file: file.write(to_bytes(packed)))
         with (run.out / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(asdict(progress)) + "\n")
 
@@ -334,13 +336,6 @@ def _calm(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, BinaryConv2d):
                 module.weight.mul_(0.1)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file, then rename: whoever is killed at any moment leaves the old file or the new one."""
-    beside = path.with_name(path.name + ".new")
-    write(beside)
-    beside.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
