@@ -45,47 +45,73 @@ bool same_pixels(FloatRow& a, FloatRow& b, size_t channels, const RowShape& shap
     return true;
 }
 
-// One binary unit after another, so that what a unit packs is read by the next. Returns the floats.
-FloatRow run_units(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, float leak, float bits) {
-    FloatRow rows[3] = {random_row(random, kFeatures, shape), random_row(random, kFeatures, shape),
-                        random_row(random, kFeatures, shape)};
-    alignas(kAlign) float threshold[kFeatures];
-    random.fill(threshold, kFeatures, -5 + bits, 5 + bits);
-    Buffer<uint8_t> packed[3], next(set.packed_row_bytes(shape.width));
-    for (int i = 0; i < 3; ++i) {
-        packed[i] = Buffer<uint8_t>(set.packed_row_bytes(shape.width));
-        set.pack_row(rows[i].data(), shape.stride, shape.width, threshold, packed[i].data());
+// Weights from random to as far from it as they come; sets that count by pattern of weights take other ways for each.
+enum class Signs { random, equal_pairs, equal_outputs, one_channel, none, opposite };
+constexpr Signs kAllSigns[] = {Signs::random, Signs::equal_pairs, Signs::equal_outputs, Signs::one_channel, Signs::none, Signs::opposite};
+
+std::vector<uint64_t> make_signs(Random& random, Signs kind) {
+    std::vector<uint64_t> signs(kFeatures * kTaps);
+    for (size_t i = 0; i < signs.size(); ++i) {
+        const size_t output = i / kTaps;
+        const uint64_t word = random.engine();
+        switch (kind) {
+            case Signs::random: signs[i] = word; break;
+            case Signs::equal_pairs: signs[i] = output % 4 == 1 ? signs[i - kTaps] : word; break;
+            case Signs::equal_outputs: signs[i] = output ? signs[i - kTaps] : word; break;
+            case Signs::one_channel: signs[i] = uint64_t{1} << 5; break;
+            case Signs::none: case Signs::opposite: signs[i] = 0; break;
+        }
     }
-    Buffer<int16_t> taps(shape.stride);
-    for (size_t x = 0; x < shape.width; ++x)
-        taps[x] = static_cast<int16_t>(64 * (1 + above + below) * (1 + (x > 0) + (x + 1 < shape.width)));
+    return signs;
+}
+
+// Two binary units on an image of a few rows, all taken at once; the second reads what the first packed.
+std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowShape& shape, size_t height, Signs kind, float leak) {
+    const float level = kind == Signs::opposite ? 100 : 0;  // every sign of the input is -1, every weight +1
+    alignas(kAlign) float threshold[kFeatures];
+    random.fill(threshold, kFeatures, level - 5, level + 5);
+    std::vector<FloatRow> rows;
+    std::vector<Buffer<uint8_t>> packed, next;
+    for (size_t y = 0; y < height; ++y) {
+        rows.push_back(random_row(random, kFeatures, shape));
+        packed.emplace_back(set.packed_row_bytes(shape.width));
+        next.emplace_back(set.packed_row_bytes(shape.width));
+        set.pack_row(rows[y].data(), shape.stride, shape.width, threshold, packed[y].data());
+    }
     UnitParams unit;
     random.fill(unit.scale, kFeatures, 0, 0.1f);
     random.fill(unit.bias, kFeatures, -1, 1);
     random.fill(unit.slope, kFeatures, -0.5f, 1.5f);
     random.fill(unit.offset, kFeatures, -1, 1);
-    for (int pass = 0; pass < 2; ++pass) {
-        std::vector<uint64_t> signs(kFeatures * kTaps);
-        for (auto& word : signs) word = bits > 50 ? 0 : random.engine();
-        Buffer<uint8_t> weights(set.weight_bytes);
-        set.pack_weights(signs.data(), weights.data());
-        BinaryRow task{};
-        task.rows[0] = above ? packed[0].data() : nullptr;
-        task.rows[1] = packed[1].data();
-        task.rows[2] = below ? packed[2].data() : nullptr;
-        task.weights = weights.data();
-        task.unit = &unit;
-        task.taps = taps.data();
-        task.residual = task.out = rows[1].data();
-        task.stride = shape.stride;
-        task.width = shape.width;
-        task.leak = leak;
-        task.threshold = threshold;
-        task.packed = next.data();
-        set.binary_rows(&task, 1);
-        std::swap(packed[1], next);
+    std::vector<Buffer<int16_t>> taps;
+    for (int inside = 0; inside <= 3; ++inside) {
+        taps.emplace_back(shape.stride);
+        for (size_t x = 0; x < shape.width; ++x)
+            taps.back()[x] = static_cast<int16_t>(64 * inside * (1 + (x > 0) + (x + 1 < shape.width)));
     }
-    return std::move(rows[1]);
+    for (int pass = 0; pass < 2; ++pass) {
+        Buffer<uint8_t> weights(set.weight_bytes);
+        set.pack_weights(make_signs(random, kind).data(), weights.data());
+        BinaryRow tasks[kMaxRows] = {};
+        for (size_t y = 0; y < height; ++y) {
+            BinaryRow& task = tasks[y];
+            task.rows[0] = y > 0 ? packed[y - 1].data() : nullptr;
+            task.rows[1] = packed[y].data();
+            task.rows[2] = y + 1 < height ? packed[y + 1].data() : nullptr;
+            task.weights = weights.data();
+            task.unit = &unit;
+            task.taps = taps[1 + (y > 0) + (y + 1 < height)].data();
+            task.residual = task.out = rows[y].data();
+            task.stride = shape.stride;
+            task.width = shape.width;
+            task.leak = leak;
+            task.threshold = threshold;
+            task.packed = next[y].data();
+        }
+        set.binary_rows(tasks, height);
+        std::swap(packed, next);
+    }
+    return rows;
 }
 
 FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_in, size_t c_out) {
@@ -156,36 +182,44 @@ std::vector<float> run_network(const KernelSet& set, Random random, size_t heigh
 
 int failures = 0;
 
-void check(bool holds, const KernelSet& set, const char* what, size_t width, int borders) {
+void check(bool holds, const KernelSet& set, const char* what, size_t width, size_t number) {
     if (holds) return;
     ++failures;
-    std::printf("FAILED %s: %s, width %zu, borders %d\n", set.name, what, width, borders);
+    std::printf("FAILED %s: %s, width %zu, case %zu\n", set.name, what, width, number);
+}
+
+void check_units(const KernelSet& set, const RowShape& shape) {
+    for (size_t height = 1; height <= kMaxRows; ++height)
+        for (const Signs kind : kAllSigns)
+            for (const float leak : {1.0f, 0.1f}) {
+                if (leak != 1 && kind != Signs::random) continue;
+                const Random random{std::mt19937_64(shape.width * 8 + height)};
+                std::vector<FloatRow> mine = run_units(set, random, shape, height, kind, leak);
+                std::vector<FloatRow> truth = run_units(scalar(), random, shape, height, kind, leak);
+                bool same = true;
+                for (size_t y = 0; y < height; ++y) same = same && same_pixels(mine[y], truth[y], kFeatures, shape);
+                check(same, set, leak == 1 ? "binary units" : "binary units with LeakyReLU", shape.width, 10 * height + static_cast<size_t>(kind));
+            }
 }
 
 void check_set(const KernelSet& set) {
-    const size_t widths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 128, 129};
+    const size_t widths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129};
     for (const size_t width : widths) {
         const RowShape shape(width);
-        for (int borders = 0; borders < 4; ++borders) {
+        check_units(set, shape);
+        for (size_t borders = 0; borders < 4; ++borders) {
             const bool above = borders & 1, below = borders & 2;
-            const Random random{std::mt19937_64(width * 8 + static_cast<size_t>(borders))};
-            const auto same_units = [&](float leak, float bits) {
-                FloatRow mine = run_units(set, random, shape, above, below, leak, bits);
-                FloatRow truth = run_units(scalar(), random, shape, above, below, leak, bits);
-                return same_pixels(mine, truth, kFeatures, shape);
-            };
-            check(same_units(1, 0), set, "binary unit", width, borders);
-            check(same_units(0.1f, 0), set, "binary unit with LeakyReLU", width, borders);
-            check(same_units(1, 100), set, "largest counts", width, borders);  // every sign -1 against +1
+            const Random random{std::mt19937_64(width * 8 + borders)};
             for (const auto& [c_in, c_out] : {std::pair<size_t, size_t>{3, 64}, {1, 64}, {64, 3}, {64, 1}, {64, 64}}) {
                 FloatRow mine = run_conv(set, random, shape, above, below, c_in, c_out);
                 FloatRow truth = run_conv(scalar(), random, shape, above, below, c_in, c_out);
                 check(same_pixels(mine, truth, c_out, shape), set, "float convolution", width, borders);
             }
             for (size_t count = 1; count <= 4; ++count)
-                check(same_interleaved(set, random, width, count), set, "interleave", width, borders);
+                check(same_interleaved(set, random, width, count), set, "interleave", width, count);
         }
     }
+    for (const size_t width : {320, 513, 640, 1000}) check_units(set, RowShape(width));
     for (const auto& [height, width] : {std::pair<size_t, size_t>{1, 1}, {2, 18}, {49, 5}})
         for (const bool enlarge : {false, true}) {
             const Random random{std::mt19937_64(height)};
