@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from types import TracebackType
 from typing import Any, Final
 
@@ -226,22 +225,27 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
     way, scale = way_of(image, model.spec, options.chroma), model.spec.scale
     (height, width), depth = image.size, np.dtype(f"u{image.depth // 8}")
 
+    def blank(band: Region) -> Image:
+        rows, columns = (band.bottom - band.top) * scale, width * scale
+        alpha = None if image.alpha is None else np.empty((rows, columns), depth)
+        return Image(np.empty((rows, columns, image.channels), depth), alpha)
+
     def rows() -> Iterator[Image]:
-        tiles = restored_tiles(model, way.read, image.size, tile, self_ensemble=options.self_ensemble)
-        for row, group in groupby(tiles, lambda found: found[0].top // tile.height):
-            band = Region(row * tile.height, 0, min((row + 1) * tile.height, height), width)
-            lines, columns = (band.bottom - band.top) * scale, width * scale
-            pixels = np.empty((lines, columns, image.channels), depth)
-            alpha = None if image.alpha is None else np.empty((lines, columns), depth)
-            for core, block in group:
-                for slab, part in _slabs(core, scale):
-                    place = slab.relative_to(band).scaled(scale).slices
-                    painted = way.paint(slab, block[:, :, part])
-                    pixels[place] = painted.pixels
-                    if alpha is not None:
-                        alpha[place] = painted.alpha
-                del block  # before the engine makes the next one
-            yield Image(pixels, alpha)
+        band, painted = Region(0, 0, 0, width), None
+        for core, block in restored_tiles(model, way.read, image.size, tile, self_ensemble=options.self_ensemble):
+            if painted is None:
+                band = replace(band, top=core.top, bottom=min(core.top + tile.height, height))
+                painted = blank(band)
+            for slab, part in _slabs(core, scale):
+                place = slab.relative_to(band).scaled(scale).slices
+                result = way.paint(slab, block[:, :, part])
+                painted.pixels[place] = result.pixels
+                if painted.alpha is not None:
+                    painted.alpha[place] = result.alpha
+            del block  # before the engine makes the next one
+            if (core.bottom, core.right) == (band.bottom, width):
+                yield painted
+                painted = None
 
     size = height * scale, width * scale
     return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, image.metadata, rows())
@@ -296,13 +300,13 @@ def footprint(
     images = images_of(image.channels, spec, options.chroma, alpha=bool(has_alpha))
     cost = images * bytes_per_pixel(spec, info.feature_maps)
     limit = options.memory or DEFAULT_MEMORY
-    budget = max(limit - process - around, _LEAST_TILE)
+    budget = max(limit - process - around, MOST_STREAMED if options.memory is None else _LEAST_TILE)
     while True:
         tile = tile_size(model, image.size, options, budget // images)
         seen = Region(0, 0, tile.height, tile.width).grown(2 * spec.halo, *image.size)
         bands = 2 * min(tile.height, height) * width * area * samples * image.depth // 8
         found = Footprint(tile, process, max(decoding, around + seen.area * cost + bands))
-        if options.tile is not None or found.peak <= limit or budget <= _LEAST_TILE:
+        if options.memory is None or options.tile is not None or found.peak <= limit or budget <= _LEAST_TILE:
             break
         budget = max(min(budget, seen.area * cost) // 2, _LEAST_TILE)
     if options.memory is not None and found.peak > options.memory:

@@ -9,8 +9,18 @@ from small import SMALL_SPECS, small_model
 
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
-from bbcu_cli.image import Image, Metadata
-from bbcu_cli.pipeline import Model, Options, open_model, restore, restore_image, run_tiled
+from bbcu_cli.image import Image, ImageInfo, Metadata
+from bbcu_cli.pipeline import (
+    Model,
+    Options,
+    footprint,
+    open_model,
+    restore,
+    restore_image,
+    restored_bands,
+    run_tiled,
+)
+from bbcu_cli.tiling import TileSize
 
 Floats = NDArray[np.float32]
 
@@ -173,3 +183,37 @@ def test_a_memory_budget_that_cannot_hold_the_image_is_refused() -> None:
     """The message says how much is needed."""
     with pytest.raises(UsageError, match="--memory at least"):
         restore(np.zeros((600, 600, 3), np.uint8), stub(), Options(memory=1 << 20))
+
+
+@pytest.mark.parametrize(("form", "gathered"), [("PNG", False), ("JPEG", False), ("PNG", True)])
+def test_a_memory_budget_is_kept_by_smaller_tiles_or_refused_with_what_would_do(form: str, *, gathered: bool) -> None:
+    """24 megapixels x4: never planned beyond the budget, and the budget that the refusal names is enough."""
+    info = ImageInfo("JPEG", (4000, 6000), channels=3, depth=8, alpha=False, frames=1)
+    free = footprint(info, stub("m-x4"), Options(), form, gathered=gathered)
+    tight = Options(memory=free.peak - 1)
+    assert footprint(info, stub("m-x4"), tight, form, gathered=gathered).peak < free.peak
+    with pytest.raises(UsageError, match=r"give --memory at least \d+MB") as refused:
+        footprint(info, stub("m-x4"), Options(memory=100 << 20), form, gathered=gathered)
+    enough = int(str(refused.value).rsplit("least ", 1)[1].removesuffix("MB.")) << 20
+    assert footprint(info, stub("m-x4"), Options(memory=enough), form, gathered=gathered).peak <= enough
+
+
+def test_results_written_band_by_band_are_never_whole_in_memory() -> None:
+    """What 24 megapixels x4 need as PNG is below the size of the result; gathering formats need more than it."""
+    info = ImageInfo("JPEG", (4000, 6000), channels=3, depth=8, alpha=False, frames=1)
+    size_out = 4000 * 6000 * 16 * 3
+    assert footprint(info, stub("m-x4"), Options(), "PNG").peak < size_out
+    assert footprint(info, stub("m-x4"), Options(), "JPEG").peak > size_out
+
+
+def test_bands_together_are_the_restored_image(rng: np.random.Generator) -> None:
+    """In order and of full width, also when a tile is halved on the way."""
+    image = Image(rng.integers(0, 255, (70, 90, 3), dtype=np.uint8), rng.integers(0, 255, (70, 90), dtype=np.uint8))
+    expected = restore_image(image, stub())
+    model = stub("m-x2", limit=80 * 80)
+    bands = list(restored_bands(image, model, Options(), TileSize(20, 50)).rows)
+    assert [band.size for band in bands] == [(40, 180)] * 3 + [(20, 180)]
+    assert np.array_equal(np.concatenate([band.pixels for band in bands]), expected.pixels)
+    alphas = [band.alpha for band in bands if band.alpha is not None]
+    assert expected.alpha is not None
+    assert np.array_equal(np.concatenate(alphas), expected.alpha)

@@ -109,7 +109,7 @@ class EngineOptions:
     memory: Annotated[
         int | None,
         typer.Option(
-            help="Memory that image, result and tile may take, e.g. 2GB.",
+            help="Memory that the process may take, e.g. 2GB; what cannot be done in it is refused.",
             parser=parse_bytes,
             metavar="SIZE",
             envvar="BBCU_MEMORY",

@@ -148,21 +148,23 @@ class Bands:
 
     def pieces(self, height: int) -> Iterator[Image]:
         """The rows in bands of exactly `height`, the last one excepted, however they came."""
-        waiting: list[Image] = []
-        have = 0
+        rest: Image | None = None
         for band in self.rows:
-            waiting.append(band)
-            have += band.size[0]
-            if have < height:
-                continue
-            joined, top = _joined(waiting), 0
-            while have >= height:
-                yield _cut(joined, top, top + height)
-                top, have = top + height, have - height
-            waiting = [_cut(joined, top, top + have)] if have else []
-            del joined
-        if waiting:
-            yield _joined(waiting)
+            top = 0
+            if rest is not None:
+                top = min(height - rest.size[0], band.size[0])
+                rest = _joined(rest, _cut(band, 0, top))
+                if rest.size[0] < height:
+                    continue
+                yield rest
+                rest = None
+            while band.size[0] - top >= height:
+                yield _cut(band, top, top + height)
+                top += height
+            if top < band.size[0]:
+                rest = _cut(band, top, band.size[0])
+        if rest is not None:
+            yield rest
 
     def whole(self) -> Image:
         """All rows as one image in memory."""
@@ -180,11 +182,9 @@ class Bands:
         return Image(pixels, alpha, self.metadata)
 
 
-def _joined(bands: list[Image]) -> Image:
-    if len(bands) == 1:
-        return bands[0]
-    alphas = [band.alpha for band in bands if band.alpha is not None]
-    return Image(np.concatenate([band.pixels for band in bands]), np.concatenate(alphas) if alphas else None)
+def _joined(upper: Image, lower: Image) -> Image:
+    alphas = [part.alpha for part in (upper, lower) if part.alpha is not None]
+    return Image(np.concatenate([upper.pixels, lower.pixels]), np.concatenate(alphas) if alphas else None)
 
 
 def _cut(image: Image, top: int, bottom: int) -> Image:
