@@ -125,8 +125,10 @@ class PillowFile:
             samples, notes = _samples(picture, info, rawmode)
         if info.depth == 16 and _tiff_tag(picture, _TIFF_PHOTOMETRIC) == 0:
             samples = np.invert(samples)  # white is zero, which Pillow minds in 8 bits only
-        samples = _upright(samples, self._orientation())
+        orientation = self._orientation()
         about, left_out = self._metadata(info)
+        _give_back(picture)
+        samples = _upright(samples, orientation)
         tables = getattr(picture, "quantization", None)
         return Image(
             pixels=samples[..., : info.channels],
@@ -152,7 +154,10 @@ class PillowFile:
             return four[..., 0::2].astype(np.uint16) << 8 | four[..., 1::2]
         order = rawmode[-1] if rawmode[-1] in "LB" else {"little": "L", "big": "B"}[sys.byteorder]  # N is native
         stem = rawmode[:-1].replace("RGBa", "RGBA")
-        samples = _fetch(_unpacked_as(stem + order, self.picture)).astype(np.uint16)
+        high = _fetch(_unpacked_as(stem + order, self.picture))
+        _give_back(self.picture)
+        samples = high.astype(np.uint16)
+        del high
         samples <<= 8
         self.stream.seek(0)
         again = _READERS[self.format](self.stream)
@@ -293,6 +298,11 @@ def _srgb_profile() -> bytes:
     """An sRGB profile, without the time of its making: equal inputs give equal files."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return profile[:24] + bytes(12) + profile[36:]
+
+
+def _give_back(picture: ImageFile.ImageFile) -> None:
+    """Let go of Pillow's copy of the pixels before more memory is taken; what the file says is kept."""
+    picture.im = Pillow.new("1", (1, 1)).im
 
 
 def _upright(samples: Pixels, orientation: object) -> Pixels:
