@@ -30,7 +30,7 @@ def training_kernels(name: str = "") -> str | None:
     Raises:
         ValueError: there is no such set, or this CPU cannot run it.
     """
-    if _native is None or not hasattr(_native, "choose_training_kernels"):
+    if _native is None:
         return None
     chosen: str = _native.choose_training_kernels(name)
     return None if chosen == "scalar" != name else chosen

@@ -5,6 +5,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <cstdint>
 #include <optional>
 #include <stdexcept>
 
@@ -26,12 +27,15 @@ T* checked(const Array<T>& array, size_t size, const char* name) {
     if (array.size() != size)
         throw std::invalid_argument(std::string(name) + " has " + std::to_string(array.size()) + " elements, expected " +
                                     std::to_string(size));
+    if (reinterpret_cast<uintptr_t>(array.data()) % alignof(T))
+        throw std::invalid_argument(std::string(name) + " does not begin at a multiple of its element size");
     return array.data();
 }
 
 Shape shape_of(const In& x, size_t step) {
     if (x.ndim() != 4 || x.shape(3) != kFeatures) throw std::invalid_argument("x is not (N, H, W, 64)");
     if (x.size() == 0) throw std::invalid_argument("x is empty");
+    checked(x, x.size(), "x");
     if (step < 1 || step > 4) throw std::invalid_argument("the up-sampling step is not 1..4");
     return {x.shape(0), x.shape(1), x.shape(2), step};
 }
