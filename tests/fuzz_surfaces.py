@@ -274,7 +274,8 @@ def bindings() -> Surface:
         def tail() -> None:
             network.add_tail(array(rng, channels, 64, 3, 3), array(rng, channels))
 
-        order: list[Callable[[], None]] = [head, conv if step == 1 and rng.random() < 0.3 else binary, tail]
+        body = [conv if step == 1 and rng.random() < 0.3 else binary] * rng.choice([1, 1, 1, 2, 3])
+        order: list[Callable[[], None]] = [head, *body, tail]
         if rng.random() < 0.1:
             rng.shuffle(order)
         for add in order:

@@ -148,6 +148,22 @@ def test_largest_counts_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @compiled
+def test_a_network_that_enlarges_without_bound_is_refused() -> None:
+    """Found by the fuzzer: sizes of 4 x 4 x 4 ... times the image end outside of every buffer."""
+    from bbcu_cli import _native
+
+    def zeros(*shape: int) -> NDArray[np.float32]:
+        return np.zeros(shape, np.float32)
+
+    network = _native.Network("scalar", 3, 130.0, False)
+    network.add_head(zeros(64, 3, 3, 3), zeros(64), 0.1)
+    parts = [zeros(1024) for _ in range(4)]
+    network.add_binary(np.zeros((1024, 3, 3, 1), np.uint64), *parts, zeros(64), 4, 0.1)
+    with pytest.raises(ValueError, match="enlarges more than 4 times"):
+        network.add_binary(np.zeros((1024, 3, 3, 1), np.uint64), *parts, zeros(64), 4, 0.1)
+
+
+@compiled
 def test_a_forced_kernel_set_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """BBCU_KERNEL names the set; an unknown or unsupported one is refused with the reason, never replaced."""
     for kernel in SETS:

@@ -16,6 +16,7 @@ namespace {
 // A float convolution costs about this many binary ones of the same shape; only the balance of bands depends on it.
 constexpr double kFloatCost = 15;
 constexpr size_t kMinBandRows = 16;
+constexpr size_t kMaxScale = 4;
 constexpr size_t kMaxSide = size_t{1} << 24;
 constexpr auto kPollEvery = std::chrono::milliseconds(50);
 
@@ -46,6 +47,7 @@ void Network::require(bool holds, const char* complaint) const {
 Stage& Network::append(size_t step) {
     require(stages_.empty() || stages_.back()->kind != Stage::Kind::tail, "a stage follows the tail");
     require(step >= 1 && step <= 4, "an up-sampling step is not 1..4");
+    require(scale_ * step <= kMaxScale, "the network enlarges more than 4 times");
     stages_.push_back(std::make_unique<Stage>());
     stages_.back()->step = step;
     scale_ *= step;
