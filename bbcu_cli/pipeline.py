@@ -31,7 +31,8 @@ Pixels = NDArray[Any]  # uint8 or uint16
 DEFAULT_MEMORY: Final = 2 << 30
 MOST_STREAMED: Final = 256 << 20  # for one tile: more gains nothing for an engine without feature maps
 _LEAST_TILE: Final = 32 << 20
-_PROCESS: Final = 112 << 20  # interpreter, libraries, weights, an engine's own rows
+_PROCESS: Final = 112 << 20  # interpreter, libraries, weights
+_ROWS: Final = 80 << 10  # that an engine without feature maps holds for each column of a tile
 _PROCESS_WITH_TORCH: Final = 512 << 20
 _ENCODER: Final = 32 << 20  # pieces on their way to the disk
 _SLAB_ROWS: Final = 32
@@ -304,8 +305,9 @@ def footprint(
     while True:
         tile = tile_size(model, image.size, options, budget // images)
         seen = Region(0, 0, tile.height, tile.width).grown(2 * spec.halo, *image.size)
+        rows = (seen.right - seen.left) * _ROWS if info.feature_maps == 0 else 0
         bands = 2 * min(tile.height, height) * width * area * samples * image.depth // 8
-        found = Footprint(tile, process, max(decoding, around + seen.area * cost + bands))
+        found = Footprint(tile, process, max(decoding, around + seen.area * cost + rows + bands))
         if options.memory is None or options.tile is not None or found.peak <= limit or budget <= _LEAST_TILE:
             break
         budget = max(min(budget, seen.area * cost) // 2, _LEAST_TILE)

@@ -22,6 +22,7 @@ from bbcu_cli import __version__
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.cli.front import COMMANDS
+from bbcu_cli.engines.cpu import kernel_sets
 from bbcu_cli.feeder import Feeder
 from bbcu_cli.manifest import NAME
 
@@ -260,3 +261,23 @@ def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.Monk
     assert "interrupted" in done.err
     assert [p.name for p in Path("out").iterdir() if p.name != NAME] == ["photo.png"]
     assert size_of("out/photo.png") == (56, 36)
+
+
+@pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of a process")
+def test_the_peak_of_memory_is_within_the_estimate(bbcu: Bbcu) -> None:
+    """A photo that gives several bands, under a budget that the estimate just meets: VmHWM is no higher."""
+    Pillow.effect_noise((1500, 1000), 50).convert("RGB").save("large.jpg")
+    command = ["sr", "large.jpg", "--weights", "m-x2.safetensors", "--scale", "2"]
+    [plan] = [json.loads(line) for line in bbcu(*command, "--dry-run", "--json").out.splitlines()]
+    budget = plan["memory_bytes"] * 2 // 3  # smaller tiles, more bands
+    code = (
+        "import sys, bbcu_cli.cli.app as app, atexit, pathlib\n"
+        "atexit.register(lambda: print(pathlib.Path('/proc/self/status').read_text()))\n"
+        f"sys.argv = ['bbcu', *{[*command, '--memory', str(budget)]!r}]\n"
+        "app.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    peak = next(int(line.split()[1]) << 10 for line in done.stdout.splitlines() if line.startswith("VmHWM"))
+    assert peak <= budget
+    assert size_of("large_x2.png") == (3000, 2000)
