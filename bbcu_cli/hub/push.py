@@ -80,7 +80,7 @@ def layout(content: bytes, model: PackedModel, about: Description, repo: str | N
     return {
         MODEL_FILE: content,
         "config.json": (json.dumps(config, indent=2) + "\n").encode(),
-        "README.md": _card(model, about, digest, len(content), repo).encode(),
+        "README.md": _card(model, about, digest, len(content), repo).encode(errors="backslashreplace"),
     }
 
 
