@@ -273,7 +273,7 @@ class CudaEngine:
         place = torch.device(device)
         detail = f"triton {triton.__version__ if triton else 'missing'}, int8 products, {residual} residual"
         # Two maps: the stream before and behind the last up-sampling step; signs and float16 maps fit beside.
-        self.info = EngineInfo("packed", device, detail, _unavailable(place), feature_maps=2)
+        self.info = EngineInfo("packed", device, detail, _unavailable(place), feature_maps=2, concurrency=2)
 
     def open(self, packed: PackedModel) -> CudaSession:
         reason = self.info.unavailable
