@@ -26,17 +26,18 @@ struct Avx512 {
 
 struct Planes512 {
     using type = __m512i;
-    static constexpr size_t bytes = 64;
+    static constexpr size_t bytes = 64, block = 64;
     static type load(const uint8_t* p) { return _mm512_loadu_si512(p); }
     static void store(uint8_t* p, type v) { _mm512_storeu_si512(p, v); }
-    static type load_words(type v, uint32_t mask, const uint8_t* p) {
-        return _mm512_mask_loadu_epi64(v, static_cast<__mmask8>(mask), p);
-    }
+    using Mask = __mmask8;
+    static Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }
+    static type load_words(type v, Mask mask, const uint8_t* p) { return _mm512_mask_loadu_epi64(v, mask, p); }
     static type zero() { return _mm512_setzero_si512(); }
+    static type ones() { return _mm512_set1_epi64(-1); }
     static type sum(type a, type b, type c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
     static type carry(type s, type a, type b) { return _mm512_ternarylogic_epi64(a, b, s, 0xd4); }
-    static type difference(type c, type a, type b) { return _mm512_ternarylogic_epi64(c, a, b, 0x69); }
-    static type borrow(type d, type a, type b) { return _mm512_ternarylogic_epi64(a, b, d, 0x71); }
+    static type borrow(type d, type a, type b) { return _mm512_ternarylogic_epi64(a, b, d, 0x8e); }
+    static type no_borrow(type d, type a, type b) { return _mm512_ternarylogic_epi64(a, b, d, 0x71); }
     static type exclusive(type a, type b) { return _mm512_xor_si512(a, b); }
     static type both(type a, type b) { return _mm512_and_si512(a, b); }
     static type from_left(type here, type before) {
@@ -49,17 +50,18 @@ struct Planes512 {
 
 struct Planes256 {
     using type = __m256i;
-    static constexpr size_t bytes = 32;
+    static constexpr size_t bytes = 32, block = 64;
     static type load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
     static void store(uint8_t* p, type v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
-    static type load_words(type v, uint32_t mask, const uint8_t* p) {
-        return _mm256_mask_loadu_epi64(v, static_cast<__mmask8>(mask), p);
-    }
+    using Mask = __mmask8;
+    static Mask mask(uint32_t bits) { return static_cast<Mask>(bits); }
+    static type load_words(type v, Mask mask, const uint8_t* p) { return _mm256_mask_loadu_epi64(v, mask, p); }
     static type zero() { return _mm256_setzero_si256(); }
+    static type ones() { return _mm256_set1_epi64x(-1); }
     static type sum(type a, type b, type c) { return _mm256_ternarylogic_epi64(a, b, c, 0x96); }
     static type carry(type s, type a, type b) { return _mm256_ternarylogic_epi64(a, b, s, 0xd4); }
-    static type difference(type c, type a, type b) { return _mm256_ternarylogic_epi64(c, a, b, 0x69); }
-    static type borrow(type d, type a, type b) { return _mm256_ternarylogic_epi64(a, b, d, 0x71); }
+    static type borrow(type d, type a, type b) { return _mm256_ternarylogic_epi64(a, b, d, 0x8e); }
+    static type no_borrow(type d, type a, type b) { return _mm256_ternarylogic_epi64(a, b, d, 0x71); }
     static type exclusive(type a, type b) { return _mm256_xor_si256(a, b); }
     static type both(type a, type b) { return _mm256_and_si256(a, b); }
     static type from_left(type here, type before) {
@@ -96,8 +98,8 @@ inline void transpose_low(const uint8_t* planes, uint8_t* to) {
     const __m512i bits = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
     __m512i pair[2][4], four[4][2];
     for (size_t i = 0; i < 4; ++i) {
-        const __m512i high = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (7 - 2 * i) * kPlaneBlock));
-        const __m512i low = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (6 - 2 * i) * kPlaneBlock));
+        const __m512i high = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (7 - 2 * i) * Planes512::block));
+        const __m512i low = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (6 - 2 * i) * Planes512::block));
         pair[0][i] = _mm512_unpacklo_epi8(high, low);
         pair[1][i] = _mm512_unpackhi_epi8(high, low);
     }
@@ -151,7 +153,7 @@ inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilog
 #pragma GCC unroll 8
         for (size_t b = 8; b < kBits; ++b) {
             __mmask32 bit;
-            std::memcpy(&bit, sums + b * kPlaneBlock + at / 8, sizeof bit);
+            std::memcpy(&bit, sums + b * Planes512::block + at / 8, sizeof bit);
             half = _mm512_mask_sub_epi16(half, bit, half, _mm512_set1_epi16(1 << b));
         }
         uint32_t valid = 0xffffffff;
@@ -174,7 +176,7 @@ void binary_rows_as(const BinaryRow* rows, size_t count) {
     Tops tops[kMaxRows];
     for (size_t r = 0; r < count; ++r) tops[r].set(weights, rows[r].rows);
     const auto finish = [&](auto bits, const uint8_t* sums, size_t o, const PlaneBlockPieces& pieces) {
-        alignas(kAlign) uint8_t low[8 * kPlaneBlock];
+        alignas(kAlign) uint8_t low[8 * Planes512::block];
         transpose_low(sums, low);
         const Epilogue epilogue(*rows, o);
         for (size_t p = 0; p < pieces.count; ++p) {
@@ -182,16 +184,7 @@ void binary_rows_as(const BinaryRow* rows, size_t count) {
             finish_piece<decltype(bits)::value, kLeaky>(piece, tops[piece.row - rows], epilogue, sums, low, o);
         }
     };
-    PlaneMemory memory;
-    const size_t each = words_of(rows->width), words = count * each;
-    for (size_t begin = 0; begin < words; begin += kPlaneBlock / kWordBytes) {
-        const size_t taken = std::min(words - begin, kPlaneBlock / kWordBytes);
-        const PlaneBlockPieces pieces(rows, each, begin, taken);
-        if (taken > Planes256::bytes / kWordBytes)
-            plane_block<Planes512>(weights, pieces, memory, finish);
-        else
-            plane_block<Planes256>(weights, pieces, memory, finish);
-    }
+    plane_blocks<Planes512, Planes256>(rows, count, finish);
 }
 
 void binary_rows(const BinaryRow* rows, size_t count) {
@@ -226,7 +219,7 @@ extern const KernelSet kAvx512;
 const KernelSet kAvx512 = {
     "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ",
     supported, plane_row_bytes, sizeof(PlaneWeights),
-    pack_plane_weights, pack_row, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
+    pack_plane_weights<Planes512>, pack_row, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
 };
 
 }  // namespace bbcu

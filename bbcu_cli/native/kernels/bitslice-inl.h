@@ -3,14 +3,16 @@
 // A *plane* holds one bit of many pixels, so one operation of logic works on as many pixels as a vector has bits.
 // The signs of a row are 64 planes, one for each channel, bit 1 where it is -1. A product counts, for every output,
 // in how many of its 576 taps sign and weight differ; carry-save adders count planes, two operations of three
-// operands for each tap. Four outputs are counted together: the taps fall into 16 lists by the four signs that their
+// operands, or five of two, for each tap. Four outputs are counted together: the taps fall into 16 lists by the four signs that their
 // weights have, each list is counted once, and the four outputs are sums and differences of the 16 counts. That is
 // a quarter of the work, and the weights cost nothing but the order in which planes are read.
 //
-// V has `type`, `bytes`, load, store, zero, exclusive(a, b), both(a, b) and
-//   load_words(v, mask, p)       v with the 64-bit words of the mask loaded; the others are not touched
-//   sum(a, b, c), carry(s, a, b)        a ^ b ^ c; the majority of a, b and c, where s is their sum
-//   difference(c, a, b), borrow(d, a, b)    the same of c, a and ~b
+// V has `type`, `bytes`, `block` (bytes from one plane in memory to the next), load, store, zero, ones,
+// exclusive(a, b), both(a, b) and
+//   Mask, mask(bits)             which 64-bit words of a vector are meant
+//   load_words(v, mask, p)       v, of which these are 0, with them loaded; the others are not touched
+//   sum(c, a, b), carry(s, a, b)            of c + a + b, where s is the sum
+//   sum(c, a, b), borrow(d, a, b)           of a - b - c, where d is the difference; no_borrow is ~borrow
 //   from_left(here, before), from_right(here, after)    the plane moved by one pixel, given the words before or after
 #pragma once
 
@@ -39,7 +41,7 @@ constexpr size_t kMaxEntries = kTierLists * (kPlanes + 3 * kTiers);  // of four 
 constexpr size_t kMaxBits = 10;                       // of a count: 576 taps may fall into one list
 constexpr size_t kWord = 64;                          // pixels of a plane that are moved at once
 constexpr size_t kWordBytes = kWord / 8;              // also the zeros before, between and after planes
-constexpr size_t kPlaneBlock = 64;                    // bytes of the longest vector
+constexpr size_t kMaxWords = 8;                       // of the longest vector
 
 inline size_t words_of(size_t width) { return (width + kWord - 1) / kWord; }
 inline size_t plane_stride(size_t width) { return (words_of(width) + 1) * kWordBytes; }
@@ -72,12 +74,13 @@ struct PlaneWeights {
 };
 
 // Returns the entry after the group's.
-inline uint16_t* pack_plane_group(const uint64_t* rows, PlaneGroup& group, uint16_t* entry) {
+template <class V>
+uint16_t* pack_plane_group(const uint64_t* rows, PlaneGroup& group, uint16_t* entry) {
     std::vector<uint16_t> lists[kLists];
     for (size_t plane = 0; plane < kPlanes; ++plane) {
         size_t pattern = 0;
         for (size_t j = 0; j < kOutputs; ++j) pattern |= (rows[j * kTaps + plane / kFeatures] >> plane % kFeatures & 1) << j;
-        lists[pattern].push_back(static_cast<uint16_t>(plane * kPlaneBlock / kEntry));
+        lists[pattern].push_back(static_cast<uint16_t>(plane * V::block / kEntry));
     }
     std::iota(group.list, group.list + kLists, uint16_t{0});
     std::stable_sort(group.list, group.list + kLists, [&](size_t p, size_t q) { return lists[p].size() > lists[q].size(); });
@@ -87,19 +90,20 @@ inline uint16_t* pack_plane_group(const uint64_t* rows, PlaneGroup& group, uint1
         std::vector<uint16_t>& list = lists[group.list[n]];
         uint16_t& fours = group.fours[n / kTierLists];
         if (n % kTierLists == 0) fours = static_cast<uint16_t>((list.size() + 3) / 4);
-        list.resize(4 * fours, static_cast<uint16_t>(kPlanes * kPlaneBlock / kEntry));
+        list.resize(4 * fours, static_cast<uint16_t>(kPlanes * V::block / kEntry));
         entry = std::copy(list.begin(), list.end(), entry);
     }
     return entry;
 }
 
+template <class V>
 void pack_plane_weights(const uint64_t* signs, uint8_t* into) {
     auto& weights = *new (into) PlaneWeights{};
     uint16_t* entry = weights.entry;
     for (size_t g = 0; g < kGroups; ++g) {
         PlaneGroup& group = weights.group[g];
         group.first = static_cast<uint16_t>(entry - weights.entry);
-        entry = pack_plane_group(signs + g * kOutputs * kTaps, group, entry);
+        entry = pack_plane_group<V>(signs + g * kOutputs * kTaps, group, entry);
         const int once = (1 << group.bits) - 1;       // what inverting a count adds to it
         const int inverted[kOutputs] = {8 * once, 4 * (2 * once + 1), 2 * (4 * once + 3), 8 * once + 7};
         for (size_t j = 0; j < kOutputs; ++j) {
@@ -123,7 +127,7 @@ struct PlanePiece {
 
 // The words of a few rows, one row after the other, cut into blocks of a vector.
 struct PlaneBlockPieces {
-    PlanePiece piece[kPlaneBlock / kWordBytes];
+    PlanePiece piece[kMaxWords];
     size_t count = 0;
 
     // The block of `words` words from word `begin` of all rows on.
@@ -140,18 +144,18 @@ struct PlaneBlockPieces {
 template <class V>
 void gather_window(const PlaneBlockPieces& pieces, size_t stride, uint8_t* window) {
     for (size_t dy = 0; dy < 3; ++dy) {
-        const uint8_t* from[kPlaneBlock / kWordBytes];
-        uint32_t mask[kPlaneBlock / kWordBytes];
+        const uint8_t* from[kMaxWords];
+        typename V::Mask mask[kMaxWords];
         size_t count = 0;
         for (size_t p = 0; p < pieces.count; ++p) {
             const PlanePiece& piece = pieces.piece[p];
             if (!piece.row->rows[dy]) continue;
             // Where word 0 of the block would lie; words outside the mask are not touched.
             from[count] = piece.row->rows[dy] + kWordBytes + kWordBytes * piece.first - kWordBytes * piece.at;
-            mask[count++] = ((1u << piece.count) - 1) << piece.at;
+            mask[count++] = V::mask(((1u << piece.count) - 1) << piece.at);
         }
-        uint8_t* to = window + dy * 3 * kFeatures * kPlaneBlock;
-        for (size_t c = 0; c < kFeatures; ++c, to += kPlaneBlock) {
+        uint8_t* to = window + dy * 3 * kFeatures * V::block;
+        for (size_t c = 0; c < kFeatures; ++c, to += V::block) {
             auto here = V::zero(), left = V::zero(), right = V::zero();
             for (size_t p = 0; p < count; ++p) {
                 const uint8_t* plane = from[p] + c * stride;
@@ -160,8 +164,8 @@ void gather_window(const PlaneBlockPieces& pieces, size_t stride, uint8_t* windo
                 right = V::load_words(right, mask[p], plane + kWordBytes);
             }
             V::store(to, V::from_left(here, left));
-            V::store(to + kFeatures * kPlaneBlock, here);
-            V::store(to + 2 * kFeatures * kPlaneBlock, V::from_right(here, right));
+            V::store(to + kFeatures * V::block, here);
+            V::store(to + 2 * kFeatures * V::block, V::from_right(here, right));
         }
     }
 }
@@ -225,10 +229,10 @@ void count_tier(const uint8_t* window, const uint16_t* entry, const uint16_t* li
         };
         each(std::make_index_sequence<kFours>(), four);
         adders.template finish<0, 4 * kFours>();
-        uint8_t* to = counts + list[n] * bits * kPlaneBlock;
+        uint8_t* to = counts + list[n] * bits * V::block;
         constexpr size_t kMade = bits_of(4 * kFours);
-        each(std::make_index_sequence<kMade>(), [&](auto b) { V::store(to + b * kPlaneBlock, adders.total[b]); });
-        for (size_t b = kMade; b < bits; ++b) V::store(to + b * kPlaneBlock, V::zero());
+        each(std::make_index_sequence<kMade>(), [&](auto b) { V::store(to + b * V::block, adders.total[b]); });
+        for (size_t b = kMade; b < bits; ++b) V::store(to + b * V::block, V::zero());
     }
 }
 
@@ -261,7 +265,7 @@ void count_long_tier(const uint8_t* window, const uint16_t* entry, size_t fours,
             ripple<V, 4>(count, add_two<V>(count[3], low, add_two<V>(count[2], four(8), four(12))));
         }
         for (; left; --left, entry += 4) ripple<V, 2>(count, four(0));
-        for (size_t b = 0; b < bits; ++b) V::store(counts + (list[n] * bits + b) * kPlaneBlock, count[b]);
+        for (size_t b = 0; b < bits; ++b) V::store(counts + (list[n] * bits + b) * V::block, count[b]);
     }
 }
 
@@ -278,7 +282,7 @@ struct Number {
 template <class V, size_t kBits>
 inline Number<V, kBits> load_number(const uint8_t* from) {
     Number<V, kBits> n;
-    for (size_t b = 0; b < kBits; ++b) n.bit[b] = V::load(from + b * kPlaneBlock);
+    for (size_t b = 0; b < kBits; ++b) n.bit[b] = V::load(from + b * V::block);
     return n;
 }
 
@@ -296,29 +300,31 @@ inline Number<V, kBits + 1> add(const Number<V, kBits>& x, const Number<V, kBits
     return z;
 }
 
-// x + (2^kBits - 1 - y)
+// x - y - 1 + 2^kBits
 template <class V, size_t kBits>
 inline Number<V, kBits + 1> subtract(const Number<V, kBits>& x, const Number<V, kBits>& y) {
     Number<V, kBits + 1> z;
-    auto carry = V::zero();
+    auto borrow = V::ones();
 #pragma GCC unroll 16
-    for (size_t b = 0; b < kBits; ++b) {
-        z.bit[b] = V::difference(carry, x.bit[b], y.bit[b]);
-        carry = V::borrow(z.bit[b], x.bit[b], y.bit[b]);
+    for (size_t b = 0; b + 1 < kBits; ++b) {
+        z.bit[b] = V::sum(borrow, x.bit[b], y.bit[b]);
+        borrow = V::borrow(z.bit[b], x.bit[b], y.bit[b]);
     }
-    z.bit[kBits] = carry;
+    constexpr size_t last = kBits - 1;
+    z.bit[last] = V::sum(borrow, x.bit[last], y.bit[last]);
+    z.bit[kBits] = V::no_borrow(z.bit[last], x.bit[last], y.bit[last]);
     return z;
 }
 
 template <class V, size_t kBits>
 inline void store_number(const Number<V, kBits>& n, uint8_t* to) {
-    for (size_t b = 0; b < kBits; ++b) V::store(to + b * kPlaneBlock, n.bit[b]);
+    for (size_t b = 0; b < kBits; ++b) V::store(to + b * V::block, n.bit[b]);
 }
 
 // The sums of four outputs from the counts of the 16 lists: bit b of output j in sums[j * (kBits + kCarries) + b].
 template <class V, size_t kBits>
 inline void combine(const uint8_t* counts, uint8_t* sums) {
-    constexpr size_t list = kBits * kPlaneBlock;
+    constexpr size_t list = kBits * V::block;
     Number<V, kBits + 2> both[4], split[4];
 #pragma GCC unroll 4
     for (size_t h = 0; h < 4; ++h) {
@@ -330,7 +336,7 @@ inline void combine(const uint8_t* counts, uint8_t* sums) {
         both[h] = add(low, high);
         split[h] = subtract(low, high);
     }
-    constexpr size_t output = (kBits + kCarries) * kPlaneBlock;
+    constexpr size_t output = (kBits + kCarries) * V::block;
     store_number(add(add(split[0], split[1]), add(split[2], split[3])), sums + output);
     store_number(add(subtract(both[0], both[1]), subtract(both[2], both[3])), sums + 2 * output);
     const auto low = add(both[0], both[1]), high = add(both[2], both[3]);
@@ -338,10 +344,12 @@ inline void combine(const uint8_t* counts, uint8_t* sums) {
     store_number(subtract(low, high), sums + 3 * output);
 }
 
-template <class V, size_t kBits>
-inline void count_group(const PlaneGroup& group, const uint16_t* entry, const uint8_t* window, uint8_t* counts, uint8_t* sums) {
+template <class V, size_t kBits, class BeforeTier>
+inline void count_group(const PlaneGroup& group, const uint16_t* entry, const uint8_t* window, uint8_t* counts, uint8_t* sums,
+                        const BeforeTier& before_tier) {
     static constexpr auto kCounters = tier_counters<V>(std::make_index_sequence<24>());
     for (size_t tier = 0; tier < kTiers; ++tier) {
+        before_tier(tier);
         const size_t fours = group.fours[tier];
         const uint16_t* list = group.list + tier * kTierLists;
         if (fours < kCounters.size())
@@ -376,42 +384,62 @@ struct Tops {
 };
 
 // Where the planes of one block of pixels are kept while it is computed.
+template <size_t kBlock>
 struct PlaneMemory {
-    alignas(kAlign) uint8_t window[(kPlanes + 1) * kPlaneBlock];
-    alignas(kAlign) uint8_t counts[kLists * kMaxBits * kPlaneBlock];
-    alignas(kAlign) uint8_t sums[kOutputs * (kMaxBits + kCarries) * kPlaneBlock];
-    PlaneMemory() { std::memset(window + kPlanes * kPlaneBlock, 0, kPlaneBlock); }
+    alignas(kAlign) uint8_t window[(kPlanes + 1) * kBlock];
+    alignas(kAlign) uint8_t counts[kLists * kMaxBits * kBlock];
+    alignas(kAlign) uint8_t sums[kOutputs * (kMaxBits + kCarries) * kBlock];
+    PlaneMemory() { std::memset(window + kPlanes * kBlock, 0, kBlock); }
 };
 
 // One block. finish(bits, sums, o, pieces) completes output o; what it reads and writes is fetched while its group is counted.
 template <class V, class Finish>
-inline void plane_block(const PlaneWeights& weights, const PlaneBlockPieces& pieces, PlaneMemory& memory, const Finish& finish) {
+inline void plane_block(const PlaneWeights& weights, const PlaneBlockPieces& pieces, PlaneMemory<V::block>& memory, const Finish& finish) {
     gather_window<V>(pieces, plane_stride(pieces.piece[0].row->width), memory.window);
-    const auto prefetch = [&](size_t g) {
+    // A part of what group g reads and writes: all at once would be more than the caches take.
+    const auto prefetch = [&](size_t g, size_t tier) {
+        constexpr size_t parts = kTiers / kOutputs, line = kAlign / sizeof(float);
+        const size_t o = g * kOutputs + tier / parts;
         for (size_t p = 0; p < pieces.count; ++p) {
             const PlanePiece& piece = pieces.piece[p];
             const BinaryRow& t = *piece.row;
+            if (!t.out) continue;  // the bare product
             const size_t end = std::min(t.width, (piece.first + piece.count) * kWord);
-            for (size_t o = g * kOutputs; o < (g + 1) * kOutputs; ++o)
-                for (size_t i = o * t.stride + piece.first * kWord; i < o * t.stride + end; i += kAlign / sizeof(float)) {
-                    __builtin_prefetch(t.residual + i, 0, 3);
-                    if (t.out != t.residual) __builtin_prefetch(t.out + i, 1, 3);
-                }
+            for (size_t x = piece.first * kWord + tier % parts * line; x < end; x += parts * line) {
+                __builtin_prefetch(t.residual + o * t.stride + x, 0, 2);
+                if (t.out != t.residual) __builtin_prefetch(t.out + o * t.stride + x, 1, 2);
+            }
         }
     };
     for (size_t g = 0; g < kGroups; ++g) {
         const PlaneGroup& group = weights.group[g];
-        prefetch(g);
         const auto run = [&](auto bits) {
             constexpr size_t kBits = decltype(bits)::value;
-            count_group<V, kBits>(group, weights.entry + group.first, memory.window, memory.counts, memory.sums);
+            count_group<V, kBits>(group, weights.entry + group.first, memory.window, memory.counts, memory.sums,
+                                  [&](size_t tier) { prefetch(g, tier); });
             for (size_t j = 0; j < kOutputs; ++j)
-                finish(std::integral_constant<size_t, kBits + kCarries>(), memory.sums + j * (kBits + kCarries) * kPlaneBlock,
+                finish(std::integral_constant<size_t, kBits + kCarries>(), memory.sums + j * (kBits + kCarries) * V::block,
                        g * kOutputs + j, pieces);
         };
         if (group.bits == 6) run(std::integral_constant<size_t, 6>());
         else if (group.bits == 7) run(std::integral_constant<size_t, 7>());
         else run(std::integral_constant<size_t, kMaxBits>());
+    }
+}
+
+// The rows of one task, block by block: Wide where more pixels are left than Narrow holds.
+template <class Wide, class Narrow, class Finish>
+inline void plane_blocks(const BinaryRow* rows, size_t count, const Finish& finish) {
+    const auto& weights = *reinterpret_cast<const PlaneWeights*>(rows->weights);
+    PlaneMemory<Wide::block> memory;
+    const size_t each = words_of(rows->width), words = count * each;
+    for (size_t begin = 0; begin < words; begin += Wide::bytes / kWordBytes) {
+        const size_t taken = std::min(words - begin, Wide::bytes / kWordBytes);
+        const PlaneBlockPieces pieces(rows, each, begin, taken);
+        if (taken > Narrow::bytes / kWordBytes)
+            plane_block<Wide>(weights, pieces, memory, finish);
+        else
+            plane_block<Narrow>(weights, pieces, memory, finish);
     }
 }
 
