@@ -94,7 +94,7 @@ struct LayerTimes {
     double fused;  // with affine, residual and packing
 };
 
-// Times one row of each of `layers` layers after a warm-up.
+// Times rows_at_once rows of each of `layers` layers after a warm-up.
 LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers);
 
 struct Stage;
