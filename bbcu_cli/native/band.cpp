@@ -62,7 +62,7 @@ Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrd
                 row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width));
         }
         auto& parts = parts_[run_.level_in[s]];
-        while (step > 1 && made > parts.size()) parts.push_back(pools_[run_.level_in[s]].take());
+        while (stage(s).kind == Stage::Kind::conv && step > 1 && step > parts.size()) parts.push_back(pools_[run_.level_in[s]].take());
     }
     for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape);
     for (FloatRow& row : tail_rows_) row = FloatRow(4, run_.levels.back().shape);
@@ -97,8 +97,8 @@ void Band::produce(size_t s) {
     next_[s] += count;
     switch (stage(s).kind) {
         case Stage::Kind::head: make_head(row); break;
-        case Stage::Kind::binary: stage(s).step > 1 ? make_enlarged(s, row, count) : make_binary(s, row, count); break;
-        case Stage::Kind::conv: stage(s).step > 1 ? make_enlarged(s, row, count) : make_conv(s, row); break;
+        case Stage::Kind::binary: make_binary(s, row, count); break;
+        case Stage::Kind::conv: stage(s).step > 1 ? make_enlarged_conv(s, row) : make_conv(s, row); break;
         case Stage::Kind::tail: return make_tail(s, row);
     }
     while (ready(s + 1)) produce(s + 1);
@@ -189,26 +189,42 @@ BinaryRow Band::binary_task(size_t s, ptrdiff_t row) {
     }
     task.taps = level.taps[static_cast<size_t>(rows)].data();
     task.stride = level.shape.stride;
+    task.step = stage(s).step;
+    task.out_stride = level_in(s + 1).shape.stride;
     task.width = level.shape.width;
     task.leak = stage(s).leak;
     return task;
 }
 
+// Each of `count` input rows becomes `step` output rows.
 void Band::make_binary(size_t s, ptrdiff_t first, ptrdiff_t count) {
+    const auto step = static_cast<ptrdiff_t>(stage(s).step);
+    for (ptrdiff_t i = 0; i < step; ++i) make_binary_rows(s, first, count, i);
+    for (ptrdiff_t row = first * step; row < (first + count) * step; ++row) hand_on(s, row);
+    for (ptrdiff_t r = 0; r < count; ++r) pools_[run_.level_in[s]].give(std::move(input(s, first + r)->floats));
+}
+
+// The i-th output row of each of `count` input rows.
+void Band::make_binary_rows(size_t s, ptrdiff_t first, ptrdiff_t count, ptrdiff_t i) {
+    const auto step = static_cast<ptrdiff_t>(stage(s).step);
     BinaryRow tasks[kMaxRows] = {};
     for (ptrdiff_t r = 0; r < count; ++r) {
         BinaryRow& task = tasks[r] = binary_task(s, first + r);
-        Row& out = output(s, first + r, std::move(input(s, first + r)->floats));
-        task.weights = stage(s).units[0].weights.data();
-        task.unit = &stage(s).units[0].params;
-        task.residual = task.out = out.floats.data();
+        FloatRow& in = input(s, first + r)->floats;
+        task.residual = in.data();
+        Row& out = output(s, (first + r) * step + i, step == 1 ? std::move(in) : pools_[run_.level_in[s + 1]].take());
+        task.out = out.floats.data();
+        for (ptrdiff_t j = 0; j < step; ++j) {
+            const BinaryUnit& unit = stage(s).units[static_cast<size_t>(i * step + j)];
+            task.weights[j] = unit.weights.data();
+            task.unit[j] = &unit.params;
+        }
         if (wants(s, Stage::Kind::binary)) {
             task.threshold = stage(s + 1).threshold;
             task.packed = out.packed.data();
         }
     }
     kernels_.binary_rows(tasks, static_cast<size_t>(count));
-    for (ptrdiff_t r = 0; r < count; ++r) hand_on(s, first + r);
 }
 
 ConvRow Band::conv_task(size_t s, ptrdiff_t row) {
@@ -238,47 +254,31 @@ void Band::make_conv(size_t s, ptrdiff_t row) {
     hand_on(s, row);
 }
 
-// A stage with PixelShuffle: each of `count` input rows becomes `step` output rows.
-void Band::make_enlarged(size_t s, ptrdiff_t first, ptrdiff_t count) {
+// Input row `row` becomes `step` output rows.
+void Band::make_enlarged_conv(size_t s, ptrdiff_t row) {
     const Stage& up = stage(s);
-    const auto step = static_cast<ptrdiff_t>(up.step);
+    ConvRow task = conv_task(s, row);
+    std::vector<FloatRow>& parts = parts_[run_.level_in[s]];
     for (size_t i = 0; i < up.step; ++i) {
-        for (size_t j = 0; j < up.step; ++j) make_part(s, i * up.step + j, j, first, count);
-        for (ptrdiff_t r = 0; r < count; ++r) interleave_parts(s, static_cast<size_t>(r), (first + r) * step + static_cast<ptrdiff_t>(i));
+        for (size_t j = 0; j < up.step; ++j) {
+            const FloatConv& conv = up.convs[i * up.step + j];
+            task.weights = conv.weights.data();
+            task.bias = conv.bias.data();
+            task.out = parts[j].data();
+            kernels_.conv_row(task);
+        }
+        const ptrdiff_t made = row * static_cast<ptrdiff_t>(up.step) + static_cast<ptrdiff_t>(i);
+        interleave_parts(s, made);
+        hand_on(s, made);
     }
-    for (ptrdiff_t row = first * step; row < (first + count) * step; ++row) hand_on(s, row);
-    if (up.kind == Stage::Kind::binary)
-        for (ptrdiff_t r = 0; r < count; ++r) pools_[run_.level_in[s]].give(std::move(input(s, first + r)->floats));
 }
 
-// Sub-pixel `part` of `count` rows of an enlargement, into the parts of column j.
-void Band::make_part(size_t s, size_t part, size_t j, ptrdiff_t first, ptrdiff_t count) {
-    const Stage& up = stage(s);
-    FloatRow* parts = &parts_[run_.level_in[s]][j * static_cast<size_t>(most_rows(s))];
-    if (up.kind == Stage::Kind::conv) {
-        ConvRow task = conv_task(s, first);
-        task.weights = up.convs[part].weights.data();
-        task.bias = up.convs[part].bias.data();
-        task.out = parts->data();
-        return kernels_.conv_row(task);
-    }
-    BinaryRow tasks[kMaxRows] = {};
-    for (ptrdiff_t r = 0; r < count; ++r) {
-        BinaryRow& task = tasks[r] = binary_task(s, first + r);
-        task.residual = input(s, first + r)->floats.data();
-        task.weights = up.units[part].weights.data();
-        task.unit = &up.units[part].params;
-        task.out = parts[r].data();
-    }
-    kernels_.binary_rows(tasks, static_cast<size_t>(count));
-}
-
-// Output row `row` of an enlargement from row r of its parts.
-void Band::interleave_parts(size_t s, size_t r, ptrdiff_t row) {
+// Output row `row` of an enlargement from its parts.
+void Band::interleave_parts(size_t s, ptrdiff_t row) {
     const size_t step = stage(s).step;
     const RowShape &shape = level_in(s).shape, &large = level_in(s + 1).shape;
-    const float* planes[4] = {};
-    for (size_t j = 0; j < step; ++j) planes[j] = parts_[run_.level_in[s]][j * static_cast<size_t>(most_rows(s)) + r].data();
+    const float* planes[kMaxStep] = {};
+    for (size_t j = 0; j < step; ++j) planes[j] = parts_[run_.level_in[s]][j].data();
     Row& out = output(s, row, pools_[run_.level_in[s + 1]].take());
     for (size_t c = 0; c < kFeatures; ++c) {
         kernels_.interleave(planes, step, shape.width, out.floats.data() + c * large.stride);

@@ -88,10 +88,10 @@ private:
     void hand_on(size_t s, ptrdiff_t row);
     void make_head(ptrdiff_t row);
     void make_binary(size_t s, ptrdiff_t first, ptrdiff_t count);
-    void make_enlarged(size_t s, ptrdiff_t first, ptrdiff_t count);
-    void make_part(size_t s, size_t part, size_t j, ptrdiff_t first, ptrdiff_t count);
-    void interleave_parts(size_t s, size_t r, ptrdiff_t row);
+    void make_binary_rows(size_t s, ptrdiff_t first, ptrdiff_t count, ptrdiff_t i);
     void make_conv(size_t s, ptrdiff_t row);
+    void make_enlarged_conv(size_t s, ptrdiff_t row);
+    void interleave_parts(size_t s, ptrdiff_t row);
     void make_tail(size_t s, ptrdiff_t row);
     BinaryRow binary_task(size_t s, ptrdiff_t row);
     ConvRow conv_task(size_t s, ptrdiff_t row);
@@ -107,7 +107,7 @@ private:
     std::vector<std::vector<Row>> rings_;       // per stage: its newest output rows, row r in slot r % size
     std::vector<RowPool> pools_;                // per level
     std::vector<ptrdiff_t> rows_at_once_;       // per level, of binary stages
-    std::vector<std::vector<FloatRow>> parts_;  // per level: rows of a PixelShuffle before interleaving, by column
+    std::vector<std::vector<FloatRow>> parts_;  // per level: a float convolution before its PixelShuffle, by column
     std::array<FloatRow, 3> image_rows_;
     std::array<FloatRow, 3> tail_rows_;         // the last convolution; rows of the enlarged input
 };

@@ -18,6 +18,7 @@ constexpr size_t kFeatures = 64;
 constexpr size_t kTaps = 9;
 constexpr size_t kRowPad = 64;    // floats around a plane; also the widest block that a kernel reads or writes
 constexpr size_t kMaxRows = 4;    // that a kernel takes at once
+constexpr size_t kMaxStep = 4;    // of a PixelShuffle
 constexpr size_t kAlign = 64;     // bytes; of every buffer and of every plane
 
 // Per output channel: v = scale * y + bias; v = (v < 0 ? slope : 1) * v + offset, where y is the +-1 product.
@@ -29,14 +30,17 @@ struct UnitParams {
 };
 
 // One row of a binary unit, 64 -> 64: out = leaky(residual + unit(conv)), and the signs of out for the next unit.
+// With PixelShuffle, one output row of the enlarged image: unit j of `step` makes its pixels step * x + j.
 struct BinaryRow {
     const uint8_t* rows[3];   // packed input rows above, at and below; null outside the image
-    const uint8_t* weights;   // from KernelSet::pack_weights
-    const UnitParams* unit;
+    const uint8_t* weights[kMaxStep];   // from KernelSet::pack_weights
+    const UnitParams* unit[kMaxStep];
+    size_t step;
     const int16_t* taps;      // per pixel: 64 * (taps inside the image); kRowPad more entries follow
-    const float* residual;    // float row; may be `out`
-    float* out;               // float row
-    size_t stride;            // of residual and out
+    const float* residual;    // float row; may be `out` where step is 1
+    size_t stride;
+    float* out;               // float row of step * width pixels
+    size_t out_stride;
     size_t width;
     float leak;               // negative slope of a LeakyReLU on the result; 1 is none
     const float* threshold;   // [64], sign is -1 where out < threshold; null when no signs are wanted

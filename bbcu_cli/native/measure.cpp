@@ -63,11 +63,12 @@ LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers) 
         for (size_t r = 0; r < count; ++r) {
             BinaryRow& task = tasks[r];
             for (size_t dy = 0; dy < 3; ++dy) task.rows[dy] = layer.in[r + dy].data();
-            task.weights = layer.weights.data();
-            task.unit = &unit;
+            task.weights[0] = layer.weights.data();
+            task.unit[0] = &unit;
+            task.step = 1;
             task.taps = taps.data();
             task.residual = task.out = layer.floats[r].data();
-            task.stride = shape.stride;
+            task.stride = task.out_stride = shape.stride;
             task.width = width;
             task.leak = 1;
             task.threshold = threshold;

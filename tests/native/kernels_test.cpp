@@ -65,8 +65,29 @@ std::vector<uint64_t> make_signs(Random& random, Signs kind) {
     return signs;
 }
 
+UnitParams random_unit(Random& random) {
+    UnitParams unit;
+    random.fill(unit.scale, kFeatures, 0, 0.1f);
+    random.fill(unit.bias, kFeatures, -1, 1);
+    random.fill(unit.slope, kFeatures, -0.5f, 1.5f);
+    random.fill(unit.offset, kFeatures, -1, 1);
+    return unit;
+}
+
+// Per number of rows inside the image, as BinaryRow::taps.
+std::vector<Buffer<int16_t>> make_taps(const RowShape& shape) {
+    std::vector<Buffer<int16_t>> taps;
+    for (int rows = 0; rows <= 3; ++rows) {
+        taps.emplace_back(shape.stride);
+        for (size_t x = 0; x < shape.width; ++x)
+            taps.back()[x] = static_cast<int16_t>(64 * rows * (1 + (x > 0) + (x + 1 < shape.width)));
+    }
+    return taps;
+}
+
 // Two binary units on an image of a few rows, all taken at once; the second reads what the first packed.
-std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowShape& shape, size_t height, Signs kind, float leak) {
+// With step > 1 the second has PixelShuffle and every unit of it other weights.
+std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowShape& shape, size_t height, Signs kind, float leak, size_t step) {
     const float level = kind == Signs::opposite ? 100 : 0;  // every sign of the input is -1, every weight +1
     alignas(kAlign) float threshold[kFeatures];
     random.fill(threshold, kFeatures, level - 5, level + 5);
@@ -78,40 +99,67 @@ std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowSh
         next.emplace_back(set.packed_row_bytes(shape.width));
         set.pack_row(rows[y].data(), shape.stride, shape.width, threshold, packed[y].data());
     }
-    UnitParams unit;
-    random.fill(unit.scale, kFeatures, 0, 0.1f);
-    random.fill(unit.bias, kFeatures, -1, 1);
-    random.fill(unit.slope, kFeatures, -0.5f, 1.5f);
-    random.fill(unit.offset, kFeatures, -1, 1);
-    std::vector<Buffer<int16_t>> taps;
-    for (int inside = 0; inside <= 3; ++inside) {
-        taps.emplace_back(shape.stride);
-        for (size_t x = 0; x < shape.width; ++x)
-            taps.back()[x] = static_cast<int16_t>(64 * inside * (1 + (x > 0) + (x + 1 < shape.width)));
+    const RowShape large(step * shape.width);
+    std::vector<FloatRow> enlarged;
+    std::vector<Buffer<uint8_t>> enlarged_packed;
+    for (size_t y = 0; y < height; ++y) {
+        enlarged.emplace_back(kFeatures, large);
+        enlarged_packed.emplace_back(set.packed_row_bytes(large.width));
     }
+    const std::vector<Buffer<int16_t>> taps = make_taps(shape);
     for (int pass = 0; pass < 2; ++pass) {
-        Buffer<uint8_t> weights(set.weight_bytes);
-        set.pack_weights(make_signs(random, kind).data(), weights.data());
+        const bool enlarge = pass == 1 && step > 1;
+        Buffer<uint8_t> weights[kMaxStep];
+        UnitParams units[kMaxStep];
+        for (size_t j = 0; j < step; ++j) {
+            weights[j] = Buffer<uint8_t>(set.weight_bytes);
+            set.pack_weights(make_signs(random, j == 1 ? Signs::equal_pairs : kind).data(), weights[j].data());
+            units[j] = random_unit(random);
+        }
         BinaryRow tasks[kMaxRows] = {};
         for (size_t y = 0; y < height; ++y) {
             BinaryRow& task = tasks[y];
             task.rows[0] = y > 0 ? packed[y - 1].data() : nullptr;
             task.rows[1] = packed[y].data();
             task.rows[2] = y + 1 < height ? packed[y + 1].data() : nullptr;
-            task.weights = weights.data();
-            task.unit = &unit;
+            task.step = enlarge ? step : 1;
+            for (size_t j = 0; j < task.step; ++j) {
+                task.weights[j] = weights[j].data();
+                task.unit[j] = &units[j];
+            }
             task.taps = taps[1 + (y > 0) + (y + 1 < height)].data();
-            task.residual = task.out = rows[y].data();
+            task.residual = rows[y].data();
+            task.out = enlarge ? enlarged[y].data() : rows[y].data();
             task.stride = shape.stride;
+            task.out_stride = enlarge ? large.stride : shape.stride;
             task.width = shape.width;
             task.leak = leak;
             task.threshold = threshold;
-            task.packed = next[y].data();
+            task.packed = enlarge ? enlarged_packed[y].data() : next[y].data();
         }
         set.binary_rows(tasks, height);
         std::swap(packed, next);
     }
-    return rows;
+    if (step == 1) return rows;
+    // What was packed, as the next unit sees it.
+    Buffer<uint8_t> weights(set.weight_bytes);
+    set.pack_weights(make_signs(random, Signs::random).data(), weights.data());
+    const UnitParams unit = random_unit(random);
+    const std::vector<Buffer<int16_t>> large_taps = make_taps(large);
+    for (size_t y = 0; y < height; ++y) {
+        BinaryRow task{};
+        task.rows[1] = enlarged_packed[y].data();
+        task.weights[0] = weights.data();
+        task.unit[0] = &unit;
+        task.step = 1;
+        task.taps = large_taps[1].data();
+        task.residual = task.out = enlarged[y].data();
+        task.stride = task.out_stride = large.stride;
+        task.width = large.width;
+        task.leak = leak;
+        set.binary_rows(&task, 1);
+    }
+    return enlarged;
 }
 
 FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_in, size_t c_out) {
@@ -189,17 +237,19 @@ void check(bool holds, const KernelSet& set, const char* what, size_t width, siz
 }
 
 void check_units(const KernelSet& set, const RowShape& shape) {
-    for (size_t height = 1; height <= kMaxRows; ++height)
-        for (const Signs kind : kAllSigns)
-            for (const float leak : {1.0f, 0.1f}) {
-                if (leak != 1 && kind != Signs::random) continue;
-                const Random random{std::mt19937_64(shape.width * 8 + height)};
-                std::vector<FloatRow> mine = run_units(set, random, shape, height, kind, leak);
-                std::vector<FloatRow> truth = run_units(scalar(), random, shape, height, kind, leak);
-                bool same = true;
-                for (size_t y = 0; y < height; ++y) same = same && same_pixels(mine[y], truth[y], kFeatures, shape);
-                check(same, set, leak == 1 ? "binary units" : "binary units with LeakyReLU", shape.width, 10 * height + static_cast<size_t>(kind));
-            }
+    for (size_t height = 1; height <= kMaxRows; ++height) {
+        const auto check_case = [&](Signs kind, float leak, size_t step, const char* what) {
+            const Random random{std::mt19937_64(shape.width * 8 + height)};
+            std::vector<FloatRow> mine = run_units(set, random, shape, height, kind, leak, step);
+            std::vector<FloatRow> truth = run_units(scalar(), random, shape, height, kind, leak, step);
+            bool same = true;
+            for (size_t y = 0; y < height; ++y) same = same && same_pixels(mine[y], truth[y], kFeatures, RowShape(step * shape.width));
+            check(same, set, what, shape.width, 100 * step + 10 * height + static_cast<size_t>(kind));
+        };
+        for (const Signs kind : kAllSigns) check_case(kind, 1, 1, "binary units");
+        check_case(Signs::random, 0.1f, 1, "binary units with LeakyReLU");
+        for (size_t step = 2; step <= kMaxStep; ++step) check_case(Signs::random, step == 2 ? 0.1f : 1, step, "binary units with PixelShuffle");
+    }
 }
 
 void check_set(const KernelSet& set) {

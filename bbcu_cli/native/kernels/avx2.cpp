@@ -3,7 +3,6 @@
 #include <immintrin.h>
 
 #include "bitslice-inl.h"
-#include "float-inl.h"
 
 namespace bbcu {
 namespace {
@@ -65,15 +64,14 @@ uint32_t below(__m256 v, __m256 threshold) {
     return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_LT_OQ)));
 }
 
-void pack_row(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed) {
-    for (size_t c = 0; c < kFeatures; ++c)
-        for (size_t x = 0; x < width; x += kStep) {
-            uint32_t negative = 0;
-            for (size_t i = 0; i < kStep; i += kLanes)
-                negative |= below(Avx2::load(row + c * stride + x + i), Avx2::set(threshold[c])) << i;
-            negative &= inside(width - x);
-            std::memcpy(packed + kWordBytes + c * plane_stride(width) + x / 8, &negative, sizeof negative);
-        }
+// Signs of `count` pixels.
+void pack_span(const float* from, size_t count, float threshold, uint8_t* packed) {
+    for (size_t x = 0; x < count; x += kStep) {
+        uint32_t negative = 0;
+        for (size_t i = 0; i < kStep; i += kLanes) negative |= below(Avx2::load(from + x + i), Avx2::set(threshold)) << i;
+        negative &= inside(count - x);
+        std::memcpy(packed + x / 8, &negative, sizeof negative);
+    }
 }
 
 // Half the products of 256 pixels of one output, by eights of pixels that lie in memory as transposing leaves them.
@@ -141,9 +139,9 @@ inline void subtract_sums(const uint8_t* sums, int16_t inside, Halves& halves) {
 // Affine part and residual of 8 pixels of one output, from half their product. Returns which are below the threshold.
 struct Epilogue {
     __m256 scale, bias, slope, offset, leak, threshold;
-    Epilogue(const BinaryRow& t, size_t o)
-        : scale(Avx2::set(2 * t.unit->scale[o])), bias(Avx2::set(t.unit->bias[o])), slope(Avx2::set(t.unit->slope[o])),
-          offset(Avx2::set(t.unit->offset[o])), leak(Avx2::set(t.leak)), threshold(Avx2::set(t.threshold ? t.threshold[o] : 0)) {}
+    Epilogue(const BinaryRow& t, const UnitParams& unit, size_t o)
+        : scale(Avx2::set(2 * unit.scale[o])), bias(Avx2::set(unit.bias[o])), slope(Avx2::set(unit.slope[o])),
+          offset(Avx2::set(unit.offset[o])), leak(Avx2::set(t.leak)), threshold(Avx2::set(t.threshold ? t.threshold[o] : 0)) {}
 
     template <bool kLeaky>
     uint32_t operator()(const int16_t* half, const float* residual, float* out) const {
@@ -158,13 +156,12 @@ struct Epilogue {
 
 // Output o of the pixels of one piece of a block.
 template <bool kLeaky>
-inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, Halves& halves, size_t o) {
+inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, Halves& halves, size_t o, float* part) {
     const BinaryRow& t = *piece.row;
+    const size_t begin = piece.begin(), end = piece.end(), at = piece.at * kWord;
     const float* residual = t.residual + o * t.stride;
-    float* out = t.out + o * t.stride;
-    uint8_t* packed = t.packed ? t.packed + kWordBytes + o * plane_stride(t.width) : nullptr;
-    const size_t begin = piece.first * kWord, at = piece.at * kWord;  // of the piece in the row and in the block
-    const size_t end = std::min(t.width, begin + piece.count * kWord);
+    float* out = part ? part + at : t.out + o * t.out_stride + begin;
+    uint8_t* packed = part || !t.packed ? nullptr : t.packed + kWordBytes + o * plane_stride(t.width);
     if (begin == 0) *halves.eight(at) += tops.left[o];
     if (end == t.width) halves.eight(at + end - 1 - begin)[(end - 1) % 8] += tops.right[o];
     for (size_t x = begin; x < end; x += kStep) {
@@ -172,7 +169,7 @@ inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilog
         uint32_t negative = 0;
 #pragma GCC unroll 4
         for (size_t i = 0; i < kStep; i += kLanes)
-            negative |= epilogue.operator()<kLeaky>(half + 2 * i, residual + x + i, out + x + i) << i;
+            negative |= epilogue.operator()<kLeaky>(half + 2 * i, residual + x + i, out + x - begin + i) << i;
         negative &= inside(t.width - x);
         if (packed) std::memcpy(packed + x / 8, &negative, sizeof negative);
     }
@@ -180,23 +177,21 @@ inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilog
 
 template <bool kLeaky>
 void binary_rows_as(const BinaryRow* rows, size_t count) {
-    const auto& weights = *reinterpret_cast<const PlaneWeights*>(rows->weights);
-    Tops tops[kMaxRows];
-    for (size_t r = 0; r < count; ++r) tops[r].set(weights, rows[r].rows);
-    const auto finish = [&](auto bits, const uint8_t* sums, size_t o, const PlaneBlockPieces& pieces) {
-        const Epilogue epilogue(*rows, o);
+    const TaskTops tops(rows, count);
+    const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces, float* part) {
+        const Epilogue epilogue(*rows, *rows->unit[j], o);
         // Rows at the image's edges have other tops.
         Halves halves;
-        const Tops* top = nullptr;
+        const Tops* last = nullptr;
         for (size_t p = 0; p < pieces.count; ++p) {
             const PlanePiece& piece = pieces.piece[p];
-            const Tops* own = &tops[piece.row - rows];
-            if (!top || own->inside[o] != top->inside[o]) subtract_sums<(decltype(bits)::value > 10)>(sums, own->inside[o], halves);
-            top = own;
-            finish_piece<kLeaky>(piece, *own, epilogue, halves, o);
+            const Tops& top = tops.of[j][piece.row - rows];
+            if (!last || top.inside[o] != last->inside[o]) subtract_sums<(decltype(bits)::value > 10)>(sums, top.inside[o], halves);
+            last = &top;
+            finish_piece<kLeaky>(piece, top, epilogue, halves, o, part);
         }
     };
-    plane_blocks<Planes, Planes>(rows, count, finish);
+    plane_blocks<Planes, Planes>(rows, count, finish, pack_span);
 }
 
 void binary_rows(const BinaryRow* rows, size_t count) {
@@ -207,10 +202,11 @@ void binary_rows(const BinaryRow* rows, size_t count) {
 void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
     BinaryRow row{};
     std::copy_n(rows, 3, row.rows);
-    row.weights = weights;
+    row.weights[0] = weights;
+    row.step = 1;
     row.width = width;
-    const auto finish = [&](auto, const uint8_t* sums, size_t o, const PlaneBlockPieces&) { sink[o] ^= *sums; };
-    plane_blocks<Planes, Planes>(&row, 1, finish);
+    const auto finish = [&](auto, const uint8_t* sums, size_t, size_t o, const PlaneBlockPieces&, float*) { sink[o] ^= *sums; };
+    plane_blocks<Planes, Planes>(&row, 1, finish, pack_span);
 }
 
 }  // namespace
@@ -218,7 +214,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kAvx2;
 const KernelSet kAvx2 = {
     "avx2", "AVX2 logic on bit planes of 256 pixels", "AVX2 and FMA", supported, plane_row_bytes, sizeof(PlaneWeights),
-    pack_plane_weights<Planes>, pack_row, plane_rows_at_once, binary_rows, conv_row<Avx2>, interleave, bare_row,
+    pack_plane_weights<Planes>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx2>, interleave, bare_row,
 };
 
 }  // namespace bbcu

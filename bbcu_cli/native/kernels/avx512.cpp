@@ -5,7 +5,6 @@
 #include <type_traits>
 
 #include "bitslice-inl.h"
-#include "float-inl.h"
 
 namespace bbcu {
 namespace {
@@ -78,15 +77,13 @@ bool supported() {
            __builtin_cpu_supports("gfni");
 }
 
-void pack_row(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed) {
-    const size_t plane = plane_stride(width);
-    for (size_t c = 0; c < kFeatures; ++c) {
-        const __m512 limit = _mm512_set1_ps(threshold[c]);
-        for (size_t x = 0; x < width; x += kLanes) {
-            const auto inside = static_cast<__mmask16>(width - x < kLanes ? (1u << (width - x)) - 1 : 0xffff);
-            const __mmask16 negative = _mm512_mask_cmp_ps_mask(inside, _mm512_loadu_ps(row + c * stride + x), limit, _CMP_LT_OQ);
-            std::memcpy(packed + kWordBytes + c * plane + x / 8, &negative, sizeof negative);
-        }
+// Signs of `count` pixels.
+void pack_span(const float* from, size_t count, float threshold, uint8_t* packed) {
+    const __m512 limit = _mm512_set1_ps(threshold);
+    for (size_t x = 0; x < count; x += kLanes) {
+        const auto inside = static_cast<__mmask16>(count - x < kLanes ? (1u << (count - x)) - 1 : 0xffff);
+        const __mmask16 negative = _mm512_mask_cmp_ps_mask(inside, _mm512_loadu_ps(from + x), limit, _CMP_LT_OQ);
+        std::memcpy(packed + x / 8, &negative, sizeof negative);
     }
 }
 
@@ -118,9 +115,9 @@ inline void transpose_low(const uint8_t* planes, uint8_t* to) {
 // Affine part and residual of 16 pixels of one output, from half their product. Returns which are below the threshold.
 struct Epilogue {
     __m512 scale, bias, slope, offset, leak, threshold;
-    Epilogue(const BinaryRow& t, size_t o)
-        : scale(_mm512_set1_ps(2 * t.unit->scale[o])), bias(_mm512_set1_ps(t.unit->bias[o])),
-          slope(_mm512_set1_ps(t.unit->slope[o])), offset(_mm512_set1_ps(t.unit->offset[o])), leak(_mm512_set1_ps(t.leak)),
+    Epilogue(const BinaryRow& t, const UnitParams& unit, size_t o)
+        : scale(_mm512_set1_ps(2 * unit.scale[o])), bias(_mm512_set1_ps(unit.bias[o])),
+          slope(_mm512_set1_ps(unit.slope[o])), offset(_mm512_set1_ps(unit.offset[o])), leak(_mm512_set1_ps(t.leak)),
           threshold(_mm512_set1_ps(t.threshold ? t.threshold[o] : 0)) {}
 
     template <bool kLeaky>
@@ -139,15 +136,16 @@ constexpr size_t kStep = 2 * kLanes;  // pixels of a 16-bit vector
 
 // Output o of the pixels of one piece of a block.
 template <size_t kBits, bool kLeaky>
-inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const uint8_t* sums, const uint8_t* low, size_t o) {
+inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const uint8_t* sums, const uint8_t* low, size_t o,
+                         float* part) {
     const BinaryRow& t = *piece.row;
     const __m512i inside = _mm512_set1_epi16(tops.inside[o]);
     const float* residual = t.residual + o * t.stride;
-    float* out = t.out + o * t.stride;
-    uint8_t* packed = t.packed ? t.packed + kWordBytes + o * plane_stride(t.width) : nullptr;
-    const size_t end = std::min(t.width, (piece.first + piece.count) * kWord);
+    uint8_t* packed = part || !t.packed ? nullptr : t.packed + kWordBytes + o * plane_stride(t.width);
+    const size_t begin = piece.begin(), end = piece.end();
     size_t at = piece.at * kWord;  // of the pixel in the block
-    for (size_t x = piece.first * kWord; x < end; x += kStep, at += kStep) {
+    float* out = part ? part + at : t.out + o * t.out_stride + begin;
+    for (size_t x = begin; x < end; x += kStep, at += kStep, out += kStep) {
         const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(low + at));
         __m512i half = _mm512_sub_epi16(inside, _mm512_cvtepu8_epi16(bytes));
 #pragma GCC unroll 8
@@ -163,8 +161,8 @@ inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilog
             half = _mm512_mask_add_epi16(half, last, half, _mm512_set1_epi16(tops.right[o]));
             valid = last | (last - 1);
         }
-        const uint32_t lower = epilogue.operator()<kLeaky>(_mm512_castsi512_si256(half), residual + x, out + x);
-        const uint32_t upper = epilogue.operator()<kLeaky>(_mm512_extracti64x4_epi64(half, 1), residual + x + kLanes, out + x + kLanes);
+        const uint32_t lower = epilogue.operator()<kLeaky>(_mm512_castsi512_si256(half), residual + x, out);
+        const uint32_t upper = epilogue.operator()<kLeaky>(_mm512_extracti64x4_epi64(half, 1), residual + x + kLanes, out + kLanes);
         const uint32_t negative = (lower | upper << kLanes) & valid;
         if (packed) std::memcpy(packed + x / 8, &negative, sizeof negative);
     }
@@ -172,19 +170,17 @@ inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilog
 
 template <bool kLeaky>
 void binary_rows_as(const BinaryRow* rows, size_t count) {
-    const auto& weights = *reinterpret_cast<const PlaneWeights*>(rows->weights);
-    Tops tops[kMaxRows];
-    for (size_t r = 0; r < count; ++r) tops[r].set(weights, rows[r].rows);
-    const auto finish = [&](auto bits, const uint8_t* sums, size_t o, const PlaneBlockPieces& pieces) {
+    const TaskTops tops(rows, count);
+    const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces, float* part) {
         alignas(kAlign) uint8_t low[8 * Planes512::block];
         transpose_low(sums, low);
-        const Epilogue epilogue(*rows, o);
+        const Epilogue epilogue(*rows, *rows->unit[j], o);
         for (size_t p = 0; p < pieces.count; ++p) {
             const PlanePiece& piece = pieces.piece[p];
-            finish_piece<decltype(bits)::value, kLeaky>(piece, tops[piece.row - rows], epilogue, sums, low, o);
+            finish_piece<decltype(bits)::value, kLeaky>(piece, tops.of[j][piece.row - rows], epilogue, sums, low, o, part);
         }
     };
-    plane_blocks<Planes512, Planes256>(rows, count, finish);
+    plane_blocks<Planes512, Planes256>(rows, count, finish, pack_span);
 }
 
 void binary_rows(const BinaryRow* rows, size_t count) {
@@ -219,7 +215,7 @@ extern const KernelSet kAvx512;
 const KernelSet kAvx512 = {
     "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ",
     supported, plane_row_bytes, sizeof(PlaneWeights),
-    pack_plane_weights<Planes512>, pack_row, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
+    pack_plane_weights<Planes512>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
 };
 
 }  // namespace bbcu

@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-#include "../engine.h"
+#include "float-inl.h"
 
 namespace bbcu {
 namespace {
@@ -123,6 +123,8 @@ void pack_plane_weights(const uint64_t* signs, uint8_t* into) {
 struct PlanePiece {
     const BinaryRow* row;
     size_t first, count, at;
+    size_t begin() const { return first * kWord; }  // its pixels in the row
+    size_t end() const { return std::min(row->width, (first + count) * kWord); }
 };
 
 // The words of a few rows, one row after the other, cut into blocks of a vector.
@@ -383,65 +385,110 @@ struct Tops {
     }
 };
 
-// Where the planes of one block of pixels are kept while it is computed.
+template <void (*kPackSpan)(const float*, size_t, float, uint8_t*)>
+void pack_plane_row(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed) {
+    for (size_t c = 0; c < kFeatures; ++c)
+        kPackSpan(row + c * stride, width, threshold[c], packed + kWordBytes + c * plane_stride(width));
+}
+
+// What one block of pixels needs while it is computed.
 template <size_t kBlock>
 struct PlaneMemory {
     alignas(kAlign) uint8_t window[(kPlanes + 1) * kBlock];
     alignas(kAlign) uint8_t counts[kLists * kMaxBits * kBlock];
-    alignas(kAlign) uint8_t sums[kOutputs * (kMaxBits + kCarries) * kBlock];
+    alignas(kAlign) uint8_t sums[kMaxStep][kOutputs * (kMaxBits + kCarries) * kBlock];
+    alignas(kAlign) float parts[kMaxStep][8 * kBlock];  // of one output, by unit, before they are interleaved
     PlaneMemory() { std::memset(window + kPlanes * kBlock, 0, kBlock); }
 };
 
-// One block. finish(bits, sums, o, pieces) completes output o; what it reads and writes is fetched while its group is counted.
-template <class V, class Finish>
-inline void plane_block(const PlaneWeights& weights, const PlaneBlockPieces& pieces, PlaneMemory<V::block>& memory, const Finish& finish) {
-    gather_window<V>(pieces, plane_stride(pieces.piece[0].row->width), memory.window);
-    // A part of what group g reads and writes: all at once would be more than the caches take.
-    const auto prefetch = [&](size_t g, size_t tier) {
-        constexpr size_t parts = kTiers / kOutputs, line = kAlign / sizeof(float);
-        const size_t o = g * kOutputs + tier / parts;
-        for (size_t p = 0; p < pieces.count; ++p) {
-            const PlanePiece& piece = pieces.piece[p];
-            const BinaryRow& t = *piece.row;
-            if (!t.out) continue;  // the bare product
-            const size_t end = std::min(t.width, (piece.first + piece.count) * kWord);
-            for (size_t x = piece.first * kWord + tier % parts * line; x < end; x += parts * line) {
-                __builtin_prefetch(t.residual + o * t.stride + x, 0, 2);
-                if (t.out != t.residual) __builtin_prefetch(t.out + o * t.stride + x, 1, 2);
+template <class F>
+inline void with_bits(size_t bits, const F& f) {
+    if (bits == 6) f(std::integral_constant<size_t, 6>());
+    else if (bits == 7) f(std::integral_constant<size_t, 7>());
+    else f(std::integral_constant<size_t, kMaxBits>());
+}
+
+// A part of what group g reads and writes: all at once would be more than the caches take.
+inline void prefetch_part(const PlaneBlockPieces& pieces, size_t g, size_t tier) {
+    constexpr size_t kParts = kTiers / kOutputs, kLine = kAlign / sizeof(float);
+    const size_t o = g * kOutputs + tier / kParts, part = tier % kParts * kLine;
+    for (size_t p = 0; p < pieces.count; ++p) {
+        const PlanePiece& piece = pieces.piece[p];
+        const BinaryRow& t = *piece.row;
+        if (!t.out) continue;  // the bare product
+        for (size_t x = piece.begin() + part; x < piece.end(); x += kParts * kLine)
+            __builtin_prefetch(t.residual + o * t.stride + x, 0, 2);
+        if (t.out == t.residual) continue;
+        for (size_t x = t.step * piece.begin() + part; x < t.step * piece.end(); x += kParts * kLine)
+            __builtin_prefetch(t.out + o * t.out_stride + x, 1, 2);
+    }
+}
+
+// One block. finish(bits, sums, j, o, pieces, part) completes output o of unit j: into the task's row and signs where
+// part is null, otherwise into part. pack_span(floats, count, threshold, packed) makes signs of pixels.
+template <class V, class Finish, class PackSpan>
+inline void plane_block(const PlaneBlockPieces& pieces, PlaneMemory<V::block>& memory, const Finish& finish, const PackSpan& pack_span) {
+    const BinaryRow& task = *pieces.piece[0].row;
+    const auto group_of = [&](size_t j, size_t g) -> const PlaneGroup& {
+        return reinterpret_cast<const PlaneWeights*>(task.weights[j])->group[g];
+    };
+    gather_window<V>(pieces, plane_stride(task.width), memory.window);
+    for (size_t g = 0; g < kGroups; ++g) {
+        for (size_t j = 0; j < task.step; ++j) {
+            const PlaneGroup& group = group_of(j, g);
+            const uint16_t* entry = reinterpret_cast<const PlaneWeights*>(task.weights[j])->entry + group.first;
+            with_bits(group.bits, [&](auto bits) {
+                count_group<V, decltype(bits)::value>(group, entry, memory.window, memory.counts, memory.sums[j], [&](size_t tier) {
+                    if (j == 0) prefetch_part(pieces, g, tier);
+                });
+            });
+        }
+        for (size_t i = 0; i < kOutputs; ++i) {
+            const size_t o = g * kOutputs + i;
+            for (size_t j = 0; j < task.step; ++j)
+                with_bits(group_of(j, g).bits, [&](auto bits) {
+                    constexpr size_t kBits = decltype(bits)::value + kCarries;
+                    finish(std::integral_constant<size_t, kBits>(), memory.sums[j] + i * kBits * V::block, j, o, pieces,
+                           task.step > 1 ? memory.parts[j] : nullptr);
+                });
+            for (size_t p = 0; task.step > 1 && p < pieces.count; ++p) {
+                const PlanePiece& piece = pieces.piece[p];
+                const BinaryRow& t = *piece.row;
+                const float* parts[kMaxStep];
+                for (size_t j = 0; j < t.step; ++j) parts[j] = memory.parts[j] + piece.at * kWord;
+                const size_t begin = t.step * piece.begin(), end = t.step * piece.end();
+                float* out = t.out + o * t.out_stride + begin;
+                interleave(parts, t.step, piece.end() - piece.begin(), out);
+                if (t.packed)
+                    pack_span(out, end - begin, t.threshold[o], t.packed + kWordBytes + o * plane_stride(t.step * t.width) + begin / 8);
             }
         }
-    };
-    for (size_t g = 0; g < kGroups; ++g) {
-        const PlaneGroup& group = weights.group[g];
-        const auto run = [&](auto bits) {
-            constexpr size_t kBits = decltype(bits)::value;
-            count_group<V, kBits>(group, weights.entry + group.first, memory.window, memory.counts, memory.sums,
-                                  [&](size_t tier) { prefetch(g, tier); });
-            for (size_t j = 0; j < kOutputs; ++j)
-                finish(std::integral_constant<size_t, kBits + kCarries>(), memory.sums + j * (kBits + kCarries) * V::block,
-                       g * kOutputs + j, pieces);
-        };
-        if (group.bits == 6) run(std::integral_constant<size_t, 6>());
-        else if (group.bits == 7) run(std::integral_constant<size_t, 7>());
-        else run(std::integral_constant<size_t, kMaxBits>());
     }
 }
 
 // The rows of one task, block by block: Wide where more pixels are left than Narrow holds.
-template <class Wide, class Narrow, class Finish>
-inline void plane_blocks(const BinaryRow* rows, size_t count, const Finish& finish) {
-    const auto& weights = *reinterpret_cast<const PlaneWeights*>(rows->weights);
+template <class Wide, class Narrow, class Finish, class PackSpan>
+inline void plane_blocks(const BinaryRow* rows, size_t count, const Finish& finish, const PackSpan& pack_span) {
     PlaneMemory<Wide::block> memory;
     const size_t each = words_of(rows->width), words = count * each;
     for (size_t begin = 0; begin < words; begin += Wide::bytes / kWordBytes) {
         const size_t taken = std::min(words - begin, Wide::bytes / kWordBytes);
         const PlaneBlockPieces pieces(rows, each, begin, taken);
         if (taken > Narrow::bytes / kWordBytes)
-            plane_block<Wide>(weights, pieces, memory, finish);
+            plane_block<Wide>(pieces, memory, finish, pack_span);
         else
-            plane_block<Narrow>(weights, pieces, memory, finish);
+            plane_block<Narrow>(pieces, memory, finish, pack_span);
     }
 }
+
+// The tops of every unit and row of a task.
+struct TaskTops {
+    Tops of[kMaxStep][kMaxRows];
+    TaskTops(const BinaryRow* rows, size_t count) {
+        for (size_t j = 0; j < rows->step; ++j)
+            for (size_t r = 0; r < count; ++r) of[j][r].set(*reinterpret_cast<const PlaneWeights*>(rows->weights[j]), rows[r].rows);
+    }
+};
 
 }  // namespace
 }  // namespace bbcu

@@ -116,8 +116,8 @@ inline void count_at(const uint8_t* const rows[3], const uint8_t* weights, size_
 }
 
 // Residual and affine part of 16 pixels of channel o; returns `below` of the result.
-inline uint8x16_t finish(const BinaryRow& t, const uint16x8_t counts[2], size_t o, size_t x) {
-    const UnitParams& unit = *t.unit;
+inline uint8x16_t finish(const BinaryRow& t, size_t j, const uint16x8_t counts[2], size_t o, size_t x) {
+    const UnitParams& unit = *t.unit[j];
     float32x4_t result[4];
     for (size_t i = 0; i < 4; ++i) {
         const size_t at = o * t.stride + x + 4 * i;
@@ -128,12 +128,19 @@ inline uint8x16_t finish(const BinaryRow& t, const uint16x8_t counts[2], size_t 
         const float32x4_t slope = Neon::select_negative(u, Neon::set(unit.slope[o]), Neon::set(1));
         const float32x4_t sum = vaddq_f32(Neon::load(t.residual + at), Neon::fma(u, slope, Neon::set(unit.offset[o])));
         result[i] = t.leak == 1.0f ? sum : Neon::leaky(sum, Neon::set(t.leak));
-        Neon::store(t.out + at, result[i]);
+        float* out = t.out + o * t.out_stride;
+        if (t.step == 1) {
+            Neon::store(out + x + 4 * i, result[i]);
+            continue;
+        }
+        float pixels[4];
+        Neon::store(pixels, result[i]);
+        for (size_t p = 0; p < 4 && x + 4 * i + p < t.width; ++p) out[t.step * (x + 4 * i + p) + j] = pixels[p];
     }
     return t.packed ? below(result, Neon::set(t.threshold[o])) : vdupq_n_u8(0);
 }
 
-void binary_row(const BinaryRow& t) {
+void unit_row(const BinaryRow& t, size_t j) {
     uint16x8_t counts[2 * kSpan];
     for (size_t x = 0; x < t.width; x += kSpan * kBlock)
         for (size_t p = 0; p < kPlanes; ++p) {
@@ -141,14 +148,19 @@ void binary_row(const BinaryRow& t) {
             for (size_t v = 0; v < kSpan; ++v) bits[v] = vdupq_n_u8(0);
             for (size_t i = 0; i < 8; ++i) {
                 const size_t o = 8 * p + i;
-                count_at(t.rows, t.weights + o * 3 * kRowWeights, x, t.width, counts);
+                count_at(t.rows, t.weights[j] + o * 3 * kRowWeights, x, t.width, counts);
                 for (size_t v = 0; v < kSpan; ++v)
-                    bits[v] = vorrq_u8(bits[v], vandq_u8(finish(t, counts + 2 * v, o, x + v * kBlock),
+                    bits[v] = vorrq_u8(bits[v], vandq_u8(finish(t, j, counts + 2 * v, o, x + v * kBlock),
                                                          vdupq_n_u8(static_cast<uint8_t>(1u << i))));
             }
-            if (!t.packed) continue;
+            if (!t.packed || t.step > 1) continue;
             for (size_t v = 0; v < kSpan; ++v) vst1q_u8(plane(t.packed, p, t.width) + x + v * kBlock, bits[v]);
         }
+}
+
+void binary_row(const BinaryRow& t) {
+    for (size_t j = 0; j < t.step; ++j) unit_row(t, j);
+    if (t.packed && t.step > 1) pack_row(t.out, t.out_stride, t.step * t.width, t.threshold, t.packed);
 }
 
 void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {

@@ -51,18 +51,20 @@ int differing(const uint8_t* const rows[3], const uint64_t* taps, size_t x, size
 }
 
 void binary_row(const BinaryRow& t) {
-    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
-    const UnitParams& unit = *t.unit;
-    for (size_t o = 0; o < kFeatures; ++o) {
-        for (size_t x = 0; x < t.width; ++x) {
-            const int y = t.taps[x] - 2 * differing(t.rows, weights + o * kTaps, x, t.width);
-            const float v = std::fma(unit.scale[o], static_cast<float>(y), unit.bias[o]);
-            const float slope = std::signbit(v) ? unit.slope[o] : 1.0f;
-            const float sum = t.residual[o * t.stride + x] + std::fma(v, slope, unit.offset[o]);
-            t.out[o * t.stride + x] = t.leak == 1.0f ? sum : Scalar::leaky(sum, t.leak);
+    for (size_t j = 0; j < t.step; ++j) {
+        const auto* weights = reinterpret_cast<const uint64_t*>(t.weights[j]);
+        const UnitParams& unit = *t.unit[j];
+        for (size_t o = 0; o < kFeatures; ++o) {
+            for (size_t x = 0; x < t.width; ++x) {
+                const int y = t.taps[x] - 2 * differing(t.rows, weights + o * kTaps, x, t.width);
+                const float v = std::fma(unit.scale[o], static_cast<float>(y), unit.bias[o]);
+                const float slope = std::signbit(v) ? unit.slope[o] : 1.0f;
+                const float sum = t.residual[o * t.stride + x] + std::fma(v, slope, unit.offset[o]);
+                t.out[o * t.out_stride + t.step * x + j] = t.leak == 1.0f ? sum : Scalar::leaky(sum, t.leak);
+            }
         }
     }
-    if (t.packed) pack_row(t.out, t.stride, t.width, t.threshold, t.packed);
+    if (t.packed) pack_row(t.out, t.out_stride, t.step * t.width, t.threshold, t.packed);
 }
 
 void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
