@@ -213,7 +213,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 
 extern const KernelSet kAvx512;
 const KernelSet kAvx512 = {
-    "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ",
+    "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ, and GFNI",
     supported, plane_row_bytes, sizeof(PlaneWeights),
     pack_plane_weights<Planes512>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
 };
