@@ -22,10 +22,15 @@ LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers) 
     Buffer<int16_t> taps(shape.stride);
     for (size_t x = 0; x < width; ++x) taps[x] = kFeatures * kTaps;
 
-    // As in a run, every layer has its own weights, packed rows and floats.
+    // As in a run, every layer has its own weights and packed rows, and the floats of the residual pass from layer to layer.
     const size_t count = kernels.rows_at_once(width);
+    FloatRow floats[kMaxRows];
+    for (size_t r = 0; r < count; ++r) {
+        floats[r] = FloatRow(kFeatures, shape);
+        for (size_t c = 0; c < kFeatures; ++c)
+            for (size_t x = 0; x < width; ++x) floats[r].data()[c * shape.stride + x] = pixel(random);
+    }
     struct Layer {
-        FloatRow floats[kMaxRows];
         Buffer<uint8_t> weights, in[kMaxRows + 2], out[kMaxRows];
     };
     std::vector<Layer> all(layers);
@@ -33,15 +38,10 @@ LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers) 
         for (auto& word : signs) word = random();
         layer.weights = Buffer<uint8_t>(kernels.weight_bytes);
         kernels.pack_weights(signs.data(), layer.weights.data());
-        for (size_t r = 0; r < count; ++r) {
-            layer.floats[r] = FloatRow(kFeatures, shape);
-            for (size_t c = 0; c < kFeatures; ++c)
-                for (size_t x = 0; x < width; ++x) layer.floats[r].data()[c * shape.stride + x] = pixel(random);
-            layer.out[r] = Buffer<uint8_t>(kernels.packed_row_bytes(width));
-        }
+        for (size_t r = 0; r < count; ++r) layer.out[r] = Buffer<uint8_t>(kernels.packed_row_bytes(width));
         for (size_t r = 0; r < count + 2; ++r) {
             layer.in[r] = Buffer<uint8_t>(kernels.packed_row_bytes(width));
-            kernels.pack_row(layer.floats[r % count].data(), shape.stride, width, threshold, layer.in[r].data());
+            kernels.pack_row(floats[r % count].data(), shape.stride, width, threshold, layer.in[r].data());
         }
     }
 
@@ -67,7 +67,7 @@ LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers) 
             task.unit[0] = &unit;
             task.step = 1;
             task.taps = taps.data();
-            task.residual = task.out = layer.floats[r].data();
+            task.residual = task.out = floats[r].data();
             task.stride = task.out_stride = shape.stride;
             task.width = width;
             task.leak = 1;
