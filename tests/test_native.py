@@ -155,7 +155,7 @@ def test_a_network_that_enlarges_without_bound_is_refused() -> None:
     def zeros(*shape: int) -> NDArray[np.float32]:
         return np.zeros(shape, np.float32)
 
-    network = _native.Network("scalar", 3, 130.0, False)
+    network = _native.Network("scalar", 3, 130.0, subtract=False)
     network.add_head(zeros(64, 3, 3, 3), zeros(64), 0.1)
     parts = [zeros(1024) for _ in range(4)]
     network.add_binary(np.zeros((1024, 3, 3, 1), np.uint64), *parts, zeros(64), 4, 0.1)
