@@ -86,7 +86,8 @@ class Place:
     def run(self, existing: str, kind: str = "never", moment: float = 0) -> tuple[int, str]:
         """Run in a process of its own; returns its exit code and stdout."""
         command = [sys.executable, "-c", DRIVER, str(self.root), kind, str(moment), *self.command(existing)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        # Not where the sources are: Python looks there first, and they may lack the compiled module.
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=self.root)
         return done.returncode, done.stdout
 
     def reset(self, *, complete: bool) -> None:
