@@ -284,6 +284,17 @@ def test_peak_memory_does_not_grow_with_height(tmp_path: Path) -> None:
 
 
 @compiled
+@pytest.mark.parametrize("name", ["m-x4", "deblock"])
+def test_what_an_image_leaves_in_memory_is_not_seen_by_the_next(name: str) -> None:
+    """A session keeps its memory for the next image; results are those of a new session, whatever came before."""
+    spec = SMALL[name]
+    packed = random_model(spec)
+    with CpuEngine(2).open(packed) as session:
+        for size in ((40, 70), (17, 33), (40, 70), (41, 72), (1, 1), (40, 64)):
+            x = picture(spec, *size)
+            np.testing.assert_array_equal(session.run(x), CpuEngine(2).open(packed).run(x))
+
+
 def test_bench_compares_before_it_times() -> None:
     """The report has one row per engine, outputs that agree, and figures that follow from each other."""
     report = run_bench("denoise", SMALL["denoise"], (12, 40), runs=1, threads=2, reference=False)

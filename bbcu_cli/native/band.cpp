@@ -12,9 +12,9 @@ constexpr auto kLookForStop = std::chrono::milliseconds(20);
 
 }  // namespace
 
-Level::Level(size_t width, size_t height_) : shape(width), height(height_) {
+Level::Level(size_t width, size_t height_, MemoryPool* memory) : shape(width), height(height_) {
     for (int rows = 1; rows <= 3; ++rows) {
-        taps[rows] = Buffer<int16_t>(shape.stride);
+        taps[rows] = Buffer<int16_t>(shape.stride, memory);
         for (size_t x = 0; x < width; ++x) {
             const int columns = 1 + (x > 0) + (x + 1 < width);
             taps[rows][x] = static_cast<int16_t>(static_cast<int>(kFeatures) * rows * columns);
@@ -24,10 +24,11 @@ Level::Level(size_t width, size_t height_) : shape(width), height(height_) {
 
 Run::Run(const Network& network_, const float* image_, size_t height_, size_t width_, float* output_)
     : network(network_), image(image_), height(height_), width(width_), output(output_) {
-    levels.emplace_back(width, height);
+    MemoryPool* memory = network.memory_.get();
+    levels.emplace_back(width, height, memory);
     for (const auto& stage : network.stages_) {
         level_in.push_back(levels.size() - 1);
-        if (stage->step > 1) levels.emplace_back(levels.back().shape.width * stage->step, levels.back().height * stage->step);
+        if (stage->step > 1) levels.emplace_back(levels.back().shape.width * stage->step, levels.back().height * stage->step, memory);
     }
 }
 
@@ -47,8 +48,9 @@ Row& Boundary::get(size_t stage, size_t index, const std::atomic<bool>& stop) {
 Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrdiff_t>& end, Boundary* above,
            Boundary* below)
     : run_(run), kernels_(run.network.kernels()), next_(begin), begin_(begin), end_(end), above_(above), below_(below) {
+    MemoryPool* memory = run_.network.memory_.get();
     for (const Level& level : run_.levels) {
-        pools_.emplace_back(level.shape);
+        pools_.emplace_back(level.shape, memory);
         rows_at_once_.push_back(static_cast<ptrdiff_t>(kernels_.rows_at_once(level.shape.width)));
     }
     parts_.resize(run_.levels.size());
@@ -59,13 +61,14 @@ Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrd
         rings_.emplace_back(static_cast<size_t>(most_rows(s + 1)) + 1 + made);
         if (wants(s, Stage::Kind::binary)) {
             for (Row& row : rings_[s])
-                row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width));
+                row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width), memory);
         }
         auto& parts = parts_[run_.level_in[s]];
         while (stage(s).kind == Stage::Kind::conv && step > 1 && step > parts.size()) parts.push_back(pools_[run_.level_in[s]].take());
     }
-    for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape);
-    for (FloatRow& row : tail_rows_) row = FloatRow(4, run_.levels.back().shape);
+    for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape, memory);
+    for (FloatRow& row : taps_) row = FloatRow(kTaps * channels, run_.levels.back().shape, memory);
+    for (FloatRow& row : tail_rows_) row = FloatRow(4, run_.levels.back().shape, memory);
 }
 
 // Depth first: every row that is made goes down as far as it can before the next is made.
@@ -134,11 +137,11 @@ void Band::hand_on(size_t s, ptrdiff_t row) {
     if (!read_above || index > 1) return;
     Row copy;
     if (to_binary) {
-        copy.packed = Buffer<uint8_t>(out.packed.size());
+        copy.packed = Buffer<uint8_t>(out.packed.size(), run_.network.memory_.get());
         std::copy_n(out.packed.data(), out.packed.size(), copy.packed.data());
         if (index == 0) copy.floats = std::move(out.floats);  // the residual of a row that this band does not make
     } else {
-        copy.floats = FloatRow(kFeatures, shape);
+        copy.floats = FloatRow(kFeatures, shape, run_.network.memory_.get());
         std::copy_n(out.floats.data(), kFeatures * shape.stride, copy.floats.data());
     }
     above_->put(s, std::move(copy));
@@ -305,15 +308,39 @@ struct Phase {
 
 }  // namespace
 
+// What input row `row` of the tail adds through every tap; null outside the image.
+const float* Band::tail_taps(size_t s, ptrdiff_t row) {
+    if (row < 0 || row >= static_cast<ptrdiff_t>(level_in(s).height)) return nullptr;
+    const auto place = static_cast<size_t>(row % 3);
+    float* taps = taps_[place].data();
+    if (taps_of_[place] == row) return taps;
+    taps_of_[place] = row;
+    FloatRow& in = input(s, row)->floats;
+    const RowShape& shape = level_in(s).shape;
+    TapRow task{};
+    task.in = in.data();
+    task.in_stride = task.out_stride = shape.stride;
+    task.weights = stage(s).convs[0].weights.data();
+    task.planes = kTaps * run_.network.channels();
+    task.out = taps;
+    task.width = shape.width;
+    kernels_.tap_row(task);
+    for (size_t p = 0; p < task.planes; ++p) taps[p * shape.stride + shape.width] = 0;  // beyond the last pixel
+    pools_[run_.level_in[s]].give(std::move(in));
+    return taps;
+}
+
 void Band::make_tail(size_t s, ptrdiff_t row) {
     const Network& network = run_.network;
     const size_t scale = network.scale(), channels = network.channels(), width = level_in(s).shape.width;
-    ConvRow task = conv_task(s, row);
-    task.weights = stage(s).convs[0].weights.data();
+    TapSum task{};
+    for (ptrdiff_t dy = 0; dy < 3; ++dy) task.taps[dy] = tail_taps(s, row + dy - 1);
+    task.stride = level_in(s).shape.stride;
     task.bias = stage(s).convs[0].bias.data();
     task.out = tail_rows_[0].data();
     task.c_out = channels;
-    kernels_.conv_row(task);
+    task.width = width;
+    kernels_.sum_taps(task);
 
     const size_t in_width = run_.width, in_stride = run_.levels.front().shape.stride, out_stride = level_in(s).shape.stride;
     const Phase vertical(static_cast<size_t>(row), scale);

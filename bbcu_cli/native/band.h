@@ -40,7 +40,7 @@ struct Level {
     RowShape shape;
     size_t height;
     std::array<Buffer<int16_t>, 4> taps;  // [rows inside the image][pixel]: see BinaryRow::taps
-    Level(size_t width, size_t height);
+    Level(size_t width, size_t height, MemoryPool* memory);
 };
 
 // What all bands of one run share.
@@ -92,6 +92,7 @@ private:
     void make_conv(size_t s, ptrdiff_t row);
     void make_enlarged_conv(size_t s, ptrdiff_t row);
     void interleave_parts(size_t s, ptrdiff_t row);
+    const float* tail_taps(size_t s, ptrdiff_t row);
     void make_tail(size_t s, ptrdiff_t row);
     BinaryRow binary_task(size_t s, ptrdiff_t row);
     ConvRow conv_task(size_t s, ptrdiff_t row);
@@ -110,6 +111,8 @@ private:
     std::vector<std::vector<FloatRow>> parts_;  // per level: a float convolution before its PixelShuffle, by column
     std::array<FloatRow, 3> image_rows_;
     std::array<FloatRow, 3> tail_rows_;         // the last convolution; rows of the enlarged input
+    std::array<FloatRow, 3> taps_;              // of the tail's newest input rows, row r in slot r % 3
+    std::array<ptrdiff_t, 3> taps_of_{-1, -1, -1};  // which rows these are
 };
 
 }  // namespace bbcu

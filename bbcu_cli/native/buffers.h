@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <utility>
 #include <vector>
@@ -20,14 +21,40 @@ inline size_t checked_product(size_t a, size_t b) {
     return a * b;
 }
 
+// Memory that waits for the next run of a network: pages that the system hands out anew cost a small image a fifth
+// of its time. Never holds more than was in use at once. Safe to share by threads.
+class MemoryPool {
+public:
+    MemoryPool() = default;
+    ~MemoryPool();
+    MemoryPool(const MemoryPool&) = delete;
+    MemoryPool& operator=(const MemoryPool&) = delete;
+
+    struct Block {
+        void* data;
+        size_t bytes;
+    };
+    // At least that many bytes, at a multiple of kAlign, with anything in them. Throws std::bad_alloc.
+    Block take(size_t bytes);
+    void give(Block block) noexcept;
+
+private:
+    std::mutex mutex_;
+    std::vector<Block> free_;  // the longest unused first
+};
+
+// Of a pool, which then outlives it, or with null of the system.
 template <class T>
 class Buffer {
 public:
     Buffer() = default;
-    explicit Buffer(size_t count) : size_(count) {
+    explicit Buffer(size_t count, MemoryPool* pool = nullptr) : size_(count) {
         const size_t bytes = checked_product(count, sizeof(T));
-        data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t{kAlign})));
-        std::memset(static_cast<void*>(data_.get()), 0, bytes);
+        MemoryPool::Block block{nullptr, bytes};
+        if (pool) block = pool->take(bytes);
+        else block.data = ::operator new(bytes, std::align_val_t{kAlign});
+        data_ = {static_cast<T*>(block.data), Free{pool, block.bytes}};
+        std::memset(block.data, 0, bytes);
     }
     T* data() { return data_.get(); }
     const T* data() const { return data_.get(); }
@@ -38,7 +65,12 @@ public:
 
 private:
     struct Free {
-        void operator()(T* p) const { ::operator delete(p, std::align_val_t{kAlign}); }
+        MemoryPool* pool = nullptr;
+        size_t bytes = 0;
+        void operator()(T* p) const {
+            if (pool) pool->give({p, bytes});
+            else ::operator delete(p, std::align_val_t{kAlign});
+        }
     };
     std::unique_ptr<T, Free> data_;
     size_t size_ = 0;
@@ -55,7 +87,8 @@ struct RowShape {
 class FloatRow {
 public:
     FloatRow() = default;
-    FloatRow(size_t channels, const RowShape& shape) : buffer_(checked_product(channels, shape.stride) + kRowPad) {}
+    FloatRow(size_t channels, const RowShape& shape, MemoryPool* pool = nullptr)
+        : buffer_(checked_product(channels, shape.stride) + kRowPad, pool) {}
     float* data() { return buffer_ ? buffer_.data() + kRowPad : nullptr; }
     explicit operator bool() const { return static_cast<bool>(buffer_); }
 
@@ -72,9 +105,9 @@ struct Row {
 // Rows of one resolution that wait to be used again, so that nothing is allocated once a band is under way.
 class RowPool {
 public:
-    explicit RowPool(const RowShape& shape) : shape_(shape) {}
+    RowPool(const RowShape& shape, MemoryPool* memory) : shape_(shape), memory_(memory) {}
     FloatRow take() {
-        if (free_.empty()) return FloatRow(kFeatures, shape_);
+        if (free_.empty()) return FloatRow(kFeatures, shape_, memory_);
         FloatRow row = std::move(free_.back());
         free_.pop_back();
         return row;
@@ -85,6 +118,7 @@ public:
 
 private:
     RowShape shape_;
+    MemoryPool* memory_;
     std::vector<FloatRow> free_;
 };
 

@@ -56,9 +56,32 @@ struct ConvRow {
     const float* bias;      // [c_out]
     float* out;
     size_t out_stride;
-    size_t c_out;           // 1, 3 or a multiple of 4
+    size_t c_out;           // a multiple of 4
     size_t width;
     float leak;
+};
+
+// One input row of the last convolution, whose few outputs are worth another order: what the row adds to its outputs
+// through every tap, so that it is read only once. Plane p of out, of 9 * c_out, is the sum over channels of
+// weights[c * planes + p] * in[c], where p = (dy * c_out + o) * 3 + dx.
+struct TapRow {
+    const float* in;        // float row of 64 channels
+    size_t in_stride;
+    const float* weights;   // from pack_tap_weights
+    size_t planes;          // a multiple of 9
+    float* out;             // float row
+    size_t out_stride;
+    size_t width;
+};
+
+// One output row of the last convolution: out[o][x] = bias[o] + the sum of taps[dy] at plane (dy, o, dx), pixel x + dx - 1.
+struct TapSum {
+    const float* taps[3];   // outputs of tap_row above, at and below; null outside the image; pixel `width` must be 0
+    size_t stride;          // of taps and out
+    const float* bias;      // [c_out]
+    float* out;
+    size_t c_out;
+    size_t width;
 };
 
 // A set of kernels for one instruction set. All sets give the same floats to the bit: each result is a fixed
@@ -76,6 +99,8 @@ struct KernelSet {
     // Up to kMaxRows rows of one unit and width. No output is an input of another row, but its own residual.
     void (*binary_rows)(const BinaryRow* rows, size_t count);
     void (*conv_row)(const ConvRow&);
+    void (*tap_row)(const TapRow&);
+    void (*sum_taps)(const TapSum&);
     // out[count * x + j] = parts[j][x] for x < width
     void (*interleave)(const float* const* parts, size_t count, size_t width, float* out);
     // The bare +-1 product of `width` pixels over three full rows, without epilogue: what the hardware allows.
@@ -89,8 +114,11 @@ const std::vector<const KernelSet*>& kernel_sets();
 // Throws std::invalid_argument: no such set, or this CPU lacks what it needs.
 const KernelSet& choose_kernel_set(const std::string& name);
 
-// Groups of 4 output channels (or the remaining 1 or 3): [group][c_in][9][channels of the group].
+// Groups of 4 output channels: [group][c_in][9][4].
 std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in);
+
+// [64][3][c_out][3]: channel, dy, output, dx.
+std::vector<float> pack_tap_weights(const float* weight, size_t c_out);
 
 // Nanoseconds per pixel of one 64 -> 64 layer on one thread.
 struct LayerTimes {
@@ -102,6 +130,7 @@ struct LayerTimes {
 LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers);
 
 struct Stage;
+class MemoryPool;
 
 // An image network: head, then stages of 64 features, then tail. Immutable once it runs; safe to share by threads.
 class Network {
@@ -144,6 +173,7 @@ private:
     bool subtract_;
     size_t scale_ = 1;
     std::vector<std::unique_ptr<Stage>> stages_;
+    const std::unique_ptr<MemoryPool> memory_;  // of runs, kept between them
 };
 
 }  // namespace bbcu

@@ -23,7 +23,7 @@ constexpr auto kPollEvery = std::chrono::milliseconds(50);
 }  // namespace
 
 std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in) {
-    const size_t group = c_out % 4 == 0 ? 4 : c_out;
+    constexpr size_t group = 4;
     std::vector<float> packed;
     packed.reserve(checked_product(c_out * c_in, kTaps));
     for (size_t first = 0; first < c_out; first += group)
@@ -33,8 +33,18 @@ std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c
     return packed;
 }
 
+std::vector<float> pack_tap_weights(const float* weight, size_t c_out) {
+    std::vector<float> packed;
+    packed.reserve(checked_product(c_out * kFeatures, kTaps));
+    for (size_t c = 0; c < kFeatures; ++c)
+        for (size_t dy = 0; dy < 3; ++dy)
+            for (size_t o = 0; o < c_out; ++o)
+                for (size_t dx = 0; dx < 3; ++dx) packed.push_back(weight[(o * kFeatures + c) * kTaps + dy * 3 + dx]);
+    return packed;
+}
+
 Network::Network(const KernelSet& kernels, size_t channels, float k, bool subtract)
-    : kernels_(kernels), channels_(channels), k_(k), subtract_(subtract) {
+    : kernels_(kernels), channels_(channels), k_(k), subtract_(subtract), memory_(std::make_unique<MemoryPool>()) {
     require(channels == 1 || channels == 3, "the image has neither 1 nor 3 channels");
 }
 
@@ -107,7 +117,7 @@ void Network::add_tail(const float* weight, const float* bias) {
     require(!stages_.empty(), "the head is missing");
     Stage& stage = append(1);
     stage.kind = Stage::Kind::tail;
-    stage.convs.push_back({pack_conv_weights(weight, channels_, kFeatures), {bias, bias + channels_}});
+    stage.convs.push_back({pack_tap_weights(weight, channels_), {bias, bias + channels_}});
     require(!subtract_ || scale_ == 1, "a network that subtracts cannot enlarge");
 }
 

@@ -185,6 +185,27 @@ FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bo
     return out;
 }
 
+// A row of the last convolution, with its rows above and below or at the image's edges.
+FloatRow run_taps(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_out) {
+    std::vector<float> weight(c_out * kFeatures * kTaps), bias(c_out);
+    random.fill(weight.data(), weight.size(), -1, 1);
+    random.fill(bias.data(), c_out, -1, 1);
+    const std::vector<float> packed = pack_tap_weights(weight.data(), c_out);
+    std::vector<FloatRow> taps;
+    for (size_t dy = 0; dy < 3; ++dy) {
+        FloatRow in = random_row(random, kFeatures, shape);
+        taps.emplace_back(kTaps * c_out, shape);
+        TapRow task{in.data(), shape.stride, packed.data(), kTaps * c_out, taps[dy].data(), shape.stride, shape.width};
+        set.tap_row(task);
+        for (size_t p = 0; p < task.planes; ++p) task.out[p * shape.stride + shape.width] = 0;
+    }
+    FloatRow out(c_out, shape);
+    const TapSum sum{{above ? taps[0].data() : nullptr, taps[1].data(), below ? taps[2].data() : nullptr},
+                     shape.stride, bias.data(), out.data(), c_out, shape.width};
+    set.sum_taps(sum);
+    return out;
+}
+
 bool same_interleaved(const KernelSet& set, Random random, size_t width, size_t count) {
     std::vector<float> in(count * width), a(count * width), b(count * width);
     random.fill(in.data(), in.size(), -1, 1);
@@ -260,10 +281,15 @@ void check_set(const KernelSet& set) {
         for (size_t borders = 0; borders < 4; ++borders) {
             const bool above = borders & 1, below = borders & 2;
             const Random random{std::mt19937_64(width * 8 + borders)};
-            for (const auto& [c_in, c_out] : {std::pair<size_t, size_t>{3, 64}, {1, 64}, {64, 3}, {64, 1}, {64, 64}}) {
+            for (const auto& [c_in, c_out] : {std::pair<size_t, size_t>{3, 64}, {1, 64}, {64, 64}}) {
                 FloatRow mine = run_conv(set, random, shape, above, below, c_in, c_out);
                 FloatRow truth = run_conv(scalar(), random, shape, above, below, c_in, c_out);
                 check(same_pixels(mine, truth, c_out, shape), set, "float convolution", width, borders);
+            }
+            for (const size_t c_out : {1, 3}) {
+                FloatRow mine = run_taps(set, random, shape, above, below, c_out);
+                FloatRow truth = run_taps(scalar(), random, shape, above, below, c_out);
+                check(same_pixels(mine, truth, c_out, shape), set, "last convolution", width, borders);
             }
             for (size_t count = 1; count <= 4; ++count)
                 check(same_interleaved(set, random, width, count), set, "interleave", width, count);

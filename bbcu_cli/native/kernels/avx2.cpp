@@ -12,9 +12,11 @@ constexpr size_t kLanes = 8;  // floats in a register
 struct Avx2 {
     using type = __m256;
     static constexpr size_t lanes = kLanes;
+    static constexpr size_t registers = 16;
     static __m256 load(const float* p) { return _mm256_loadu_ps(p); }
     static void store(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
     static __m256 set(float v) { return _mm256_set1_ps(v); }
+    static __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
     static __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
     static __m256 leaky(__m256 v, __m256 slope) { return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), v); }
 };
@@ -214,7 +216,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kAvx2;
 const KernelSet kAvx2 = {
     "avx2", "AVX2 logic on bit planes of 256 pixels", "AVX2 and FMA", supported, plane_row_bytes, sizeof(PlaneWeights),
-    pack_plane_weights<Planes>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx2>, interleave, bare_row,
+    pack_plane_weights<Planes>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx2>, tap_row<Avx2>, sum_taps<Avx2>, interleave, bare_row,
 };
 
 }  // namespace bbcu

@@ -14,9 +14,11 @@ constexpr size_t kLanes = 16;  // floats in a register
 struct Avx512 {
     using type = __m512;
     static constexpr size_t lanes = kLanes;
+    static constexpr size_t registers = 32;
     static __m512 load(const float* p) { return _mm512_loadu_ps(p); }
     static void store(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
     static __m512 set(float v) { return _mm512_set1_ps(v); }
+    static __m512 add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
     static __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
     static __m512 leaky(__m512 v, __m512 slope) {
         return _mm512_mask_mul_ps(v, _mm512_movepi32_mask(_mm512_castps_si512(v)), v, slope);
@@ -87,16 +89,23 @@ void pack_span(const float* from, size_t count, float threshold, uint8_t* packed
     }
 }
 
-// The low eight bits of the sums of 512 pixels as bytes.
-inline void transpose_low(const uint8_t* planes, uint8_t* to) {
+// Half the +-1 product of the pixels of a block, from the planes of an output's sums: top - sum.
+struct Halves {
+    alignas(kAlign) int16_t of[8 * Planes512::bytes];
+};
+
+// Planes become bytes by a transposition of bits; the planes beyond the eighth are masks of what is still to be subtracted.
+// tops: of each of the block's words.
+template <size_t kBits>
+inline void halves_of(const uint8_t* sums, const int16_t* tops, size_t words, Halves& halves) {
     // Planes' pairs of bytes are dealt to the four lanes, so that interleaving within lanes leaves pixels in order.
     const __m512i deal = _mm512_set_epi16(31, 27, 23, 19, 15, 11, 7, 3, 30, 26, 22, 18, 14, 10, 6, 2, 29, 25, 21, 17, 13, 9, 5, 1,
                                           28, 24, 20, 16, 12, 8, 4, 0);
     const __m512i bits = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
     __m512i pair[2][4], four[4][2];
     for (size_t i = 0; i < 4; ++i) {
-        const __m512i high = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (7 - 2 * i) * Planes512::block));
-        const __m512i low = _mm512_permutexvar_epi16(deal, Planes512::load(planes + (6 - 2 * i) * Planes512::block));
+        const __m512i high = _mm512_permutexvar_epi16(deal, Planes512::load(sums + (7 - 2 * i) * Planes512::block));
+        const __m512i low = _mm512_permutexvar_epi16(deal, Planes512::load(sums + (6 - 2 * i) * Planes512::block));
         pair[0][i] = _mm512_unpacklo_epi8(high, low);
         pair[1][i] = _mm512_unpackhi_epi8(high, low);
     }
@@ -105,10 +114,21 @@ inline void transpose_low(const uint8_t* planes, uint8_t* to) {
             four[2 * h][i] = _mm512_unpacklo_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
             four[2 * h + 1][i] = _mm512_unpackhi_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
         }
-    for (size_t r = 0; r < 4; ++r) {
-        const __m512i low = _mm512_unpacklo_epi32(four[r][0], four[r][1]), high = _mm512_unpackhi_epi32(four[r][0], four[r][1]);
-        Planes512::store(to + 2 * r * 64, _mm512_gf2p8affine_epi64_epi8(bits, low, 0));
-        Planes512::store(to + (2 * r + 1) * 64, _mm512_gf2p8affine_epi64_epi8(bits, high, 0));
+#pragma GCC unroll 16
+    for (size_t r = 0; r < 16; ++r) {  // 32 pixels
+        if (r == 2 * words) break;
+        const __m512i* two = four[r / 4];
+        const __m512i eight = r / 2 % 2 ? _mm512_unpackhi_epi32(two[0], two[1]) : _mm512_unpacklo_epi32(two[0], two[1]);
+        const __m512i bytes = _mm512_gf2p8affine_epi64_epi8(bits, eight, 0);
+        const __m256i low = r % 2 ? _mm512_extracti64x4_epi64(bytes, 1) : _mm512_castsi512_si256(bytes);
+        __m512i half = _mm512_sub_epi16(_mm512_set1_epi16(tops[r / 2]), _mm512_cvtepu8_epi16(low));
+#pragma GCC unroll 8
+        for (size_t b = 8; b < kBits; ++b) {
+            __mmask32 bit;
+            std::memcpy(&bit, sums + b * Planes512::block + r * sizeof bit, sizeof bit);
+            half = _mm512_mask_sub_epi16(half, bit, half, _mm512_set1_epi16(static_cast<int16_t>(1 << b)));
+        }
+        _mm512_store_si512(halves.of + 2 * kLanes * r, half);
     }
 }
 
@@ -121,7 +141,7 @@ struct Epilogue {
           threshold(_mm512_set1_ps(t.threshold ? t.threshold[o] : 0)) {}
 
     template <bool kLeaky>
-    uint32_t operator()(__m256i half, const float* residual, float* out) const {
+    __mmask16 operator()(__m256i half, const float* residual, float* out) const {
         const __m512 u = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(half)), bias);
         const __mmask16 below = _mm512_movepi32_mask(_mm512_castps_si512(u));
         const __m512 added = _mm512_fmadd_ps(u, _mm512_mask_blend_ps(below, _mm512_set1_ps(1), slope), offset);
@@ -132,52 +152,64 @@ struct Epilogue {
     }
 };
 
-constexpr size_t kStep = 2 * kLanes;  // pixels of a 16-bit vector
+constexpr size_t kStep = 2 * kLanes;  // pixels at once
+
+inline __m256i load_halves(const int16_t* half) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(half)); }
 
 // Output o of the pixels of one piece of a block.
-template <size_t kBits, bool kLeaky>
-inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const uint8_t* sums, const uint8_t* low, size_t o,
-                         float* part) {
+template <bool kLeaky>
+inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const Halves& halves, size_t o, float* part) {
     const BinaryRow& t = *piece.row;
-    const __m512i inside = _mm512_set1_epi16(tops.inside[o]);
+    const size_t begin = piece.begin(), end = piece.end();
     const float* residual = t.residual + o * t.stride;
     uint8_t* packed = part || !t.packed ? nullptr : t.packed + kWordBytes + o * plane_stride(t.width);
-    const size_t begin = piece.begin(), end = piece.end();
-    size_t at = piece.at * kWord;  // of the pixel in the block
-    float* out = part ? part + at : t.out + o * t.out_stride + begin;
-    for (size_t x = begin; x < end; x += kStep, at += kStep, out += kStep) {
-        const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(low + at));
-        __m512i half = _mm512_sub_epi16(inside, _mm512_cvtepu8_epi16(bytes));
-#pragma GCC unroll 8
-        for (size_t b = 8; b < kBits; ++b) {
-            __mmask32 bit;
-            std::memcpy(&bit, sums + b * Planes512::block + at / 8, sizeof bit);
-            half = _mm512_mask_sub_epi16(half, bit, half, _mm512_set1_epi16(1 << b));
-        }
-        uint32_t valid = 0xffffffff;
-        if (x == 0) half = _mm512_mask_add_epi16(half, 1, half, _mm512_set1_epi16(tops.left[o]));
+    const int16_t* half = halves.of + piece.at * kWord;
+    float* out = part ? part + piece.at * kWord : t.out + o * t.out_stride + begin;
+    const auto step = [&](size_t x, __m256i low, __m256i high, uint32_t inside) __attribute__((always_inline)) {
+        const __mmask16 lower = epilogue.operator()<kLeaky>(low, residual + x, out) & inside;
+        const __mmask16 upper = epilogue.operator()<kLeaky>(high, residual + x + kLanes, out + kLanes) & (inside >> kLanes);
+        half += kStep;
+        out += kStep;
+        if (!packed) return;
+        std::memcpy(packed + x / 8, &lower, sizeof lower);
+        std::memcpy(packed + x / 8 + sizeof lower, &upper, sizeof upper);
+    };
+    const auto at_edge = [&](size_t x) {
+        __m256i low = load_halves(half), high = load_halves(half + kLanes);
+        uint32_t inside = 0xffffffff;
+        if (x == 0) low = _mm256_mask_add_epi16(low, 1, low, _mm256_set1_epi16(tops.left[o]));
         if (x + kStep >= t.width) {
             const uint32_t last = 1u << (t.width - 1 - x);
-            half = _mm512_mask_add_epi16(half, last, half, _mm512_set1_epi16(tops.right[o]));
-            valid = last | (last - 1);
+            const __m256i right = _mm256_set1_epi16(tops.right[o]);
+            low = _mm256_mask_add_epi16(low, static_cast<__mmask16>(last), low, right);
+            high = _mm256_mask_add_epi16(high, static_cast<__mmask16>(last >> kLanes), high, right);
+            inside = last | (last - 1);
         }
-        const uint32_t lower = epilogue.operator()<kLeaky>(_mm512_castsi512_si256(half), residual + x, out);
-        const uint32_t upper = epilogue.operator()<kLeaky>(_mm512_extracti64x4_epi64(half, 1), residual + x + kLanes, out + kLanes);
-        const uint32_t negative = (lower | upper << kLanes) & valid;
-        if (packed) std::memcpy(packed + x / 8, &negative, sizeof negative);
+        step(x, low, high, inside);
+    };
+    size_t x = begin;
+    if (x == 0) {
+        at_edge(x);
+        x += kStep;
     }
+    for (; x < end && x + kStep < t.width; x += kStep) step(x, load_halves(half), load_halves(half + kLanes), 0xffffffff);
+    if (x < end) at_edge(x);
 }
 
 template <bool kLeaky>
 void binary_rows_as(const BinaryRow* rows, size_t count) {
     const TaskTops tops(rows, count);
     const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces, float* part) {
-        alignas(kAlign) uint8_t low[8 * Planes512::block];
-        transpose_low(sums, low);
+        Halves halves;
+        int16_t inside[kMaxWords];
+        size_t words = 0;
+        for (size_t p = 0; p < pieces.count; words += pieces.piece[p++].count)
+            std::fill_n(inside + words, pieces.piece[p].count, tops.of[j][pieces.piece[p].row - rows].inside[o]);
+        halves_of<decltype(bits)::value>(sums, inside, words, halves);
         const Epilogue epilogue(*rows, *rows->unit[j], o);
         for (size_t p = 0; p < pieces.count; ++p) {
             const PlanePiece& piece = pieces.piece[p];
-            finish_piece<decltype(bits)::value, kLeaky>(piece, tops.of[j][piece.row - rows], epilogue, sums, low, o, part);
+            finish_piece<kLeaky>(piece, tops.of[j][piece.row - rows], epilogue, halves, o, part);
         }
     };
     plane_blocks<Planes512, Planes256>(rows, count, finish, pack_span);
@@ -215,7 +247,7 @@ extern const KernelSet kAvx512;
 const KernelSet kAvx512 = {
     "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ, and GFNI",
     supported, plane_row_bytes, sizeof(PlaneWeights),
-    pack_plane_weights<Planes512>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx512>, interleave, bare_row,
+    pack_plane_weights<Planes512>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx512>, tap_row<Avx512>, sum_taps<Avx512>, interleave, bare_row,
 };
 
 }  // namespace bbcu

@@ -32,7 +32,7 @@ namespace {
 constexpr size_t kOutputs = 4;                        // counted together
 constexpr size_t kGroups = kFeatures / kOutputs;
 constexpr size_t kLists = size_t{1} << kOutputs;
-constexpr size_t kTierLists = 2;                      // lists that are filled up to the same length
+constexpr size_t kTierLists = 4;                      // lists that are filled up to the same length
 constexpr size_t kTiers = kLists / kTierLists;
 constexpr size_t kPlanes = kTaps * kFeatures;         // of a window; one more is zero
 constexpr size_t kCarries = 4;                        // an output's sum has so many more bits than a list's count
@@ -173,7 +173,7 @@ void gather_window(const PlaneBlockPieces& pieces, size_t stride, uint8_t* windo
 }
 
 template <size_t... kIndices, class F>
-inline void each(std::index_sequence<kIndices...>, const F& f) {
+[[gnu::always_inline]] inline void each(std::index_sequence<kIndices...>, const F& f) {
     (f(std::integral_constant<size_t, kIndices>()), ...);
 }
 
@@ -222,12 +222,16 @@ template <class V, size_t kFours>
 void count_tier(const uint8_t* window, const uint16_t* entry, const uint16_t* list, size_t bits, uint8_t* counts) {
     for (size_t n = 0; n < kTierLists; ++n, entry += 4 * kFours) {
         Adders<V, kMaxBits> adders;
-        const auto four = [&](auto block) {
+        const auto plane = [&](uint64_t entries) { return V::load(window + (entries & 0xffff) * kEntry); };
+        // Out of line, the adders would live in memory. Four entries are one load and shifts.
+        const auto four = [&](auto block) __attribute__((always_inline)) {
             constexpr size_t i = 4 * decltype(block)::value;
-            adders.template push<0, i>(V::load(window + size_t{entry[i]} * kEntry));
-            adders.template push<0, i + 1>(V::load(window + size_t{entry[i + 1]} * kEntry));
-            adders.template push<0, i + 2>(V::load(window + size_t{entry[i + 2]} * kEntry));
-            adders.template push<0, i + 3>(V::load(window + size_t{entry[i + 3]} * kEntry));
+            uint64_t entries;
+            std::memcpy(&entries, entry + i, sizeof entries);
+            adders.template push<0, i>(plane(entries));
+            adders.template push<0, i + 1>(plane(entries >> 16));
+            adders.template push<0, i + 2>(plane(entries >> 32));
+            adders.template push<0, i + 3>(plane(entries >> 48));
         };
         each(std::make_index_sequence<kFours>(), four);
         adders.template finish<0, 4 * kFours>();

@@ -1,6 +1,6 @@
 // Float kernels, written once over a vector type V and compiled into every kernel set.
 //
-// V has `lanes`, load, store, set, fma(a, b, c) = a * b + c rounded once, and
+// V has `lanes`, `registers`, load, store, set, add, fma(a, b, c) = a * b + c rounded once, and
 // leaky(v, slope) = v, or slope * v where the sign bit of v is set.
 #pragma once
 
@@ -58,12 +58,56 @@ inline void conv_groups(const ConvRow& t) {
 template <class V>
 void conv_row(const ConvRow& task) {
     const ConvRow t = task;  // a copy, which the stores through its pointers cannot change
-    if (t.c_out == 1)
-        conv_groups<V, 1, 8>(t);
-    else if (t.c_out == 3)
-        conv_groups<V, 3, 3>(t);
-    else
-        conv_groups<V, 4, 2>(t);
+    conv_groups<V, 4, 2>(t);
+}
+
+// kGroup planes x kVectors vectors stay in registers over all channels.
+template <class V, size_t kGroup, size_t kVectors>
+inline void tap_block(const TapRow& t, size_t first, size_t x) {
+    typename V::type acc[kGroup][kVectors];
+    for (size_t g = 0; g < kGroup; ++g)
+        for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::set(0);
+    for (size_t c = 0; c < kFeatures; ++c) {
+        const float* in = t.in + c * t.in_stride + x;
+        const float* weights = t.weights + c * t.planes + first;
+        typename V::type pixel[kVectors];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + v * V::lanes);
+#pragma GCC unroll 9
+        for (size_t g = 0; g < kGroup; ++g) {
+            const auto w = V::set(weights[g]);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::fma(pixel[v], w, acc[g][v]);
+        }
+    }
+    for (size_t g = 0; g < kGroup; ++g)
+        for (size_t v = 0; v < kVectors; ++v) V::store(t.out + (first + g) * t.out_stride + x + v * V::lanes, acc[g][v]);
+}
+
+template <class V>
+void tap_row(const TapRow& task) {
+    // 32 registers hold 9 planes of 3 vectors, 16 hold 3 planes of 4.
+    constexpr size_t group = V::registers >= 32 ? 9 : 3, vectors = V::registers >= 32 ? 3 : 4;
+    static_assert(vectors * V::lanes <= kRowPad, "a block is no wider than the padding");
+    const TapRow t = task;  // a copy, which the stores through its pointers cannot change
+    for (size_t x = 0; x < t.width; x += vectors * V::lanes)
+        for (size_t p = 0; p < t.planes; p += group) tap_block<V, group, vectors>(t, p, x);
+}
+
+template <class V>
+void sum_taps(const TapSum& task) {
+    const TapSum t = task;
+    for (size_t o = 0; o < t.c_out; ++o)
+        for (size_t x = 0; x < t.width; x += V::lanes) {
+            auto sum = V::set(t.bias[o]);
+            for (size_t dy = 0; dy < 3; ++dy) {
+                if (!t.taps[dy]) continue;
+                const float* plane = t.taps[dy] + (dy * t.c_out + o) * 3 * t.stride + x - 1;
+#pragma GCC unroll 3
+                for (size_t dx = 0; dx < 3; ++dx, plane += t.stride + 1) sum = V::add(sum, V::load(plane));
+            }
+            V::store(t.out + o * t.stride + x, sum);
+        }
 }
 
 // binary_rows of a set whose kernel takes one row.

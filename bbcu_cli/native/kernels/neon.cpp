@@ -20,9 +20,11 @@ constexpr size_t kRowWeights = kPlanes * 3;    // bytes for one row of taps of o
 struct Neon {
     using type = float32x4_t;
     static constexpr size_t lanes = 4;
+    static constexpr size_t registers = 32;
     static float32x4_t load(const float* p) { return vld1q_f32(p); }
     static void store(float* p, float32x4_t v) { vst1q_f32(p, v); }
     static float32x4_t set(float v) { return vdupq_n_f32(v); }
+    static float32x4_t add(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
     static float32x4_t fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
     static float32x4_t select_negative(float32x4_t v, float32x4_t yes, float32x4_t no) {
         return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(v)), yes, no);
@@ -177,7 +179,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kNeon;
 const KernelSet kNeon = {
     "neon", "NEON byte popcount, 16 pixels of 8 channels at a time", "NEON", supported, packed_row_bytes,
-    kFeatures * 3 * kRowWeights, pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Neon>, interleave, bare_row,
+    kFeatures * 3 * kRowWeights, pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Neon>, tap_row<Neon>, sum_taps<Neon>, interleave, bare_row,
 };
 
 }  // namespace bbcu

@@ -13,9 +13,11 @@ namespace {
 struct Scalar {
     using type = float;
     static constexpr size_t lanes = 1;
+    static constexpr size_t registers = 16;
     static float load(const float* p) { return *p; }
     static void store(float* p, float v) { *p = v; }
     static float set(float v) { return v; }
+    static float add(float a, float b) { return a + b; }
     static float fma(float a, float b, float c) { return std::fma(a, b, c); }
     static float leaky(float v, float slope) { return std::signbit(v) ? slope * v : v; }
 };
@@ -78,7 +80,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
 extern const KernelSet kScalar;
 const KernelSet kScalar = {
     "scalar", "plain C++", "", supported, packed_row_bytes, kFeatures * kTaps * sizeof(uint64_t),
-    pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Scalar>, interleave, bare_row,
+    pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Scalar>, tap_row<Scalar>, sum_taps<Scalar>, interleave, bare_row,
 };
 
 }  // namespace bbcu

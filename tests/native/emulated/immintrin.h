@@ -95,7 +95,7 @@ inline __mmask16 less(unsigned mask, __m512 a, __m512 b) {
     for (unsigned i = 0; i < 16; ++i) result |= unsigned{a[i] < b[i]} << i;
     return static_cast<__mmask16>(result & mask);
 }
-inline __m512i mask_add_epi16(__m512i source, uint32_t mask, __m512i a, __m512i b) {
+inline __m256i mask_add_epi16(__m256i source, uint32_t mask, __m256i a, __m256i b) {
     return lanewise<int16_t>(source, mask, a, b, [](int x, int y) { return x + y; });
 }
 inline __m512i mask_sub_epi16(__m512i source, uint32_t mask, __m512i a, __m512i b) {
@@ -146,6 +146,7 @@ inline To part(V v, unsigned i) { return as<std::array<To, sizeof(V) / sizeof(To
 #define _mm512_storeu_ps emulated::store
 #define _mm512_loadu_si512 emulated::load<__m512i>
 #define _mm512_storeu_si512 emulated::store
+#define _mm512_store_si512 emulated::store
 #define _mm512_mask_loadu_epi64 emulated::mask_load_words
 #define _mm256_mask_loadu_epi64 emulated::mask_load_words
 #define _mm512_setzero_si512() emulated::set1<int64_t>(0)
@@ -174,7 +175,7 @@ inline To part(V v, unsigned i) { return as<std::array<To, sizeof(V) / sizeof(To
 #define _mm512_add_epi64(a, b) ((a) + (b))
 #define _mm512_popcnt_epi64 emulated::popcount
 #define _mm512_sub_epi16(a, b) emulated::mask_sub_epi16(a, ~0u, a, b)
-#define _mm512_mask_add_epi16 emulated::mask_add_epi16
+#define _mm256_mask_add_epi16 emulated::mask_add_epi16
 #define _mm512_mask_sub_epi16 emulated::mask_sub_epi16
 #define _mm512_cvtepu8_epi16 emulated::widen<uint8_t, int16_t>
 #define _mm512_cvtepi16_epi32 emulated::widen<int16_t, int32_t>
