@@ -26,6 +26,8 @@ LAYER_RUNS: Final = 15
 # A sign flips where float rounding moves a value across its threshold; each flip moves pixels by far less than this
 # share of the output's range, and engines that compute different things differ by more.
 AGREEMENT: Final = 0.05
+# Rounding to 8 bits of mantissa flips many more; it is shown beside the time.
+AGREEMENT_BFLOAT16: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,9 @@ def _layer(kernels: str, width: int) -> LayerRow:
     return LayerRow(kernels, width, roofline, roofline / share)
 
 
-def _sessions(packed: PackedModel, threads: int, *, reference: bool) -> Iterator[tuple[Session | str, int]]:
+def _sessions(
+    packed: PackedModel, size: tuple[int, int], threads: int, *, reference: bool, peers: bool
+) -> Iterator[tuple[Session | str, int]]:
     """Engines to compare, or why one is missing, each with its threads. torch is imported last."""
     for count in (1, threads) if threads > 1 else (1,):
         info = CpuEngine(count).info
@@ -186,6 +190,10 @@ def _sessions(packed: PackedModel, threads: int, *, reference: bool) -> Iterator
         from bbcu_cli.engines.reference import ReferenceEngine
 
         yield ReferenceEngine("cpu", threads).open(packed), threads
+    if peers:
+        from bbcu_cli.bench_peers import peer_sessions
+
+        yield from ((session, threads) for session in peer_sessions(packed, size, threads))
 
 
 def _label(info: EngineInfo) -> str:
@@ -212,6 +220,7 @@ def run_bench(
     runs: int = 5,
     threads: int | None = None,
     reference: bool = True,
+    peers: bool = False,
 ) -> BenchReport:
     """Run every engine once to warm up and to compare outputs, then `runs` rounds in turn; medians.
 
@@ -222,6 +231,7 @@ def run_bench(
         runs: rounds, at least 1.
         threads: CPU threads; None: `default_threads()`. The packed engine also runs on one.
         reference: whether to run the float simulation in torch, too.
+        peers: whether to run the published code's way and other runtimes, too; see `bench_peers`.
 
     Raises:
         UsageError: no engine could run, a size or count is below 1, or outputs disagree.
@@ -239,14 +249,15 @@ def run_bench(
     missing: list[str] = []
     outputs: list[tuple[float, int | None]] = []
     first: NDArray[np.float32] | None = None
-    for session, count in _sessions(packed, threads, reference=reference):
+    for session, count in _sessions(packed, size, threads, reference=reference, peers=peers):
         if isinstance(session, str):
             missing.append(session)
             continue
         output, peak = _peak_of(lambda session=session: session.run(x))  # type: ignore[misc]
         first = output if first is None else first
         difference = float(np.abs(output - first).max())
-        if difference > AGREEMENT * float(np.ptp(first)):
+        agreement = AGREEMENT_BFLOAT16 if "bf16" in session.info.detail else AGREEMENT
+        if difference > agreement * float(np.ptp(first)):
             raise UsageError(
                 f"{_label(session.info)} differs from the first engine by {difference:.3g}; nothing timed."
             )

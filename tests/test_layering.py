@@ -16,7 +16,19 @@ LEVELS = [
     {"image", "jobs", "manifest", "tiling", "metrics", "degrade", "report", "report_html", "compare"},
     {"models", "checkpoint", "hub"},
     {"engines", "_native"},
-    {"pipeline", "ways", "feeder", "batch", "bench_folder", "evaluate", "train", "bench", "bench_cuda", "diagnosis"},
+    {
+        "pipeline",
+        "ways",
+        "feeder",
+        "batch",
+        "bench_folder",
+        "evaluate",
+        "train",
+        "bench",
+        "bench_cuda",
+        "bench_peers",
+        "diagnosis",
+    },
     {"cli"},
 ]
 TORCH_AT_MODULE_LEVEL = (
@@ -27,6 +39,7 @@ TORCH_AT_MODULE_LEVEL = (
     "engines/triton_kernels.py",
     "train",
     "bench_cuda.py",
+    "bench_peers.py",
 )
 
 

@@ -48,6 +48,14 @@ def bench(
     reference: Annotated[
         bool, typer.Option(help="Also run the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
     ] = True,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers/--no-peers",
+            help="Also run the published code's way in torch, and ONNX Runtime and OpenVINO where they are installed.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
@@ -62,7 +70,7 @@ def bench(
     if device not in ("cpu", "auto"):
         _bench_cuda(model, spec, parse_size(size), device, as_json=json)
         return
-    report = run_bench(model, spec, parse_size(size), runs=runs, threads=threads, reference=reference)
+    report = run_bench(model, spec, parse_size(size), runs=runs, threads=threads, reference=reference, peers=peers)
     if json:
         print(jsonlib.dumps(report.to_dict()))
     else:

@@ -85,9 +85,7 @@ class EngineOptions:
 
     weights: Annotated[
         str | None,
-        typer.Option(
-            help="Packed weights: a file, a model name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE
-        ),
+        typer.Option(help="Packed weights: a file, a model name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE),
     ] = None
     engine: Annotated[
         EngineChoice,

@@ -24,7 +24,8 @@ def library(name: str) -> ModuleType:
         import pillow_heif  # optional, and only needed for this format
     except ImportError as error:
         raise ImageError(f"{name} is HEIC, which needs one more package: pip install pillow-heif") from error
-    return pillow_heif
+    module: ModuleType = pillow_heif
+    return module
 
 
 @dataclass(frozen=True, slots=True)
