@@ -22,6 +22,8 @@ from bbcu_cli.spec import ModelSpec
 
 LAYERS: Final = 33  # rows in flight in a network with 32 body units: what the caches must hold
 LAYER_RUNS: Final = 15
+# Seconds before a timed run: idle threads of OpenMP and TBB spin on for a while and would take a CPU from it.
+PAUSE: Final = 0.1
 
 # A sign flips where float rounding moves a value across its threshold; each flip moves pixels by far less than this
 # share of the output's range, and engines that compute different things differ by more.
@@ -269,6 +271,7 @@ def run_bench(
     seconds: list[list[float]] = [[] for _ in opened]
     for _ in range(runs):
         for taken, (session, _) in zip(seconds, opened, strict=True):
+            time.sleep(PAUSE)
             start = time.perf_counter()
             session.run(x)
             taken.append(time.perf_counter() - start)
