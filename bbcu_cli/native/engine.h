@@ -56,7 +56,7 @@ struct ConvRow {
     const float* bias;      // [c_out]
     float* out;
     size_t out_stride;
-    size_t c_out;           // a multiple of 4
+    size_t c_out;           // a multiple of 8
     size_t width;
     float leak;
 };

@@ -9,14 +9,19 @@
 namespace bbcu {
 namespace {
 
-// kGroup output channels x kVectors vectors stay in registers over all inputs; weights are broadcast.
-template <class V, size_t kGroup, size_t kVectors>
-inline void conv_block(const ConvRow& t, const float* weights, size_t first, size_t x) {
-    typename V::type acc[kGroup][kVectors];
-    for (size_t g = 0; g < kGroup; ++g)
-        for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::set(t.bias[first + g]);
+constexpr size_t kConvGroup = 4;  // output channels of a group of pack_conv_weights
+
+// kGroups groups x kVectors vectors stay in registers over all inputs; weights are broadcast.
+template <class V, size_t kGroups, size_t kVectors>
+inline void conv_block(const ConvRow& t, size_t first, size_t x) {
+    constexpr size_t outputs = kGroups * kConvGroup;
+    const size_t group_weights = t.c_in * kTaps * kConvGroup;
+    const float* weights = t.weights + first / kConvGroup * group_weights;
+    typename V::type acc[outputs][kVectors];
+    for (size_t o = 0; o < outputs; ++o)
+        for (size_t v = 0; v < kVectors; ++v) acc[o][v] = V::set(t.bias[first + o]);
     for (size_t c = 0; c < t.c_in; ++c) {
-        for (size_t dy = 0; dy < 3; ++dy, weights += 3 * kGroup) {
+        for (size_t dy = 0; dy < 3; ++dy, weights += 3 * kConvGroup) {
             if (!t.rows[dy]) continue;
             const float* in = t.rows[dy] + c * t.in_stride + x - 1;
             // 192 planes are more streams than hardware prefetchers follow.
@@ -25,40 +30,42 @@ inline void conv_block(const ConvRow& t, const float* weights, size_t first, siz
                     __builtin_prefetch(in + 2 * kVectors * V::lanes + ahead);
 #pragma GCC unroll 3
             for (size_t dx = 0; dx < 3; ++dx) {
-                typename V::type w[kGroup];
+                typename V::type pixel[kVectors];
 #pragma GCC unroll 4
-                for (size_t g = 0; g < kGroup; ++g) w[g] = V::set(weights[dx * kGroup + g]);
+                for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + dx + v * V::lanes);
 #pragma GCC unroll 8
-                for (size_t v = 0; v < kVectors; ++v) {
-                    const auto pixel = V::load(in + dx + v * V::lanes);
+                for (size_t o = 0; o < outputs; ++o) {
+                    const auto w = V::set(weights[o / kConvGroup * group_weights + dx * kConvGroup + o % kConvGroup]);
 #pragma GCC unroll 4
-                    for (size_t g = 0; g < kGroup; ++g) acc[g][v] = V::fma(pixel, w[g], acc[g][v]);
+                    for (size_t v = 0; v < kVectors; ++v) acc[o][v] = V::fma(pixel[v], w, acc[o][v]);
                 }
             }
         }
     }
-    for (size_t g = 0; g < kGroup; ++g)
+    for (size_t o = 0; o < outputs; ++o)
         for (size_t v = 0; v < kVectors; ++v)
-            V::store(t.out + (first + g) * t.out_stride + x + v * V::lanes,
-                     t.leak == 1.0f ? acc[g][v] : V::leaky(acc[g][v], V::set(t.leak)));
+            V::store(t.out + (first + o) * t.out_stride + x + v * V::lanes,
+                     t.leak == 1.0f ? acc[o][v] : V::leaky(acc[o][v], V::set(t.leak)));
 }
 
-template <class V, size_t kGroup, size_t kVectors>
-inline void conv_groups(const ConvRow& t) {
-    const size_t group_weights = t.c_in * kTaps * kGroup;
-    size_t x = 0;
+// Every output of the pixels from x on, in blocks of that many vectors; returns where less than a block is left.
+template <class V, size_t kGroups, size_t kVectors>
+inline size_t conv_blocks(const ConvRow& t, size_t x) {
     for (; x + kVectors * V::lanes <= t.width; x += kVectors * V::lanes)
-        for (size_t g = 0; g < t.c_out / kGroup; ++g)
-            conv_block<V, kGroup, kVectors>(t, t.weights + g * group_weights, g * kGroup, x);
-    for (; x < t.width; x += V::lanes)
-        for (size_t g = 0; g < t.c_out / kGroup; ++g)
-            conv_block<V, kGroup, 1>(t, t.weights + g * group_weights, g * kGroup, x);
+        for (size_t o = 0; o < t.c_out; o += kGroups * kConvGroup) conv_block<V, kGroups, kVectors>(t, o, x);
+    return x;
 }
 
 template <class V>
 void conv_row(const ConvRow& task) {
     const ConvRow t = task;  // a copy, which the stores through its pointers cannot change
-    conv_groups<V, 4, 2>(t);
+    // 32 registers hold 8 outputs of 3 vectors, 16 hold 4 of 2.
+    constexpr bool many = V::registers >= 32;
+    constexpr size_t groups = many ? 2 : 1;
+    size_t x = conv_blocks<V, groups, many ? 3 : 2>(t, 0);
+    if (many) x = conv_blocks<V, groups, 2>(t, x);
+    x = conv_blocks<V, groups, 1>(t, x);
+    for (size_t o = 0; x < t.width && o < t.c_out; o += groups * kConvGroup) conv_block<V, groups, 1>(t, o, x);
 }
 
 // kGroup planes x kVectors vectors stay in registers over all channels.
