@@ -223,11 +223,18 @@ def test_hub_reference_that_could_escape_is_refused(text: str) -> None:
 
 
 def test_denoising_model_fits_the_noise_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Specialised weights serve their own level if they are there; the blind model serves the rest."""
+    """Specialised weights that are there serve their own level where they measured better; the blind model the rest."""
     monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(tmp_path))
     spec = SMALL_SPECS["denoise"]
-    (tmp_path / "denoise-25.safetensors").touch()
-    catalogue = Catalogue({name: Entry(name, spec, "") for name in ("denoise", "denoise-25", "denoise-50")})
+    for level in (15, 25):
+        (tmp_path / f"denoise-{level}.safetensors").touch()
+    measured = {
+        "denoise": {"Kodak24 sigma 15": 30.0, "Kodak24 sigma 25": 29.0, "Kodak24 sigma 50": 26.0},
+        "denoise-15": {"Kodak24 sigma 15": 29.9, "Kodak24 sigma 25": 29.5},
+        "denoise-25": {"Kodak24 sigma 15": 28.0, "Kodak24 sigma 25": 29.1, "Set9 sigma 25": 31.0},
+        "denoise-50": {"Kodak24 sigma 50": 27.0},
+    }
+    catalogue = Catalogue({name: Entry(name, spec, "", measured=figures) for name, figures in measured.items()})
     names = {sigma: denoise_model(sigma, catalogue) for sigma in (None, 0.0, 15.0, 22.0, 24.0, 25.0, 27.5, 30.0, 50.0)}
     assert [sigma for sigma, name in names.items() if name == "denoise-25"] == [24.0, 25.0, 27.5]
     assert all(name in ("denoise", "denoise-25") for name in names.values())

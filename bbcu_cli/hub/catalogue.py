@@ -274,15 +274,25 @@ def remedy(entry: Entry) -> str:
 def denoise_model(sigma: float | None, catalogue: Catalogue | None = None) -> str:
     """Name of the denoising model for a noise level in 8-bit units.
 
-    A model specialised at a level serves noise within a tenth of it, if its weights ship with bbcu; the blind model
-    serves everything else, and an unknown level.
+    A model specialised at a level serves noise within a tenth of it, if its weights ship with bbcu and measured better
+    there than the blind model on every set that both were measured on; the blind model serves everything else, and an
+    unknown level.
     """
     if sigma is None:
         return "denoise"
+    catalogue = catalogue or Catalogue.load()
     levels = {
-        int(entry.name.removeprefix("denoise-")): entry.name
-        for entry in catalogue or Catalogue.load()
+        int(entry.name.removeprefix("denoise-")): entry
+        for entry in catalogue
         if re.fullmatch(r"denoise-\d+", entry.name) and entry.embedded
     }
     nearest = min(levels, key=lambda level: abs(level - sigma), default=None)
-    return levels[nearest] if nearest is not None and abs(nearest - sigma) <= 0.1 * nearest else "denoise"
+    if nearest is None or abs(nearest - sigma) > 0.1 * nearest:
+        return "denoise"
+    blind = catalogue["denoise"].measured
+    gains = [
+        psnr - blind[label]
+        for label, psnr in levels[nearest].measured.items()
+        if label in blind and label.endswith(f" sigma {nearest}")
+    ]
+    return levels[nearest].name if gains and min(gains) > 0 else "denoise"
