@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
 from bbcu_cli.engines.base import EngineInfo, Session
-from bbcu_cli.engines.cpu import CpuEngine, default_threads, measure_layer
+from bbcu_cli.engines.cpu import CpuEngine, checked_threads, measure_layer
 from bbcu_cli.errors import UsageError
 from bbcu_cli.spec import ModelSpec
 
@@ -236,11 +236,11 @@ def run_bench(
         peers: whether to run the published code's way and other runtimes, too; see `bench_peers`.
 
     Raises:
-        UsageError: no engine could run, a size or count is below 1, or outputs disagree.
+        UsageError: no engine could run, a size or count is out of range, or outputs disagree.
     """
-    threads = threads or default_threads()
-    if min(*size, runs, threads) < 1:
-        raise UsageError(f"Size {size}, {runs} runs and {threads} threads must all be at least 1.")
+    threads = checked_threads(threads)
+    if min(*size, runs) < 1:
+        raise UsageError(f"Size {size} and {runs} runs must all be at least 1.")
     packed = random_model(spec)
     height, width = size
     x = np.random.default_rng(1).random((1, spec.channels, height, width), dtype=np.float32)

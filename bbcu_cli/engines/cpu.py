@@ -25,14 +25,28 @@ KERNEL_VARIABLE: Final = "BBCU_KERNEL"
 FEATURES: Final = 64
 LEAK: Final = 0.1  # of the LeakyReLUs of bbcu-l and bbcu-m
 NO_LEAK: Final = 1.0
+MAX_THREADS: Final = 1024  # more are a slip of the finger
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS when it is a positive number, else the CPUs that this process may use."""
+    """OMP_NUM_THREADS when it is in 1..MAX_THREADS, else the CPUs that this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if wanted.isascii() and wanted.isdigit() and int(wanted) > 0:
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 and 1 <= int(wanted) <= MAX_THREADS:
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def checked_threads(threads: int | None) -> int:
+    """That many threads; None: `default_threads()`.
+
+    Raises:
+        UsageError: not in 1..MAX_THREADS.
+    """
+    if threads is None:
+        return default_threads()
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"--threads is {threads}, expected 1 to {MAX_THREADS}.")
+    return threads
 
 
 def kernel_sets() -> list[dict[str, Any]]:
@@ -121,9 +135,7 @@ class CpuEngine:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads are impossible; use at least 1.")
-        self.threads = threads or default_threads()
+        self.threads = checked_threads(threads)
         self.kernel, reason = "", None
         if _native is None:
             reason = f"the compiled module is missing ({_IMPORT_ERROR}); reinstall where a C++17 compiler is found"

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from bbcu_cli.checkpoint.packed import PackedModel
 from bbcu_cli.engines.base import Engine, EngineInfo, Session
-from bbcu_cli.engines.cpu import CpuEngine, default_threads
+from bbcu_cli.engines.cpu import CpuEngine, checked_threads, default_threads
 from bbcu_cli.errors import EngineUnavailableError, UsageError
 
 EngineName = Literal["auto", "packed", "reference"]
@@ -85,17 +85,16 @@ def open_session(
 
     Raises:
         EngineUnavailableError: none can, with each one's reason.
-        UsageError: no such engine or device, or fewer than one thread.
+        UsageError: no such engine or device, or an impossible number of threads.
     """
     _check_device(device)
     if engine not in ENGINES:
         raise UsageError(f"Unknown engine {engine!r}; give {', '.join(ENGINES)}.")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads is {threads}, expected at least 1.")
+    threads = checked_threads(threads)
     reasons: list[str] = []
     for name, place in candidates(engine, device):
         try:
-            session = _engine(name, place, threads or default_threads()).open(packed)
+            session = _engine(name, place, threads).open(packed)
         except EngineUnavailableError as error:
             reasons.append(str(error))
         else:
