@@ -30,7 +30,7 @@ void MemoryPool::give(Block block) noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     try {
         free_.push_back(block);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::bad_alloc&) {  // no room to remember it
         ::operator delete(block.data, std::align_val_t{kAlign});
     }
 }

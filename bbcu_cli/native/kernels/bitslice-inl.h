@@ -56,8 +56,8 @@ inline size_t plane_rows_at_once(size_t width) {
     return 4;
 }
 
-// How four outputs are counted. A list is filled up with the zero plane; the two longest lists have the same length, the
-// next two too, and so on, so that few branches depend on the weights.
+// How four outputs are counted. A list is filled up with the zero plane; the four longest lists have the same length, the
+// next four too, and so on, so that few branches depend on the weights.
 struct PlaneGroup {
     uint16_t bits;                                    // of a count
     uint16_t fours[kTiers];                           // entries of each list of a tier, by four
