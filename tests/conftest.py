@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: small packed models, and the folder of data beside the checkout."""
+"""Fixtures that several rooms share: the folder of data beside the checkout, and a folder to train on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from PIL import Image
 
 # No deadline: a busy machine is not a failure.
 settings.register_profile("bbcu", deadline=None, max_examples=60)
@@ -29,3 +30,16 @@ def shared() -> Path:
 def rng() -> np.random.Generator:
     """Fixed randomness."""
     return np.random.default_rng(20230501)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to train on: two photographs, one of them deeper down, and a file that is no image."""
+    from skimage.data import astronaut, chelsea
+
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deeper").mkdir()
+    Image.fromarray(chelsea()[:120, :160]).save(folder / "cat.png")
+    Image.fromarray(astronaut()[:100, :90]).save(folder / "deeper" / "face.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder

@@ -56,6 +56,13 @@ class LossChoice(str, enum.Enum):
     charbonnier = "charbonnier"
 
 
+class StartChoice(str, enum.Enum):
+    """--start."""
+
+    centred = "centred"
+    published = "published"
+
+
 def _number(text: str, *, low: float | None = None) -> Any:
     return typer.Option(help=text, min=low, rich_help_panel=RECIPE, show_default=False)
 
@@ -71,6 +78,7 @@ class RecipeOptions:
     warmup: Annotated[int | None, _number("Steps of linear warm-up; a cosine follows.", low=0)] = None
     ema: Annotated[float | None, _number("Decay of the moving average that is shipped.", low=0)] = None
     loss: Annotated[LossChoice | None, _number("What is minimised.")] = None
+    start: Annotated[StartChoice | None, _number("Initial weights, if no --init gives them.")] = None
     window: Annotated[float | None, _number("Half-width of the sign's gradient; 1 is published.")] = None
     float_weights: Annotated[
         float | None, _number("Share of the steps, at the start, with only activations binary.", low=0)

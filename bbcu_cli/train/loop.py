@@ -20,13 +20,14 @@ from bbcu_cli.checkpoint.pack import pack, unpack
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.errors import TrainingError
 from bbcu_cli.image import remove_stale_parts, write_atomic
-from bbcu_cli.models.binary import BinaryConv2d, Simulation, simulate
+from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.data import crop_size, draw_batch, generator_for, load_pictures
 from bbcu_cli.train.losses import reconstruction_loss
 from bbcu_cli.train.recipes import Recipe
+from bbcu_cli.train.start import calm, centre
 from bbcu_cli.train.validate import Validation
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -171,24 +172,33 @@ class _Trainer:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
         spec, recipe = run.spec, run.recipe
+        if not run.resume and (run.out / CHECKPOINT).exists():
+            raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
         torch.manual_seed(recipe.seed)
         self.model = build_model(spec)
-        if recipe.twin:
-            _calm(self.model)
         if run.init is not None:
             load_initial(self.model, run.init)
         self.model = _placed(self.model, device)
+        self.pictures = load_pictures(run.data, crop_size(spec, recipe), device)
+        if run.init is None and not run.resume:
+            self._start()
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, fused=True)
         self.step = 0
         self.psnr: float | None = None
         if run.resume:
             self._restore()
-        elif (run.out / CHECKPOINT).exists():
-            raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
-        self.pictures = load_pictures(run.data, crop_size(spec, recipe), device)
         self.teacher = None if run.teacher is None else self._teacher(run.teacher)
         self.validation = Validation(spec, run.val) if run.val is not None and rank == 0 else None
+
+    def _start(self) -> None:
+        """Leave the initial weights where training is best begun, the same in every process."""
+        recipe = self.run.recipe
+        if recipe.twin:
+            calm(self.model)
+        elif recipe.start == "centred":
+            first = generator_for(recipe.seed, 0, 0, self.device)
+            centre(self.model, draw_batch(self.pictures, self.run.spec, recipe, first)[0])
 
     def fit(self, report: Callable[[Progress], None], stop: threading.Event) -> Path:
         """Run the steps that are left; see `train`."""
@@ -328,14 +338,6 @@ def _placed(model: nn.Module, device: torch.device) -> nn.Module:
     """The network on its device, channels last: the layout that its convolutions are fastest in."""
     placed: nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
-
-
-def _calm(model: nn.Module) -> None:
-    """Start a full-precision twin near the identity: without signs to bound them, 32 residual sums would overflow."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, BinaryConv2d):
-                module.weight.mul_(0.1)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bbcu_cli.errors import UsageError
 from bbcu_cli.spec import Task
 
 LossName = Literal["l1", "charbonnier"]
+StartName = Literal["centred", "published"]
 RecipeName = Literal["full", "quick"]
 
 
@@ -26,7 +27,8 @@ class Recipe:
         warmup: steps over which the rate rises linearly.
         ema: decay of the exponential moving average that is validated and shipped.
         loss: "l1", or "charbonnier" (L1 rounded off at 1e-3).
-        window: half-width of the sign's gradient; 1 is published.
+        start: what becomes of the initial weights: "centred", see `start`, or left as "published". Of `init`: nothing.
+        window: half-width of the sign's gradient, whose integral stays; 1 is published.
         float_weights: share of the steps, at the start, in which only activations are binary.
         twin: train the full-precision twin, to distil from; nothing is binary, and nothing is packed.
         distill: share of the loss that compares with the twin's output, if there is one.
@@ -42,7 +44,8 @@ class Recipe:
     warmup: int = 100
     ema: float = 0.999
     loss: LossName = "l1"
-    window: float = 1.0
+    start: StartName = "centred"
+    window: float = 4.0
     float_weights: float = 0.0
     twin: bool = False
     distill: float = 0.5
@@ -64,6 +67,7 @@ class Recipe:
             (self.warmup >= 0, f"warmup is {self.warmup}, expected 0 or more"),
             (0 <= self.ema < 1, f"ema is {self.ema}, expected 0 or more and below 1"),
             (self.loss in ("l1", "charbonnier"), f"loss is {self.loss!r}, expected l1 or charbonnier"),
+            (self.start in ("centred", "published"), f"start is {self.start!r}, expected centred or published"),
             (self.window > 0, f"window is {self.window}, expected a positive number"),
             (0 <= self.float_weights < 1, f"float_weights is {self.float_weights}, expected 0 or more and below 1"),
             (0 <= self.distill <= 1, f"distill is {self.distill}, expected 0..1"),

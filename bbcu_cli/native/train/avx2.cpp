@@ -237,7 +237,7 @@ void input_row(const InputRow& task) {
     const InputRow t = task;
     alignas(kAlign) int32_t sums[kBlock * kFeatures];
     alignas(kAlign) float partial[kFeatures] = {};
-    const __m256 unit = _mm256_set1_ps(t.unit), steepness = _mm256_set1_ps(t.steepness), two = _mm256_set1_ps(2.0f);
+    const __m256 unit = _mm256_set1_ps(t.unit), steepness = _mm256_set1_ps(t.steepness), peak = _mm256_set1_ps(t.peak);
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     for (size_t start = 0; start < t.width; start += kBlock) {
         const size_t count = t.width - start < kBlock ? t.width - start : kBlock;
@@ -259,7 +259,7 @@ void input_row(const InputRow& task) {
                 const __m256 shifted =
                     _mm256_add_ps(_mm256_loadu_ps(t.x + x * kFeatures + c), _mm256_loadu_ps(t.shift + c));
                 const __m256 slope = _mm256_mul_ps(steepness, _mm256_and_ps(shifted, magnitude));
-                const __m256 window = _mm256_max_ps(_mm256_sub_ps(two, slope), _mm256_setzero_ps());
+                const __m256 window = _mm256_max_ps(_mm256_sub_ps(peak, slope), _mm256_setzero_ps());
                 const __m256 to_shifted = _mm256_mul_ps(to_sign, window);
                 _mm256_store_ps(partial + c, _mm256_add_ps(_mm256_load_ps(partial + c), to_shifted));
                 __m256 residual = _mm256_loadu_ps(t.grad + t.step * x * kFeatures + c);

@@ -256,7 +256,7 @@ void input_row(const InputRow& task) {
         partial[v] = _mm512_setzero_ps();
         shift[v] = _mm512_loadu_ps(t.shift + v * kLanes);
     }
-    const __m512 unit = _mm512_set1_ps(t.unit), steepness = _mm512_set1_ps(t.steepness), two = _mm512_set1_ps(2.0f);
+    const __m512 unit = _mm512_set1_ps(t.unit), steepness = _mm512_set1_ps(t.steepness), peak = _mm512_set1_ps(t.peak);
     for (size_t start = 0; start < t.width; start += kBlock) {
         const size_t count = t.width - start < kBlock ? t.width - start : kBlock;
         switch (count) {
@@ -274,7 +274,7 @@ void input_row(const InputRow& task) {
                     _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums + p * kFeatures + v * kLanes)), unit);
                 const __m512 shifted = _mm512_add_ps(_mm512_loadu_ps(t.x + x * kFeatures + v * kLanes), shift[v]);
                 const __m512 window = _mm512_max_ps(
-                    _mm512_sub_ps(two, _mm512_mul_ps(steepness, _mm512_abs_ps(shifted))), _mm512_setzero_ps());
+                    _mm512_sub_ps(peak, _mm512_mul_ps(steepness, _mm512_abs_ps(shifted))), _mm512_setzero_ps());
                 const __m512 to_shifted = _mm512_mul_ps(to_sign, window);
                 partial[v] = _mm512_add_ps(partial[v], to_shifted);
                 __m512 residual = _mm512_loadu_ps(t.grad + t.step * x * kFeatures + v * kLanes);

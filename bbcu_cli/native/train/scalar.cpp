@@ -102,7 +102,7 @@ void input_row(const InputRow& t) {
     for (size_t x = 0; x < t.width; ++x) {
         for (size_t c = 0; c < kFeatures; ++c) {
             const float to_sign = static_cast<float>(input_sum(t, x, c)) * t.unit;
-            const float window = 2.0f - t.steepness * std::fabs(t.x[x * kFeatures + c] + t.shift[c]);
+            const float window = t.peak - t.steepness * std::fabs(t.x[x * kFeatures + c] + t.shift[c]);
             const float to_shifted = to_sign * (window > 0 ? window : 0.0f);
             t.partial[c] += to_shifted;
             float residual = 0;

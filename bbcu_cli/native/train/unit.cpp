@@ -145,7 +145,7 @@ class Backward {
 public:
     Backward(const Kernels& kernels, const Shape& shape, const Unit& unit, float window, const float* x,
              const uint64_t* words, const int16_t* sums, const float* grad, const Gradients& gradients)
-        : kernels_(kernels), shape_(shape), unit_(unit), steepness_(2.0f / window), x_(x), words_(words), sums_(sums),
+        : kernels_(kernels), shape_(shape), unit_(unit), peak_(2.0f / window), steepness_(peak_ / window), x_(x), words_(words), sums_(sums),
           grad_(grad), to_(gradients), rows_(shape.images * shape.height), groups_(shape.groups()),
           prepared_(kernels, shape, unit), gradient_(shape.pixels() * groups_ * kFeatures),
           partial_(rows_ * groups_ * 3 * kFeatures), shift_partial_(rows_ * kFeatures), largest_(rows_ * 2),
@@ -249,7 +249,7 @@ private:
             const size_t row = image * height + y;
             kernels_.input_row({{y ? slot(y - 1) : nullptr, slot(y), y + 1 < height ? slot(y + 1) : nullptr},
                                 input_weights_.data(), step, width, input_unit_, x_ + row * width * kFeatures,
-                                unit_.shift, steepness_, grad_ + row * step * width * step * kFeatures,
+                                unit_.shift, peak_, steepness_, grad_ + row * step * width * step * kFeatures,
                                 to_.x + row * width * kFeatures, shift_partial_.data() + row * kFeatures});
         }
     }
@@ -299,6 +299,7 @@ private:
     const Kernels& kernels_;
     const Shape& shape_;
     const Unit& unit_;
+    float peak_;
     float steepness_;
     const float* x_;
     const uint64_t* words_;

@@ -63,7 +63,8 @@ struct InputRow {
     float unit;               // what 1 means in the quantised rows
     const float* x;           // [width][64]
     const float* shift;       // [64], m
-    float steepness;          // 2 / window
+    float peak;               // the sign's gradient at 0: 2 / window
+    float steepness;          // and how it falls: 2 / window^2
     const float* grad;        // the output's gradient at (step * y, 0)
     float* out;               // [width][64]
     float* partial;           // [64]: sums over the row for m
