@@ -27,7 +27,7 @@ class Recipe:
         warmup: steps over which the rate rises linearly.
         ema: decay of the exponential moving average that is validated and shipped.
         loss: "l1", or "charbonnier" (L1 rounded off at 1e-3).
-        start: what becomes of the initial weights: "centred", see `start`, or left as "published". Of `init`: nothing.
+        start: where weights that no `init` gives begin: "centred", see `train.start`, or "published", as initialised.
         window: half-width of the sign's gradient, whose integral stays; 1 is published.
         float_weights: share of the steps, at the start, in which only activations are binary.
         twin: train the full-precision twin, to distil from; nothing is binary, and nothing is packed.
