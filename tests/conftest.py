@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 settings.register_profile("bbcu", deadline=None, max_examples=60)
 settings.load_profile("bbcu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a real hub
+# A shell starts what it runs in the background with Ctrl-C ignored, and every process below inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
