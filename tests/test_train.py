@@ -28,7 +28,7 @@ from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec, Task
 from bbcu_cli.train import data, loop
 from bbcu_cli.train.loop import CHECKPOINT, LOG, MODEL, Progress, Run, load_initial, read_checkpoint, train
-from bbcu_cli.train.recipes import RECIPES, Recipe
+from bbcu_cli.train.recipes import RECIPES, Recipe, StartName
 
 CPU = torch.device("cpu")
 SR = ModelSpec(arch="bbcu-m", task="sr", scale=2, channels=3, features=8, blocks=2)
@@ -87,14 +87,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("spec", [SR, DENOISE, DEBLOCK], ids=lambda spec: spec.task)
-def test_training_is_deterministic_and_the_loss_falls(spec: ModelSpec, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "start"),
+    [(SR, "centred"), (DENOISE, "centred"), (SR, "published"), (DENOISE, "published"), (DEBLOCK, "published")],
+    ids=lambda value: getattr(value, "task", value),
+)
+def test_training_is_deterministic_and_the_loss_falls(
+    spec: ModelSpec, start: StartName, pictures: Path, tmp_path: Path
+) -> None:
     """Thirty steps twice give the same bits, and the last losses are below the first.
 
-    From the published start, which has far to fall: a centred network begins near its input.
+    Not for deblock when centred, which begins at the loss of the JPEG itself: a tiny network needs longer to beat that.
     """
     for name in ("one", "two"):
-        train(Run(spec, replace(RECIPE, start="published"), pictures, tmp_path / name, interval=5))
+        train(Run(spec, replace(RECIPE, start=start), pictures, tmp_path / name, interval=5))
     assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "one" / LOG).read_text().splitlines()]
     assert len(losses) == 6

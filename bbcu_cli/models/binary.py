@@ -48,7 +48,7 @@ class Simulation:
 class _SignActivation(torch.autograd.Function):
     """sign(x) with the gradient (2 - 2|x / w|) / w where |x| < w, else 0: Bi-Real's and ReActNet's at window w = 1.
 
-    Its integral is the sign's step, 2, at every w: a wider window lets more values learn, none of them more.
+    Its integral is the sign's step, 2, at every w: a wider window spreads it over more values.
     """
 
     @staticmethod

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bbcu_cli.models.binary import BinaryConv2d, BinaryUnit, LearnableBias, RPReLU, Simulation, simulate
 
 # Smaller first features leave the units more say, smaller latent weights change their signs sooner. Both were found on
-# withheld pictures; a factor of 2 either way costs some hundredths of a dB.
+# withheld pictures; a factor of 2 either way changed hundredths of a dB.
 _HEAD: Final = 0.4
 _LATENT: Final = 0.5
 

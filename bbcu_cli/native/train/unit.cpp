@@ -145,8 +145,8 @@ class Backward {
 public:
     Backward(const Kernels& kernels, const Shape& shape, const Unit& unit, float window, const float* x,
              const uint64_t* words, const int16_t* sums, const float* grad, const Gradients& gradients)
-        : kernels_(kernels), shape_(shape), unit_(unit), peak_(2.0f / window), steepness_(peak_ / window), x_(x), words_(words), sums_(sums),
-          grad_(grad), to_(gradients), rows_(shape.images * shape.height), groups_(shape.groups()),
+        : kernels_(kernels), shape_(shape), unit_(unit), peak_(2.0f / window), steepness_(peak_ / window), x_(x),
+          words_(words), sums_(sums), grad_(grad), to_(gradients), rows_(shape.images * shape.height), groups_(shape.groups()),
           prepared_(kernels, shape, unit), gradient_(shape.pixels() * groups_ * kFeatures),
           partial_(rows_ * groups_ * 3 * kFeatures), shift_partial_(rows_ * kFeatures), largest_(rows_ * 2),
           bits_(rows_ * kernels.bit_row_bytes(shape.width)), scale_(groups_ * kFeatures),
