@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,22 @@ class Place:
         """Where the results go."""
         return self.root / "out"
 
+    def difference(self, name: str) -> str:
+        """What is wrong with an output, for whoever reads that a test failed."""
+        file, good = self.out / name, self.root / "good" / name
+        if not good.exists():
+            return "no such output is expected"
+        try:
+            now, then = (np.asarray(Pillow.open(path), np.int32) for path in (file, good))
+        except OSError as error:
+            return f"{file.stat().st_size} bytes, expected {good.stat().st_size}: {error}"
+        if now.shape != then.shape:
+            return f"{now.shape}, expected {then.shape}"
+        wrong = np.argwhere(now != then)
+        if not len(wrong):
+            return "the same pixels in other bytes"
+        return f"{len(wrong)} samples differ by up to {abs(now - then).max()}, from {wrong.min(0)} to {wrong.max(0)}"
+
     def command(self, existing: str) -> list[str]:
         """The run, with --skip-existing or --overwrite."""
         root = self.root
@@ -117,6 +134,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     code, out = untold.run("--skip-existing")
     assert code == 0
     steps, seconds = out.split()
+    shutil.copytree(root / "out", root / "good")
     expected = {name: digest for name, digest in tree(root / "out").items() if Path(name).name != NAME}
     assert len(expected) == len(foreign) + 2 * len(inputs)
     return Place(root, inputs, foreign, expected, int(steps), float(seconds))
@@ -130,14 +148,16 @@ def check(place: Place, existing: str, kind: str, moment: float) -> bool:
     where = f"{existing}, killed at {moment} {kind}"
     assert tree(place.root / "in") == place.inputs, where
     for name, digest in tree(place.out).items():
-        assert place.expected.get(name, "litter") == digest or Path(name).name.startswith(".bbcu-"), (where, name)
+        if not Path(name).name.startswith(".bbcu-"):
+            assert place.expected.get(name, "litter") == digest, (where, name, place.difference(name))
     assert tree(place.out).items() >= place.foreign.items(), where
     assert existing != "--overwrite" or tree(place.out).keys() >= place.expected.keys(), where
 
     following = CliRunner().invoke(app, place.command("--skip-existing"))
     assert following.exit_code == 0, (where, following.stderr)
     left = {name: digest for name, digest in tree(place.out).items() if Path(name).name != NAME}
-    assert left == place.expected, where
+    changed = [name for name, digest in left.items() if place.expected.get(name) != digest]
+    assert left == place.expected, (where, [(name, place.difference(name)) for name in changed])
     assert tree(place.root / "in") == place.inputs, where
     return code != 0
 

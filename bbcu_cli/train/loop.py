@@ -118,6 +118,8 @@ def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
     torch.distributed.init_process_group("nccl" if local.type == "cuda" else "gloo")
     try:
         yield torch.distributed.get_rank(), world, local
+        # None leaves while another still waits for what it sent, or writes the model.
+        torch.distributed.barrier(device_ids=[local.index] if local.type == "cuda" else None)
     finally:
         torch.distributed.destroy_process_group()
 
