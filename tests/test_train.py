@@ -258,13 +258,12 @@ def test_half_products_are_exact_and_their_gradients_close() -> None:
     assert (gradients[1][1][0, 0] == 0).all()
 
 
-def test_float_weights_come_first() -> None:
-    """In the first stage only activations are binary: the latent weights act as they are."""
+def test_nothing_of_the_twin_is_binary() -> None:
+    """Latent weights and shifted inputs act as they are, whatever else is asked for."""
     unit = BBCUB(4)
     x = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
-    simulate(unit, Simulation(float_weights=True))
-    signs = torch.where(x >= 0, 1.0, -1.0)
-    expected = x + unit.relu(torch.nn.functional.conv2d(signs, unit.binary_conv.weight, padding=1))
+    simulate(unit, Simulation(twin=True, half_products=True))
+    expected = x + unit.relu(torch.nn.functional.conv2d(unit.move0(x), unit.binary_conv.weight, padding=1))
     torch.testing.assert_close(unit(x), expected)
 
 
@@ -379,6 +378,10 @@ def test_the_command_overrides_the_recipe_and_resumes_with_it(pictures: Path, tm
     refused = CliRunner().invoke(app, [*common, *options])
     assert refused.exit_code == 2
     assert "--resume" in refused.stderr
+    torch.save({**state, "recipe": {**state["recipe"], "loss": "l1"}}, out / CHECKPOINT)
+    older = CliRunner().invoke(app, [*common, "--resume"])
+    assert older.exit_code == 2
+    assert "of another version of bbcu" in older.stderr
 
 
 @pytest.mark.parametrize(

@@ -152,14 +152,14 @@ def test_no_gradient_wanted() -> None:
 
 
 def test_torch_computes_what_the_kernels_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other widths, float64 and latent float weights take torch's path."""
+    """Other widths, float64 and the full-precision twin take torch's path."""
     calls = []
     monkeypatch.setattr(BinaryUnit, "_native", lambda *_: calls.append(1))
     narrow = BinaryUnit(16)
     for unit, x, simulation in (
         (narrow, torch.zeros(1, 16, 3, 3), Simulation(kernels=SETS[0])),
         (_unit(1, bias=False).double(), torch.zeros(1, 64, 3, 3, dtype=torch.float64), Simulation(kernels=SETS[0])),
-        (_unit(1, bias=False), torch.zeros(1, 64, 3, 3), Simulation(kernels=SETS[0], float_weights=True)),
+        (_unit(1, bias=False), torch.zeros(1, 64, 3, 3), Simulation(kernels=SETS[0], twin=True)),
     ):
         simulate(unit, simulation)
         assert unit(x).shape == x.shape

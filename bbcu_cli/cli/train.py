@@ -49,13 +49,6 @@ class RecipeChoice(str, enum.Enum):
     quick = "quick"
 
 
-class LossChoice(str, enum.Enum):
-    """--loss."""
-
-    l1 = "l1"
-    charbonnier = "charbonnier"
-
-
 class StartChoice(str, enum.Enum):
     """--start."""
 
@@ -77,12 +70,8 @@ class RecipeOptions:
     rate: Annotated[float | None, _number("Peak learning rate of Adam.")] = None
     warmup: Annotated[int | None, _number("Steps of linear warm-up; a cosine follows.", low=0)] = None
     ema: Annotated[float | None, _number("Decay of the moving average that is shipped.", low=0)] = None
-    loss: Annotated[LossChoice | None, _number("What is minimised.")] = None
     start: Annotated[StartChoice | None, _number("Initial weights, if no --init gives them.")] = None
     window: Annotated[float | None, _number("Half-width of the sign's gradient; 1 is published.")] = None
-    float_weights: Annotated[
-        float | None, _number("Share of the steps, at the start, with only activations binary.", low=0)
-    ] = None
     twin: Annotated[
         bool | None,
         typer.Option(

@@ -32,15 +32,13 @@ class Simulation:
 
     Attributes:
         window: half-width of the sign's gradient; 1 is published.
-        float_weights: use the latent weights as they are.
-        float_activations: use x + m instead of its sign; with `float_weights` this is the full-precision twin.
+        twin: be the full-precision twin: nothing is binary, x + m and the latent weights act as they are.
         half_products: multiply signs in half precision, see `_HalfProduct`, and gradients in bfloat16.
         kernels: training kernel set that runs whole units on the CPU, see `training_kernels`; None: torch.
     """
 
     window: float = 1.0
-    float_weights: bool = False
-    float_activations: bool = False
+    twin: bool = False
     half_products: bool = False
     kernels: str | None = None
 
@@ -129,10 +127,10 @@ class BinaryConv2d(nn.Module):
         self.simulation = Simulation()
 
     def forward(self, signs: Tensor) -> Tensor:
-        if self.simulation.half_products and not (self.simulation.float_weights or self.simulation.float_activations):
+        if self.simulation.half_products and not self.simulation.twin:
             product = _HalfProduct.apply(signs, self.weight)
             return product if self.bias is None else product + self.bias.view(1, -1, 1, 1)
-        weight = self.weight if self.simulation.float_weights else _BinaryWeight.apply(self.weight)
+        weight = self.weight if self.simulation.twin else _BinaryWeight.apply(self.weight)
         return F.conv2d(signs, weight, self.bias, padding=1)
 
 
@@ -170,13 +168,13 @@ class BinaryUnit(nn.Module):
     def _transform(self, x: Tensor) -> Tensor:
         simulation = self.binary_conv.simulation
         shifted = self.move0(x)
-        signs = shifted if simulation.float_activations else _SignActivation.apply(shifted, simulation.window)
+        signs = shifted if simulation.twin else _SignActivation.apply(shifted, simulation.window)
         y: Tensor = self.relu(self.binary_conv(signs))
         return y
 
     def _fits_native(self, x: Tensor) -> bool:
         how = self.binary_conv.simulation
-        if how.kernels is None or how.float_weights or how.float_activations:
+        if how.kernels is None or how.twin:
             return False
         return x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[1] == FEATURES
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bbcu_cli.checkpoint.pack import pack, unpack
@@ -25,7 +26,6 @@ from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.data import crop_size, draw_batch, generator_for, load_pictures
-from bbcu_cli.train.losses import reconstruction_loss
 from bbcu_cli.train.recipes import Recipe
 from bbcu_cli.train.start import calm, centre
 from bbcu_cli.train.validate import Validation
@@ -207,11 +207,10 @@ class _Trainer:
         recipe = self.run.recipe
         self.run.out.mkdir(parents=True, exist_ok=True)
         remove_stale_parts(self.run.out)
-        forward, simulation = self._forward(), None
+        simulate(self.model, self._simulation())
+        forward = self._forward()
         meter = _Meter(self.step, self.device)
         while self.step < recipe.steps:
-            if (wanted := self._simulation()) != simulation:
-                simulate(self.model, simulation := wanted)
             meter.add(self._optimise(forward))
             self.step += 1
             stopping = self._anyone(stop)
@@ -242,11 +241,11 @@ class _Trainer:
         source, target = draw_batch(self.pictures, self.run.spec, recipe, generator)
         source = source.contiguous(memory_format=torch.channels_last)
         output = forward(source)
-        loss = reconstruction_loss(output, target, recipe.loss)
+        loss = F.l1_loss(output, target)
         if self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher(source)
-            loss = torch.lerp(loss, reconstruction_loss(output, taught, recipe.loss), recipe.distill)
+            loss = torch.lerp(loss, F.l1_loss(output, taught), recipe.distill)
         self.optimiser.zero_grad()
         loss.backward()
         for group in self.optimiser.param_groups:
@@ -261,8 +260,7 @@ class _Trainer:
         recipe = self.run.recipe
         return Simulation(
             window=recipe.window,
-            float_weights=recipe.twin or self.step < recipe.float_weights * recipe.steps,
-            float_activations=recipe.twin,
+            twin=recipe.twin,
             half_products=self.arithmetic.half_products,
             kernels=self.arithmetic.kernels,
         )
@@ -273,7 +271,7 @@ class _Trainer:
             raise TrainingError(f"{path} is no full-precision twin of this network; `bbcu train --twin` makes one.")
         teacher = build_model(self.run.spec)
         teacher.load_state_dict(state["ema"])
-        simulate(teacher, Simulation(float_weights=True, float_activations=True))
+        simulate(teacher, Simulation(twin=True))
         return _placed(teacher, self.device).eval()
 
     def _averaged(self) -> nn.Module:

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 from bbcu_cli.errors import UsageError
 from bbcu_cli.spec import Task
 
-LossName = Literal["l1", "charbonnier"]
 StartName = Literal["centred", "published"]
 RecipeName = Literal["full", "quick"]
 
@@ -26,10 +25,8 @@ class Recipe:
         rate: Adam's peak learning rate.
         warmup: steps over which the rate rises linearly.
         ema: decay of the exponential moving average that is validated and shipped.
-        loss: "l1", or "charbonnier" (L1 rounded off at 1e-3).
         start: where weights that no `init` gives begin: "centred", see `train.start`, or "published", as initialised.
         window: half-width of the sign's gradient, whose integral stays; 1 is published.
-        float_weights: share of the steps, at the start, in which only activations are binary.
         twin: train the full-precision twin, to distil from; nothing is binary, and nothing is packed.
         distill: share of the loss that compares with the twin's output, if there is one.
         seed: of the initial weights and of every crop, flip and degradation.
@@ -43,10 +40,8 @@ class Recipe:
     rate: float = 1e-3
     warmup: int = 100
     ema: float = 0.999
-    loss: LossName = "l1"
     start: StartName = "centred"
     window: float = 4.0
-    float_weights: float = 0.0
     twin: bool = False
     distill: float = 0.5
     seed: int = 0
@@ -66,10 +61,8 @@ class Recipe:
             (math.isfinite(self.rate) and self.rate > 0, f"rate is {self.rate}, expected a positive number"),
             (self.warmup >= 0, f"warmup is {self.warmup}, expected 0 or more"),
             (0 <= self.ema < 1, f"ema is {self.ema}, expected 0 or more and below 1"),
-            (self.loss in ("l1", "charbonnier"), f"loss is {self.loss!r}, expected l1 or charbonnier"),
             (self.start in ("centred", "published"), f"start is {self.start!r}, expected centred or published"),
             (self.window > 0, f"window is {self.window}, expected a positive number"),
-            (0 <= self.float_weights < 1, f"float_weights is {self.float_weights}, expected 0 or more and below 1"),
             (0 <= self.distill <= 1, f"distill is {self.distill}, expected 0..1"),
             (0 <= self.sigma[0] <= self.sigma[1], f"sigma is {self.sigma}, expected 0 <= low <= high"),
             (1 <= self.quality[0] <= self.quality[1] <= 100, f"quality is {self.quality}, expected 1..100 in order"),
@@ -93,11 +86,16 @@ class Recipe:
         """Inverse of `to_dict`, also after a trip through JSON.
 
         Raises:
-            UsageError: a value is out of range.
-            TypeError: a field is unknown or missing.
+            UsageError: a value is out of range, or a field unknown or missing, as between versions.
         """
         values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
-        return Recipe(**values)
+        try:
+            return Recipe(**values)
+        except TypeError as error:
+            raise UsageError(
+                f"The recipe of this run is of another version of bbcu ({error}); finish it with that version, or "
+                "start a new run from its checkpoint by --init."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
