@@ -29,6 +29,7 @@ from bbcu_cli.spec import ModelSpec, Task
 from bbcu_cli.train import data, loop
 from bbcu_cli.train.loop import CHECKPOINT, LOG, MODEL, Progress, Run, load_initial, read_checkpoint, train
 from bbcu_cli.train.recipes import RECIPES, Recipe, StartName
+from bbcu_cli.train.validate import Validation
 
 CPU = torch.device("cpu")
 SR = ModelSpec(arch="bbcu-m", task="sr", scale=2, channels=3, features=8, blocks=2)
@@ -179,6 +180,18 @@ def test_the_packed_model_says_how_it_was_made(pictures: Path, tmp_path: Path) -
     assert Recipe.from_dict(json.loads(provenance["recipe"])) == recipe
     assert (provenance["steps"], provenance["seed"], provenance["data"]) == ("3", "7", "two photographs")
     assert 5 < float(provenance["validation_psnr"]) < 60
+
+
+def test_a_specialist_is_validated_at_its_own_level(pictures: Path) -> None:
+    """The level of the tables, 25 and 10, or the nearest to it that the recipe trains for."""
+    for spec, recipe, level in (
+        (DENOISE, RECIPES["quick", "denoise"], "sigma 25"),
+        (DENOISE, replace(RECIPE, sigma=(50, 50)), "sigma 50"),
+        (DENOISE, replace(RECIPE, sigma=(0, 15)), "sigma 15"),
+        (DEBLOCK, RECIPES["quick", "deblock"], "quality 10"),
+        (DEBLOCK, replace(RECIPE, quality=(20, 40)), "quality 20"),
+    ):
+        assert Validation(spec, recipe, pictures).trial.strength == level
 
 
 def test_a_folder_without_images_is_refused(pictures: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ class _Trainer:
         if run.resume:
             self._restore()
         self.teacher = None if run.teacher is None else self._teacher(run.teacher)
-        self.validation = Validation(spec, run.val) if run.val is not None and rank == 0 else None
+        self.validation = Validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
 
     def _start(self) -> None:
         """Leave the initial weights where training is best begun, the same in every process."""

@@ -15,6 +15,7 @@ from bbcu_cli.image import Image
 from bbcu_cli.metrics import crop_border, luma, psnr
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.data import read_images
+from bbcu_cli.train.recipes import Recipe
 
 # What denoising and deblocking are compared at: the levels that the paper's tables are read by.
 SIGMA: Final = 25.0
@@ -26,14 +27,19 @@ _SIDE: Final = 240
 class Validation:
     """Pairs of input and truth, made once."""
 
-    def __init__(self, spec: ModelSpec, folder: Path) -> None:
-        """Raises: TrainingError: the folder has no usable image."""
-        self.trial = Trial(spec.task, spec.scale, sigma=SIGMA, quality=QUALITY)
+    def __init__(self, spec: ModelSpec, recipe: Recipe, folder: Path) -> None:
+        """Degrade the pictures at the level of the tables, or the nearest to it that the recipe trains for.
+
+        Raises:
+            TrainingError: the folder has no usable image.
+        """
+        sigma, quality = float(np.clip(SIGMA, *recipe.sigma)), int(np.clip(QUALITY, *recipe.quality))
+        self.trial = Trial(spec.task, spec.scale, sigma=sigma, quality=quality)
         images = [Image(_centre(pixels)) for pixels in read_images(folder, 8 * spec.scale)]
         self.pairs = [self.trial.degrade(image)[:2] for image in images]
 
     def score(self, model: nn.Module) -> float:
-        """Mean PSNR in dB: on Y (sr; deblock at quality 10) or on RGB (denoise at sigma 25)."""
+        """Mean PSNR in dB: on Y (sr, deblock) or on RGB (denoise)."""
         device = next(model.parameters()).device
         convention, scores = self.trial.convention, []
         for truth, x in self.pairs:
