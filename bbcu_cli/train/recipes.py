@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal
 
 from bbcu_cli.errors import UsageError
@@ -82,20 +82,19 @@ class Recipe:
         return min(self.ema, (1 + step) / (10 + step))
 
     @staticmethod
-    def from_dict(fields: Mapping[str, Any]) -> Recipe:
+    def from_dict(saved: Mapping[str, Any]) -> Recipe:
         """Inverse of `to_dict`, also after a trip through JSON.
 
         Raises:
             UsageError: a value is out of range, or a field unknown or missing, as between versions.
         """
-        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()}
-        try:
-            return Recipe(**values)
-        except TypeError as error:
+        if strange := set(saved) ^ {field.name for field in fields(Recipe)}:
             raise UsageError(
-                f"The recipe of this run is of another version of bbcu ({error}); finish it with that version, or "
-                "start a new run from its checkpoint by --init."
-            ) from error
+                f"The recipe of this run is of another version of bbcu, which differs in {', '.join(sorted(strange))}; "
+                "finish the run with that version, or start a new one from its checkpoint by --init."
+            )
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items()}
+        return Recipe(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
