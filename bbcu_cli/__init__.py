@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bbcu_cli.errors import BbcuError
-    from bbcu_cli.pipeline import Model, Options, load_model, restore, restore_image
+    from bbcu_cli.restoration.pipeline import Model, Options, load_model, restore, restore_image
 
 __version__ = "0.1.0"
 __all__ = ["BbcuError", "Model", "Options", "__version__", "load_model", "restore", "restore_image"]
@@ -24,4 +24,4 @@ def __getattr__(name: str) -> Any:
     """Public names are imported when they are first used, so that `bbcu --help` stays quick."""
     if name not in __all__:
         raise AttributeError(f"module 'bbcu_cli' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "bbcu_cli.pipeline")), name)
+    return getattr(import_module(_HOMES.get(name, "bbcu_cli.restoration.pipeline")), name)

@@ -15,14 +15,14 @@ from fuzz import ODD, Surface, dumped, mutated, scrambled
 from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, soft_mask
 from small import SMALL_SPECS, small_model
 
+from bbcu_cli.batch.manifest import NAME, Manifest
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed, to_bytes
 from bbcu_cli.engines.cpu import CpuEngine
 from bbcu_cli.errors import BbcuError
 from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.reference import for_model, parse
 from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode
-from bbcu_cli.manifest import NAME, Manifest
-from bbcu_cli.pipeline import Options, open_model, restore_image
+from bbcu_cli.restoration.pipeline import Options, open_model, restore_image
 from bbcu_cli.spec import ModelSpec
 
 TINY = ModelSpec("bbcu-m", "sr", 2, 3, blocks=1)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from small import SMALL_SPECS
 
-from bbcu_cli.batch import Row, Settings, Truths, options_key, run
+from bbcu_cli.batch.jobs import JobList, plan_jobs
+from bbcu_cli.batch.manifest import Manifest
+from bbcu_cli.batch.run import Row, Settings, Truths, options_key, run
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import ImageError
-from bbcu_cli.evaluate import convention_of
 from bbcu_cli.image import EncodeOptions
-from bbcu_cli.jobs import JobList, plan_jobs
-from bbcu_cli.manifest import Manifest
-from bbcu_cli.pipeline import Model, Options
+from bbcu_cli.restoration.pipeline import Model, Options
+from bbcu_cli.score.trial import convention_of
 
 
 class _Plain(SessionContext):

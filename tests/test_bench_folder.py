@@ -13,12 +13,12 @@ from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
-from bbcu_cli.bench_folder import bench_folder, covered
+from bbcu_cli.bench.folder import bench_folder, covered
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import UsageError
-from bbcu_cli.pipeline import Model
+from bbcu_cli.restoration.pipeline import Model
 
 SECONDS = 0.05
 

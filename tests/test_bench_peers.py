@@ -9,7 +9,7 @@ import pytest
 import torch
 from small import SMALL_SPECS, small_model
 
-from bbcu_cli.bench_peers import FoldedUnit, PeerSession, PublishedUnit, network_of, peer_sessions
+from bbcu_cli.bench.peers import FoldedUnit, PeerSession, PublishedUnit, network_of, peer_sessions
 from bbcu_cli.engines.reference import ReferenceEngine
 
 

@@ -19,12 +19,12 @@ from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
 from bbcu_cli import __version__
+from bbcu_cli.batch.manifest import NAME
+from bbcu_cli.batch.queue import Feeder
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.cli.front import COMMANDS
 from bbcu_cli.engines.cpu import kernel_sets
-from bbcu_cli.feeder import Feeder
-from bbcu_cli.manifest import NAME
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bbcu_cli.compare import side_by_side
+from bbcu_cli.score.compare import side_by_side
 
 
 def _enlarged(pixels, scale):

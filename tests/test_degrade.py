@@ -10,9 +10,9 @@ import pytest
 from pictures import gray_photo, photo
 from PIL import Image
 
-from bbcu_cli.degrade import add_noise, bicubic_matrix, jpeg_luma, resize_bicubic
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image.color import rgb_to_y
+from bbcu_cli.score.degrade import add_noise, bicubic_matrix, jpeg_luma, resize_bicubic
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(8, 8), (12, 3), (3, 12), (7, 5), (1, 4), (40, 10)])

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image as Pillow
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.evaluate import (
+from bbcu_cli.image import EncodeOptions, Image, encode
+from bbcu_cli.score.metrics import Convention, mean_scores
+from bbcu_cli.score.trial import (
     Pair,
     Trial,
     by_stem,
@@ -24,8 +26,6 @@ from bbcu_cli.evaluate import (
     scale_of,
     score_images,
 )
-from bbcu_cli.image import EncodeOptions, Image, encode
-from bbcu_cli.metrics import Convention, mean_scores
 
 
 def _pixels(*shape, seed=0):

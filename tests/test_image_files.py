@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bbcu_cli.errors import BbcuError, ImageError, UsageError
-from bbcu_cli.image import remove_stale_parts, write_atomic
+from bbcu_cli.files import remove_stale_parts, write_atomic
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes, links and signals")
 
@@ -158,7 +158,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from bbcu_cli.image.files import write_atomic
+from bbcu_cli.files import write_atomic
 def slow(file):
     for number in range(10_000):
         file.write(b"x" * 1000)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bbcu_cli.batch.jobs import JobList, plan_jobs, refuse_existing
 from bbcu_cli.errors import UsageError
-from bbcu_cli.jobs import JobList, plan_jobs, refuse_existing
 
 
 def plan(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bbcu_cli.manifest import NAME, Manifest
+from bbcu_cli.batch.manifest import NAME, Manifest
 
 
 @pytest.fixture

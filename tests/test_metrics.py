@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bbcu_cli.degrade import jpeg_luma, resize_bicubic
 from bbcu_cli.errors import UsageError
-from bbcu_cli.metrics import Convention, Scores, crop_border, luma, mean_scores, psnr, psnr_b, score, ssim
+from bbcu_cli.score.degrade import jpeg_luma, resize_bicubic
+from bbcu_cli.score.metrics import Convention, Scores, crop_border, luma, mean_scores, psnr, psnr_b, score, ssim
 
 
 def _read(folder):

@@ -20,8 +20,8 @@ from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.packed import to_bytes
+from bbcu_cli.files import TEMP_PREFIX
 from bbcu_cli.image import Image, decode, encode
-from bbcu_cli.jobs import TEMP_PREFIX
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and symbolic links")
 

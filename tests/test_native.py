@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bbcu_cli.bench import binary_layers, random_model, run_bench
+from bbcu_cli.bench.engines import binary_layers, random_model, run_bench
 from bbcu_cli.engines import cpu
 from bbcu_cli.engines.cpu import CpuEngine, default_threads, kernel_sets, measure_layer
 from bbcu_cli.errors import EngineUnavailableError, UsageError
@@ -231,7 +231,7 @@ def test_interrupt_stops_a_run(tmp_path: Path) -> None:
     """Ctrl-C ends a long run at once with KeyboardInterrupt, not after the image."""
     code = (
         "import numpy as np\n"
-        "from bbcu_cli.bench import random_model\n"
+        "from bbcu_cli.bench.engines import random_model\n"
         "from bbcu_cli.engines.cpu import CpuEngine\n"
         "from bbcu_cli.spec import sr_spec\n"
         "s = CpuEngine(2).open(random_model(sr_spec('m', 4)))\n"
@@ -253,7 +253,7 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
     """A restoration on the compiled engine never imports torch."""
     code = (
         "import sys, numpy as np\n"
-        "from bbcu_cli.bench import random_model\n"
+        "from bbcu_cli.bench.engines import random_model\n"
         "from bbcu_cli.engines.cpu import CpuEngine\n"
         "from bbcu_cli.spec import sr_spec\n"
         "CpuEngine().open(random_model(sr_spec('m', 2))).run(np.zeros((1, 3, 4, 4), np.float32))\n"
@@ -267,7 +267,7 @@ def test_peak_memory_does_not_grow_with_height(tmp_path: Path) -> None:
     """Rows stream: four times the height needs more memory only for the input and the output."""
     code = (
         "import sys, resource, numpy as np\n"
-        "from bbcu_cli.bench import random_model\n"
+        "from bbcu_cli.bench.engines import random_model\n"
         "from bbcu_cli.engines.cpu import CpuEngine\n"
         "from bbcu_cli.spec import DENOISE_SPEC\n"
         "h = int(sys.argv[1])\n"

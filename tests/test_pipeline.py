@@ -10,7 +10,7 @@ from small import SMALL_SPECS, small_model
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, ImageInfo, Metadata
-from bbcu_cli.pipeline import (
+from bbcu_cli.restoration.pipeline import (
     Model,
     Options,
     footprint,
@@ -20,7 +20,7 @@ from bbcu_cli.pipeline import (
     restored_bands,
     run_tiled,
 )
-from bbcu_cli.tiling import TileSize
+from bbcu_cli.restoration.tiling import TileSize
 
 Floats = NDArray[np.float32]
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from bbcu_cli.metrics import Convention, Scores
-from bbcu_cli.report import Report, ReportRow, figure, gain, to_csv, to_json, to_markdown, to_text
-from bbcu_cli.report_html import to_html, views
+from bbcu_cli.score.html import to_html, views
+from bbcu_cli.score.metrics import Convention, Scores
+from bbcu_cli.score.report import Report, ReportRow, figure, gain, to_csv, to_json, to_markdown, to_text
 
 HOSTILE = '<img src=x onerror="alert(1)">|`*'
 

@@ -17,10 +17,10 @@ from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
+from bbcu_cli.batch.manifest import NAME
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.hub import Catalogue, Entry
-from bbcu_cli.manifest import NAME
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts as Linux does")
 

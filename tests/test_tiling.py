@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bbcu_cli.errors import UsageError
+from bbcu_cli.restoration.tiling import Region, TileSize, bytes_per_pixel, fit, plan
 from bbcu_cli.spec import DENOISE_SPEC, sr_spec
-from bbcu_cli.tiling import Region, TileSize, bytes_per_pixel, fit, plan
 
 sides = st.integers(1, 90)
 

@@ -18,13 +18,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bbcu_cli import degrade
 from bbcu_cli.checkpoint.packed import load_packed
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError, UsageError
 from bbcu_cli.image.color import rgb_to_y
 from bbcu_cli.models.binary import BBCUB, Simulation, simulate
 from bbcu_cli.models.build import build_model
+from bbcu_cli.score import degrade
 from bbcu_cli.spec import ModelSpec, Task
 from bbcu_cli.train import data, loop
 from bbcu_cli.train.loop import CHECKPOINT, LOG, MODEL, Progress, Run, load_initial, read_checkpoint, train

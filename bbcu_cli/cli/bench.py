@@ -13,8 +13,8 @@ import typer
 from bbcu_cli.cli.options import ENGINE
 
 if TYPE_CHECKING:
-    from bbcu_cli.bench import BenchReport, EngineRow
-    from bbcu_cli.bench_folder import FolderReport
+    from bbcu_cli.bench.engines import BenchReport, EngineRow
+    from bbcu_cli.bench.folder import FolderReport
     from bbcu_cli.spec import ModelSpec
 
 
@@ -60,7 +60,7 @@ def bench(
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
     """Time the engines side by side on one input, against what the hardware allows."""
-    from bbcu_cli.bench import run_bench
+    from bbcu_cli.bench.engines import run_bench
     from bbcu_cli.hub.catalogue import Catalogue
 
     if folder is not None:
@@ -81,7 +81,7 @@ def _bench_cuda(model: str, spec: ModelSpec, size: tuple[int, int], device: str,
     from bbcu_cli.engines.select import require_cuda
 
     info = require_cuda(device)
-    from bbcu_cli.bench_cuda import run_cuda_bench
+    from bbcu_cli.bench.cuda import run_cuda_bench
 
     if not as_json:
         print(f"{model}, {size[1]}x{size[0]} in, {info.device}: {info.detail}; medians, host copies not counted")
@@ -94,8 +94,8 @@ def _bench_cuda(model: str, spec: ModelSpec, size: tuple[int, int], device: str,
 
 
 def _bench_folder(model: str, folder: Path, device: str, threads: int | None, *, as_json: bool) -> None:
-    from bbcu_cli.bench_folder import bench_folder
-    from bbcu_cli.pipeline import load_model
+    from bbcu_cli.bench.folder import bench_folder
+    from bbcu_cli.restoration.pipeline import load_model
 
     with load_model(model, device=device, threads=threads) as opened:
         report = bench_folder(folder, opened, threads=threads)

@@ -11,7 +11,7 @@ import typer
 from bbcu_cli.cli.console import shown
 
 if TYPE_CHECKING:
-    from bbcu_cli.diagnosis import Diagnosis
+    from bbcu_cli.bench.diagnosis import Diagnosis
 
 
 def doctor(
@@ -19,7 +19,7 @@ def doctor(
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
     """Show engines, kernel sets, threads, weights and versions, and why anything is missing."""
-    from bbcu_cli.diagnosis import diagnose
+    from bbcu_cli.bench.diagnosis import diagnose
 
     found = diagnose()
     if json:

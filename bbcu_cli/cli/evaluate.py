@@ -18,9 +18,9 @@ from bbcu_cli.cli.restore import ModelChoice
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from bbcu_cli.evaluate import Evaluated, Trial
-    from bbcu_cli.report import Report
-    from bbcu_cli.report_html import Views
+    from bbcu_cli.score.html import Views
+    from bbcu_cli.score.report import Report
+    from bbcu_cli.score.trial import Evaluated, Trial
 
 TRIAL = "Restore and score"
 FORMS = "Reports"
@@ -137,9 +137,9 @@ def _check_forms(forms: FormOptions) -> None:
 
 def _comparison(gt: Path, pred: Path, border: int | None) -> tuple[Report, Iterator[Evaluated]]:
     """A report without rows yet, and the images that will fill it."""
-    from bbcu_cli.evaluate import check_sizes, convention_of, evaluate_pairs, pair, scale_of
-    from bbcu_cli.metrics import Convention
-    from bbcu_cli.report import Report
+    from bbcu_cli.score.metrics import Convention
+    from bbcu_cli.score.report import Report
+    from bbcu_cli.score.trial import check_sizes, convention_of, evaluate_pairs, pair, scale_of
 
     pairs = pair(gt, pred)
     scale = scale_of(pairs)
@@ -155,9 +155,9 @@ def _trial(
     gt: Path, options: TrialOptions, border: int | None, engine: EngineOptions, stack: ExitStack
 ) -> tuple[Report, Iterator[Evaluated]]:
     """As `_comparison`; `stack` closes the model."""
-    from bbcu_cli.evaluate import evaluate_trial, images_at
-    from bbcu_cli.pipeline import run_tiled
-    from bbcu_cli.report import Report
+    from bbcu_cli.restoration.pipeline import run_tiled
+    from bbcu_cli.score.report import Report
+    from bbcu_cli.score.trial import evaluate_trial, images_at
 
     trial, name = _requested(options)
     trial = replace(trial, border=border)
@@ -177,8 +177,8 @@ def _requested(options: TrialOptions) -> tuple[Trial, str]:
     Raises:
         UsageError: an option is missing or impossible.
     """
-    from bbcu_cli.evaluate import Trial
     from bbcu_cli.hub import denoise_model
+    from bbcu_cli.score.trial import Trial
     from bbcu_cli.spec import SCALES
 
     if options.task is TaskChoice.sr:
@@ -199,8 +199,8 @@ def _collected(
     report: Report, images: Iterator[Evaluated], *, with_views: bool, quiet: bool
 ) -> tuple[Report, list[Views]]:
     """Run the evaluation; of each image only its row and, if wanted, small views are kept."""
-    from bbcu_cli.report import figure
-    from bbcu_cli.report_html import views
+    from bbcu_cli.score.html import views
+    from bbcu_cli.score.report import figure
 
     rows, pictures = [], []
     for image in images:
@@ -213,9 +213,9 @@ def _collected(
 
 
 def _publish(report: Report, views: list[Views], forms: FormOptions) -> None:
-    from bbcu_cli.image import write_atomic
-    from bbcu_cli.report import to_csv, to_json, to_markdown, to_text
-    from bbcu_cli.report_html import to_html
+    from bbcu_cli.files import write_atomic
+    from bbcu_cli.score.html import to_html
+    from bbcu_cli.score.report import to_csv, to_json, to_markdown, to_text
 
     def write(path: Path | None, form: Callable[[], str]) -> None:
         if path:

@@ -14,9 +14,9 @@ from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.image import EncodeOptions
-    from bbcu_cli.pipeline import Model, Options
+    from bbcu_cli.restoration.pipeline import Model, Options
+    from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.spec import Task
-    from bbcu_cli.ways import Chroma
 
 FILES = "Files"
 PIXELS = "Quality"
@@ -135,7 +135,7 @@ class EngineOptions:
 
     def options(self, chroma: Chroma = "restore") -> Options:
         """The part that is about the pixels."""
-        from bbcu_cli.pipeline import Options
+        from bbcu_cli.restoration.pipeline import Options
 
         return Options(tile=self.tile, memory=self.memory, self_ensemble=self.self_ensemble, chroma=chroma)
 
@@ -147,7 +147,7 @@ class EngineOptions:
             WeightsUnavailableError, CheckpointError, EngineUnavailableError: as they say.
         """
         from bbcu_cli.hub import locate
-        from bbcu_cli.pipeline import open_model
+        from bbcu_cli.restoration.pipeline import open_model
 
         name = self.weights or name
         found = locate(name, offline=self.offline, hub_repo=self.hub_repo, progress=sys.stderr.isatty())

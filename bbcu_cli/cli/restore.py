@@ -19,13 +19,13 @@ from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, TalkOptions
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from bbcu_cli.batch import Row, Settings, Truths
+    from bbcu_cli.batch.jobs import JobList
+    from bbcu_cli.batch.run import Row, Settings, Truths
     from bbcu_cli.image import Image
-    from bbcu_cli.jobs import JobList
-    from bbcu_cli.metrics import Scores
-    from bbcu_cli.pipeline import Model
+    from bbcu_cli.restoration.pipeline import Model
+    from bbcu_cli.restoration.planes import Chroma
+    from bbcu_cli.score.metrics import Scores
     from bbcu_cli.spec import Task
-    from bbcu_cli.ways import Chroma
 
 TRAINED_QUALITY = 50  # deblocking was trained on JPEG qualities up to this
 
@@ -136,9 +136,9 @@ def _restore(
     inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
-    from bbcu_cli import batch
-    from bbcu_cli.jobs import compare_path, plan_jobs, refuse_existing
-    from bbcu_cli.manifest import Manifest
+    from bbcu_cli.batch import run as batch
+    from bbcu_cli.batch.jobs import compare_path, plan_jobs, refuse_existing
+    from bbcu_cli.batch.manifest import Manifest
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
@@ -213,8 +213,8 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
     Raises:
         UsageError: an input has none.
     """
-    from bbcu_cli.batch import Truths
-    from bbcu_cli.evaluate import by_stem, convention_of, find_truth, images_at
+    from bbcu_cli.batch.run import Truths
+    from bbcu_cli.score.trial import by_stem, convention_of, find_truth, images_at
 
     found = images_at(Path(gt))
     if len(listing.jobs) == 1 and Path(gt).is_file():
@@ -372,7 +372,7 @@ def _pixel_counts(listing: JobList) -> dict[str, int]:
 
 def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
     """Mean scores, a summary, the failures once more, and the exit code."""
-    from bbcu_cli.metrics import mean_scores
+    from bbcu_cli.score.metrics import mean_scores
 
     failed = [row for row in rows if row.status == "failed"]
     scored = [row.scores for row in rows if row.scores]

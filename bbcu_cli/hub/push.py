@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from bbcu_cli.checkpoint.packed import FORMAT, VERSION, PackedModel
 from bbcu_cli.errors import UsageError
+from bbcu_cli.files import write_atomic
 from bbcu_cli.hub import client
 from bbcu_cli.hub.reference import MODEL_FILE, HubRef
-from bbcu_cli.image import write_atomic
 
 LIBRARY: Final = "bbcu"
 _TASK_TAGS: Final = {"sr": "super-resolution", "denoise": "image-denoising", "deblock": "jpeg-artifact-removal"}

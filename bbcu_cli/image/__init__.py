@@ -2,7 +2,6 @@
 
 from bbcu_cli.image.decode import decode, probe
 from bbcu_cli.image.encode import EncodeOptions, encode, losses, write
-from bbcu_cli.image.files import remove_stale_parts, write_atomic
 from bbcu_cli.image.formats import FORMATS, Format, format_of
 from bbcu_cli.image.image import Bands, Image, ImageInfo, Metadata
 from bbcu_cli.image.jpeg import jpeg_quality
@@ -21,7 +20,5 @@ __all__ = [
     "jpeg_quality",
     "losses",
     "probe",
-    "remove_stale_parts",
     "write",
-    "write_atomic",
 ]

@@ -59,6 +59,12 @@ SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """File name ending, lower case -> name of the format."""
 
+
+def is_image_name(path: PurePath) -> bool:
+    """Whether a file found in a folder is taken for an image; a file named by the user is tried whatever its name."""
+    return path.suffix.lower() in SUFFIXES
+
+
 _SIGNATURES: Final = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),

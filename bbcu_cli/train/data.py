@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bbcu_cli.degrade import bicubic_matrix
 from bbcu_cli.errors import ImageError, TrainingError
 from bbcu_cli.image import decode
+from bbcu_cli.score.degrade import bicubic_matrix
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.recipes import Recipe
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bbcu_cli.checkpoint.pack import pack, unpack
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.errors import TrainingError
-from bbcu_cli.image import remove_stale_parts, write_atomic
+from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec

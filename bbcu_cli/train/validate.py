@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bbcu_cli.evaluate import Trial
 from bbcu_cli.image import Image
-from bbcu_cli.metrics import crop_border, luma, psnr
+from bbcu_cli.score.metrics import crop_border, luma, psnr
+from bbcu_cli.score.trial import Trial
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.data import read_images
 from bbcu_cli.train.recipes import Recipe

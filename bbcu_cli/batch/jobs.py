@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.image.formats import SUFFIXES
+from bbcu_cli.image.formats import SUFFIXES, is_image_name
 
 STDIO: Final = "-"
-TEMP_PREFIX: Final = ".bbcu-"  # temporary files and manifests of ours; never an input
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,6 @@ def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[P
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
         yield from (here / name for name in sorted(files) if not name.startswith("."))
-
-
-def is_image_name(path: Path) -> bool:
-    """Whether a file found in a folder is taken for an image; a file named by the user is tried whatever its name."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def plan_jobs(

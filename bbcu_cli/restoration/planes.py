@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from bbcu_cli.image import Image
 from bbcu_cli.image.color import jfif_to_rgb, premultiply, rgb_to_jfif, to_float, to_integer, unpremultiply
+from bbcu_cli.restoration.tiling import Region
 from bbcu_cli.spec import ModelSpec
-from bbcu_cli.tiling import Region
 
 Floats = NDArray[np.float32]
 Chroma = Literal["keep", "restore"]

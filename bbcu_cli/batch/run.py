@@ -18,26 +18,15 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from bbcu_cli.batch.jobs import STDIO, Job, compare_path
+from bbcu_cli.batch.manifest import Manifest
+from bbcu_cli.batch.queue import FedSession, Feeder
 from bbcu_cli.engines.cpu import default_threads
 from bbcu_cli.errors import BbcuError
-from bbcu_cli.feeder import FedSession, Feeder
-from bbcu_cli.image import (
-    Bands,
-    EncodeOptions,
-    Image,
-    ImageInfo,
-    decode,
-    encode,
-    losses,
-    probe,
-    remove_stale_parts,
-    write,
-    write_atomic,
-)
-from bbcu_cli.jobs import STDIO, Job, compare_path
-from bbcu_cli.manifest import Manifest
-from bbcu_cli.metrics import Convention, Scores
-from bbcu_cli.pipeline import DEFAULT_MEMORY, Footprint, Model, Options, Pixels, footprint, restored_bands
+from bbcu_cli.files import remove_stale_parts, write_atomic
+from bbcu_cli.image import Bands, EncodeOptions, Image, ImageInfo, decode, encode, losses, probe, write
+from bbcu_cli.restoration.pipeline import DEFAULT_MEMORY, Footprint, Model, Options, Pixels, footprint, restored_bands
+from bbcu_cli.score.metrics import Convention, Scores
 
 _EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
 Status = Literal["done", "skipped", "failed"]
@@ -164,7 +153,7 @@ def _restore(given: _Input, model: Model, settings: Settings, manifest: Manifest
         result = bands.whole()
         truth = None
         if settings.truths:
-            from bbcu_cli.evaluate import score_images  # here and below: a plain restoration starts without these
+            from bbcu_cli.score.trial import score_images  # here and below: a plain restoration starts without these
 
             truth = decode(settings.truths.paths[job], max_pixels=settings.max_pixels)
             scores = score_images(truth, result, settings.truths.convention, model.spec.scale)
@@ -216,7 +205,7 @@ def _save(
 
 
 def _side_by_side(done: _Whole, model: str) -> Image:
-    from bbcu_cli.compare import side_by_side
+    from bbcu_cli.score.compare import side_by_side
 
     def planes(image: Image) -> Pixels:
         return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bbcu_cli.batch import Settings, run
+from bbcu_cli.batch.jobs import plan_jobs
+from bbcu_cli.batch.run import Settings, run
 from bbcu_cli.engines.base import Session, SessionContext
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import EncodeOptions
-from bbcu_cli.jobs import plan_jobs
-from bbcu_cli.pipeline import Model, Options
+from bbcu_cli.restoration.pipeline import Model, Options
 
 Floats = NDArray[np.float32]
 MAX_PIXELS = 500_000_000

@@ -1,6 +1,6 @@
 """Measure every model of weights/ on folders of test sets; writes the table of its README and the catalogue's figures.
 
-``python -m bbcu_cli.train.table SETS``, where SETS holds Set5, Set14, BSD20, Classic5, ... as far as they are at hand.
+``python -m bbcu_cli.bench.table SETS``, where SETS holds Set5, Set14, BSD20, Classic5, ... as far as they are at hand.
 A line is what `bbcu eval --gt SETS/Set5 --task sr --scale 4` prints as the mean.
 """
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from bbcu_cli.errors import BbcuError, UsageError
-from bbcu_cli.evaluate import Trial, evaluate_trial, images_at
 from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
-from bbcu_cli.metrics import mean_scores
-from bbcu_cli.pipeline import load_model, run_tiled
+from bbcu_cli.restoration.pipeline import load_model, run_tiled
+from bbcu_cli.score.metrics import mean_scores
+from bbcu_cli.score.trial import Trial, evaluate_trial, images_at
 from bbcu_cli.spec import ModelSpec, Task
 
 README: Final = "README.md"
-BEGIN: Final = "<!-- measured by python -m bbcu_cli.train.table -->"
+BEGIN: Final = "<!-- measured by python -m bbcu_cli.bench.table -->"
 END: Final = "<!-- end of the measured table -->"
 HEAD: Final = "| model | images | input | PSNR of the input | PSNR | gain | SSIM |\n|---|---|---|---|---|---|---|"
 
@@ -72,7 +72,7 @@ def missing(entry: Entry) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bbcu_cli.train.table", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bbcu_cli.bench.table", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", type=Path, help="folder of folders: Set5, Set14, BSD20, Classic5, ...")
     sets = parser.parse_args(arguments).sets
     folder, lines = weights_dir(), [HEAD]

@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bbcu_cli.degrade import add_noise, jpeg_luma, resize_bicubic
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import Image, decode, probe
-from bbcu_cli.jobs import is_image_name
-from bbcu_cli.metrics import Convention, Scores, luma, score
-from bbcu_cli.report import ReportRow
+from bbcu_cli.image.formats import is_image_name
+from bbcu_cli.score.degrade import add_noise, jpeg_luma, resize_bicubic
+from bbcu_cli.score.metrics import Convention, Scores, luma, score
+from bbcu_cli.score.report import ReportRow
 from bbcu_cli.spec import Task
 
 Pixels = NDArray[Any]

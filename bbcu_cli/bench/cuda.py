@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from triton.testing import do_bench
 
-from bbcu_cli.bench import random_model
+from bbcu_cli.bench.cuda_timing import Timing, time_network, time_tunings
+from bbcu_cli.bench.engines import random_model
 from bbcu_cli.checkpoint.pack import unpack
 from bbcu_cli.checkpoint.packed import PackedModel
-from bbcu_cli.engines.cuda_timing import Timing, time_network, time_tunings
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
 

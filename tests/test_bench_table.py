@@ -9,14 +9,14 @@ import pytest
 from pictures import photo
 from PIL import Image
 
+from bbcu_cli.bench import table
 from bbcu_cli.checkpoint.pack import pack
 from bbcu_cli.checkpoint.packed import to_bytes
-from bbcu_cli.evaluate import Trial, evaluate_trial
 from bbcu_cli.hub.catalogue import FILE, Catalogue
 from bbcu_cli.models.build import build_model
-from bbcu_cli.pipeline import load_model, run_tiled
+from bbcu_cli.restoration.pipeline import load_model, run_tiled
+from bbcu_cli.score.trial import Trial, evaluate_trial
 from bbcu_cli.spec import ModelSpec
-from bbcu_cli.train import table
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 

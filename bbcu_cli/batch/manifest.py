@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bbcu_cli.jobs import TEMP_PREFIX
+from bbcu_cli.files import TEMP_PREFIX
 
 NAME: Final = f"{TEMP_PREFIX}manifest.jsonl"
 Verdict = Literal["absent", "current", "outdated", "foreign"]

@@ -18,6 +18,7 @@ try:
 except ImportError:  # Windows: there an open file cannot be removed, which serves as well
     fcntl = None  # type: ignore[assignment]
 
+TEMP_PREFIX: Final = ".bbcu-"  # temporary files and manifests of ours; never an input
 _PART: Final = re.compile(r"\.bbcu-[0-9a-f]{16}\.part")
 
 

@@ -193,7 +193,7 @@ def _sessions(
 
         yield ReferenceEngine("cpu", threads).open(packed), threads
     if peers:
-        from bbcu_cli.bench_peers import peer_sessions
+        from bbcu_cli.bench.peers import peer_sessions
 
         yield from ((session, threads) for session in peer_sessions(packed, size, threads))
 

@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from bbcu_cli.metrics import Convention, Scores, mean_scores
+from bbcu_cli.score.metrics import Convention, Scores, mean_scores
 
 SCHEMA: Final = 1
 TITLES: Final = {

@@ -22,9 +22,9 @@ from bbcu_cli.engines.select import EngineName, open_session
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.hub import resolve
 from bbcu_cli.image import Bands, Image, ImageInfo
+from bbcu_cli.restoration.planes import Chroma, Floats, images_of, way_of
+from bbcu_cli.restoration.tiling import Region, TileSize, bytes_per_pixel, fit, plan
 from bbcu_cli.spec import ModelSpec
-from bbcu_cli.tiling import Region, TileSize, bytes_per_pixel, fit, plan
-from bbcu_cli.ways import Chroma, Floats, images_of, way_of
 
 Pixels = NDArray[Any]  # uint8 or uint16
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from bbcu_cli.report import TITLES, Report, ReportRow, figure, gain
+from bbcu_cli.score.report import TITLES, Report, ReportRow, figure, gain
 
 Pixels = NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""Measuring: engines, peers, folders, the published table; and what `bbcu doctor` finds."""

@@ -1,0 +1,1 @@
+"""Scores, and the degradations that they are measured on."""
