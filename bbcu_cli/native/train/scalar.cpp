@@ -1,6 +1,7 @@
 // The truth: plain loops. Every other kernel set gives the same bits.
 //
-// A quantised row is int32 [width][groups][64], a bit row the words themselves.
+// A quantised row is int16 [width][groups][64] for the input and [width][kQuad] for the weights, a bit row the words
+// themselves.
 
 #include <algorithm>
 #include <cmath>
@@ -49,7 +50,8 @@ uint32_t magnitude(float v) {
 
 void gradient_row(GradientRow& t) {
     std::fill_n(t.partial, 3 * kFeatures, 0.0f);
-    t.largest[0] = t.largest[1] = 0;
+    std::fill_n(t.largest, kFeatures, 0u);
+    t.largest_scaled = 0;
     for (size_t x = 0; x < t.width; ++x) {
         for (size_t c = 0; c < kFeatures; ++c) {
             const float grad = t.grad[x * t.grad_pitch + c];
@@ -59,18 +61,31 @@ void gradient_row(GradientRow& t) {
             t.partial[c] += gradient;
             if (!(y > 0)) t.partial[kFeatures + c] += y * grad;
             t.partial[2 * kFeatures + c] += grad;
-            t.largest[0] = std::max(t.largest[0], magnitude(gradient * t.group->scale[c]));
-            t.largest[1] = std::max(t.largest[1], magnitude(gradient));
+            t.largest[c] = std::max(t.largest[c], magnitude(gradient));
+            t.largest_scaled = std::max(t.largest_scaled, magnitude(gradient * t.group->scale[c]));
         }
     }
 }
 
-size_t quantised_bytes(size_t width, size_t groups) { return width * groups * kFeatures * sizeof(int32_t); }
+size_t input_bytes(size_t width, size_t groups) { return width * groups * kFeatures * sizeof(int16_t); }
 
-void quantise_row(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row) {
-    auto* to = reinterpret_cast<int32_t*>(row);
-    for (size_t x = 0; x < width; ++x)
-        for (size_t c = 0; c < groups * kFeatures; ++c) *to++ = static_cast<int32_t>(std::lrintf(*gradient++ * scale[c]));
+size_t output_bytes(size_t width) { return width * kQuad * sizeof(int16_t); }
+
+int16_t quantise(float v) { return static_cast<int16_t>(std::lrintf(v)); }
+
+void quantise_row(const QuantiseRow& t) {
+    const size_t channels = t.groups * kFeatures;
+    auto* input = reinterpret_cast<int16_t*>(t.input);
+    for (size_t x = 0; x < t.width; ++x) {
+        for (size_t c = 0; c < channels; ++c) {
+            const float gradient = t.gradient[x * channels + c];
+            const int16_t value = quantise(gradient * t.weight_scale[c]);
+            input[x * channels + c] = quantise(gradient * t.input_scale[c]);
+            reinterpret_cast<int16_t*>(t.weight + c / kQuad * t.weight_pitch)[x * kQuad + c % kQuad] = value;
+            if (x == 0) t.ends[c] = value;
+            if (x == t.width - 1) t.ends[channels + c] = value;
+        }
+    }
 }
 
 size_t input_weight_bytes(size_t groups) { return groups * kTaps * kFeatures * sizeof(uint64_t); }
@@ -87,7 +102,7 @@ int32_t input_sum(const InputRow& t, size_t x, size_t c) {
     for (size_t dy = 0; dy < 3; ++dy) {
         for (size_t dx = 0; dx < 3; ++dx) {
             if (!t.rows[dy] || x + dx < 1 || x + dx > t.width) continue;
-            const auto* values = reinterpret_cast<const int32_t*>(t.rows[dy]) + (x + dx - 1) * groups * kFeatures;
+            const auto* values = reinterpret_cast<const int16_t*>(t.rows[dy]) + (x + dx - 1) * groups * kFeatures;
             const size_t tap = 3 * (2 - dy) + (2 - dx);
             for (size_t g = 0; g < groups; ++g)
                 for (size_t o = 0; o < kFeatures; ++o, ++values)
@@ -120,34 +135,47 @@ size_t bit_row_bytes(size_t width) { return width * sizeof(uint64_t); }
 
 void bit_row(const uint64_t* words, size_t width, uint8_t* bits) { std::memcpy(bits, words, bit_row_bytes(width)); }
 
-size_t block_bytes(size_t, size_t) { return 0; }
-
-void weight_block(const WeightBlock& t) {
+void weight_rows(const WeightRows& t) {
+    const auto* value = reinterpret_cast<const int16_t*>(t.gradient);
     for (size_t y = 0; y < t.rows; ++y) {
-        for (size_t x = 0; x < t.width; ++x) {
-            for (size_t q = 0; q < kQuad; ++q) {
-                const auto value =
-                    static_cast<int64_t>(std::lrintf(t.gradient[(y * t.width + x) * t.pitch + q] * t.scale));
-                for (size_t tap = 0; tap < kTaps; ++tap) {
-                    const uint8_t* row = t.bits[y + tap / 3];
-                    if (!row) continue;
-                    const size_t at = x + tap % 3;
-                    const uint64_t word =
-                        at < 1 || at > t.width ? 0 : reinterpret_cast<const uint64_t*>(row)[at - 1];
-                    int64_t* sums = t.sums + (q * kTaps + tap) * kFeatures;
-                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value : value;
+        for (size_t x = 0; x < t.width; ++x, value += kQuad) {
+            for (size_t tap = 0; tap < kTaps; ++tap) {
+                const uint8_t* row = t.bits[y + tap / 3];
+                if (!row) continue;
+                const size_t at = x + tap % 3;
+                const uint64_t word = at < 1 || at > t.width ? 0 : reinterpret_cast<const uint64_t*>(row)[at - 1];
+                for (size_t q = 0; q < kQuad; ++q) {
+                    int32_t* sums = t.sums + (q * kTaps + tap) * kFeatures;
+                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value[q] : value[q];
                 }
             }
         }
     }
 }
 
+constexpr Kernels all() {
+    Kernels k{};
+    k.name = "scalar";
+    k.required_features = "nothing";
+    k.supported = supported;
+    k.pack = pack;
+    k.forward_row = forward_row;
+    k.gradient_row = gradient_row;
+    k.input_bytes = input_bytes;
+    k.output_bytes = output_bytes;
+    k.quantise_row = quantise_row;
+    k.input_weight_bytes = input_weight_bytes;
+    k.pack_input_weights = pack_input_weights;
+    k.input_row = input_row;
+    k.bit_row_bytes = bit_row_bytes;
+    k.bit_row = bit_row;
+    k.weight_rows = weight_rows;
+    return k;
+}
+
 }  // namespace
 
 extern const Kernels kScalar;
-const Kernels kScalar{"scalar",      "nothing",       supported,          pack,
-                      forward_row,   gradient_row,    quantised_bytes,    quantise_row,
-                      input_weight_bytes, pack_input_weights, input_row,  bit_row_bytes,
-                      bit_row,       block_bytes,     weight_block};
+const Kernels kScalar = all();
 
 }  // namespace bbcu::train

@@ -26,7 +26,7 @@ extern const Kernels kScalar;
 const std::vector<const Kernels*>& kernels() {
     static const std::vector<const Kernels*> sets = {
 #if defined(__x86_64__)
-        &kAvx512, &kAvx2,
+        &kAvx2,
 #endif
         &kScalar,
     };
@@ -49,8 +49,8 @@ const Kernels& choose_kernels(const std::string& name) {
 
 namespace {
 
-constexpr size_t kBandRows = 8;       // of the input's gradient; two more rows are quantised for each band
-constexpr size_t kBlockPixels = 384;  // of the weights' gradient; a block's tables fit the first-level cache
+constexpr size_t kBlockPixels = 128;  // of the weights' gradient; what a block reads fits the first-level cache
+constexpr size_t kMaxPixels = std::numeric_limits<int32_t>::max() / kMost;  // whose quantised gradients sum within 32 bits
 
 // Aligned memory, not initialised.
 template <class T>
@@ -132,13 +132,13 @@ void window(const T* image, size_t y, size_t height, size_t size, const T* (&row
     for (size_t dy = 0; dy < 3; ++dy) rows[dy] = y + dy < 1 || y + dy > height ? nullptr : image + (y + dy - 1) * size;
 }
 
-// A power of two, so that scaling loses nothing, under which `count` numbers up to `largest` sum within 31 bits.
-float scale_for(float largest, size_t count) {
-    if (largest == 0) return 1;
-    const auto most = std::numeric_limits<int32_t>::max() / static_cast<int64_t>(count);
-    int exponent;
-    std::frexp(static_cast<double>(most) / largest, &exponent);
-    return std::ldexp(1.0f, std::min(exponent - 1, 126));
+// Under which numbers up to `largest` are at most kMost.
+float scale_for(float largest) { return largest > 0 ? std::min(kMost / largest, 0x1p126f) : 1.0f; }
+
+float from_bits(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 class Backward {
@@ -147,67 +147,91 @@ public:
              const uint64_t* words, const int16_t* sums, const float* grad, const Gradients& gradients)
         : kernels_(kernels), shape_(shape), unit_(unit), peak_(2.0f / window), steepness_(peak_ / window), x_(x),
           words_(words), sums_(sums), grad_(grad), to_(gradients), rows_(shape.images * shape.height), groups_(shape.groups()),
-          prepared_(kernels, shape, unit), gradient_(shape.pixels() * groups_ * kFeatures),
-          partial_(rows_ * groups_ * 3 * kFeatures), shift_partial_(rows_ * kFeatures), largest_(rows_ * 2),
-          bits_(rows_ * kernels.bit_row_bytes(shape.width)), scale_(groups_ * kFeatures),
-          input_weights_(kernels.input_weight_bytes(groups_)) {}
+          channels_(groups_ * kFeatures), prepared_(kernels, shape, unit), gradient_(shape.pixels() * channels_),
+          partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures), largest_(rows_ * channels_),
+          largest_scaled_(rows_), input_scale_(shape.images * channels_), input_unit_(shape.images),
+          weight_scale_(channels_), input_bytes_(kernels.input_bytes(shape.width, groups_)),
+          output_bytes_(kernels.output_bytes(shape.width)), bit_bytes_(kernels.bit_row_bytes(shape.width)),
+          for_input_(rows_ * input_bytes_), for_weight_(rows_ * output_bytes_ * channels_ / kQuad),
+          ends_(rows_ * 2 * channels_), bits_(rows_ * bit_bytes_), input_weights_(kernels.input_weight_bytes(groups_)),
+          block_rows_(std::clamp<size_t>(kBlockPixels / shape.width, 1, shape.height)) {}
 
     void run(size_t threads) {
         share(rows_, threads, [this] { return [this](size_t row) { differentiate(row); }; });
         reduce_rprelu();
-        float largest[2] = {};
-        for (size_t i = 0; i < 2; ++i) {
-            uint32_t bits = 0;
-            for (size_t row = 0; row < rows_; ++row) bits = std::max(bits, largest_[2 * row + i]);
-            std::memcpy(&largest[i], &bits, sizeof bits);
-        }
-        if (!std::isfinite(largest[0]) || !std::isfinite(largest[1])) return fill_nan();
-
-        const float scale = scale_for(largest[0], kTaps * kFeatures * groups_);
-        input_unit_ = 1 / scale;
-        for (size_t g = 0; g < groups_; ++g)
-            for (size_t c = 0; c < kFeatures; ++c) scale_[g * kFeatures + c] = prepared_.groups[g].scale[c] * scale;
+        if (!find_scales()) return fill_nan();
         kernels_.pack_input_weights(prepared_.words.data(), groups_, input_weights_.data());
-        block_rows_ = std::clamp<size_t>(kBlockPixels / shape_.width, 1, shape_.height);
-        weight_scale_ = scale_for(largest[1], block_rows_ * shape_.width);
-
-        const size_t quads = groups_ * kFeatures / kQuad;
-        const size_t bands = (shape_.height + kBandRows - 1) / kBandRows;
-        share(quads + shape_.images * bands, threads, [&] {
-            return [this, quads, bands, rows = Scratch<uint8_t>(3 * quantised_bytes()),
-                    tables = Scratch<uint8_t>(kernels_.block_bytes(block_rows_, shape_.width))](size_t item) {
+        share(rows_, threads, [this] { return [this](size_t row) { quantise(row); }; });
+        const size_t quads = channels_ / kQuad;
+        share(quads + rows_, threads, [&] {
+            return [this, quads](size_t item) {
                 if (item < quads)
-                    weights(item, tables.data());
+                    weights(item);
                 else
-                    input((item - quads) / bands, (item - quads) % bands * kBandRows, rows.data());
+                    input(item - quads);
             };
         });
         reduce_shift();
     }
 
 private:
-    size_t quantised_bytes() const { return kernels_.quantised_bytes(shape_.width, groups_); }
-    float* gradient_row(size_t row) const { return gradient_.data() + row * shape_.width * groups_ * kFeatures; }
+    float* gradient_row(size_t row) const { return gradient_.data() + row * shape_.width * channels_; }
 
     // Through the RPReLU of one row of all groups; and its bit row.
     void differentiate(size_t row) {
-        const size_t width = shape_.width, step = shape_.step, pitch = groups_ * kFeatures;
-        largest_[2 * row] = largest_[2 * row + 1] = 0;
+        const size_t width = shape_.width, step = shape_.step;
+        largest_scaled_[row] = 0;
         for (size_t g = 0; g < groups_; ++g) {
-            GradientRow task{grad_ + ((row * step + g / step) * width * step + g % step) * kFeatures,
-                             step * kFeatures,
-                             sums_ + row * width * pitch + g * kFeatures,
-                             gradient_row(row) + g * kFeatures,
-                             pitch,
-                             width,
-                             &prepared_.groups[g],
-                             partial_.data() + (row * groups_ + g) * 3 * kFeatures,
-                             {}};
+            GradientRow task{};
+            task.grad = grad_ + ((row * step + g / step) * width * step + g % step) * kFeatures;
+            task.grad_pitch = step * kFeatures;
+            task.sums = sums_ + row * width * channels_ + g * kFeatures;
+            task.gradient = gradient_row(row) + g * kFeatures;
+            task.pitch = channels_;
+            task.width = width;
+            task.group = &prepared_.groups[g];
+            task.partial = partial_.data() + (row * groups_ + g) * 3 * kFeatures;
+            task.largest = largest_.data() + row * channels_ + g * kFeatures;
             kernels_.gradient_row(task);
-            for (size_t i = 0; i < 2; ++i) largest_[2 * row + i] = std::max(largest_[2 * row + i], task.largest[i]);
+            largest_scaled_[row] = std::max(largest_scaled_[row], task.largest_scaled);
         }
-        const size_t bytes = kernels_.bit_row_bytes(width);
-        kernels_.bit_row(words_ + row * width, width, bits_.data() + row * bytes);
+        kernels_.bit_row(words_ + row * width, width, bits_.data() + row * bit_bytes_);
+    }
+
+    // False where a gradient is not finite.
+    bool find_scales() {
+        for (size_t image = 0; image < shape_.images; ++image) {
+            const uint32_t* rows = largest_scaled_.data() + image * shape_.height;
+            const float largest = from_bits(*std::max_element(rows, rows + shape_.height));
+            if (!std::isfinite(largest)) return false;
+            const float scale = scale_for(largest);
+            input_unit_[image] = 1 / scale;
+            for (size_t g = 0; g < groups_; ++g)
+                for (size_t c = 0; c < kFeatures; ++c)
+                    input_scale_[image * channels_ + g * kFeatures + c] = prepared_.groups[g].scale[c] * scale;
+        }
+        uint32_t* most = largest_.data();  // of all rows, in the first
+        for (size_t row = 1; row < rows_; ++row)
+            for (size_t c = 0; c < channels_; ++c) most[c] = std::max(most[c], largest_[row * channels_ + c]);
+        for (size_t c = 0; c < channels_; ++c) {
+            if (!std::isfinite(from_bits(most[c]))) return false;
+            weight_scale_[c] = scale_for(from_bits(most[c]));
+        }
+        return true;
+    }
+
+    void quantise(size_t row) {
+        QuantiseRow task{};
+        task.gradient = gradient_row(row);
+        task.width = shape_.width;
+        task.groups = groups_;
+        task.input_scale = input_scale_.data() + row / shape_.height * channels_;
+        task.weight_scale = weight_scale_.data();
+        task.input = for_input_.data() + row * input_bytes_;
+        task.weight = for_weight_.data() + row * output_bytes_;
+        task.weight_pitch = rows_ * output_bytes_;
+        task.ends = ends_.data() + row * 2 * channels_;
+        kernels_.quantise_row(task);
     }
 
     void reduce_rprelu() {
@@ -238,61 +262,80 @@ private:
         std::fill_n(to_.weight, groups_ * kFeatures * kTaps * kFeatures, nan);
     }
 
-    // kBandRows rows of the input's gradient; `ring` holds the quantised row y at y % 3.
-    void input(size_t image, size_t first, uint8_t* ring) {
-        const size_t height = shape_.height, width = shape_.width, step = shape_.step;
-        const auto slot = [&](size_t y) { return ring + y % 3 * quantised_bytes(); };
-        size_t ready = first ? first - 1 : 0;  // the next row to quantise
-        for (size_t y = first; y < std::min(first + kBandRows, height); ++y) {
-            for (; ready < std::min(y + 2, height); ++ready)
-                kernels_.quantise_row(gradient_row(image * height + ready), scale_.data(), width, groups_, slot(ready));
-            const size_t row = image * height + y;
-            kernels_.input_row({{y ? slot(y - 1) : nullptr, slot(y), y + 1 < height ? slot(y + 1) : nullptr},
-                                input_weights_.data(), step, width, input_unit_, x_ + row * width * kFeatures,
-                                unit_.shift, peak_, steepness_, grad_ + row * step * width * step * kFeatures,
-                                to_.x + row * width * kFeatures, shift_partial_.data() + row * kFeatures});
-        }
+    void input(size_t row) {
+        const size_t image = row / shape_.height, width = shape_.width, step = shape_.step;
+        InputRow task{};
+        const uint8_t* rows = for_input_.data() + image * shape_.height * input_bytes_;
+        window(rows, row % shape_.height, shape_.height, input_bytes_, task.rows);
+        task.weights = input_weights_.data();
+        task.step = step;
+        task.width = width;
+        task.unit = input_unit_[image];
+        task.x = x_ + row * width * kFeatures;
+        task.shift = unit_.shift;
+        task.peak = peak_;
+        task.steepness = steepness_;
+        task.grad = grad_ + row * step * width * step * kFeatures;
+        task.out = to_.x + row * width * kFeatures;
+        task.partial = shift_partial_.data() + row * kFeatures;
+        kernels_.input_row(task);
     }
 
     // The weights' gradient of kQuad output channels of a group.
-    void weights(size_t quad, uint8_t* tables) {
-        const size_t height = shape_.height, width = shape_.width, pitch = groups_ * kFeatures;
-        std::vector<int64_t> sums(kQuad * kTaps * kFeatures);
-        int64_t outside[kQuad][kTaps] = {};  // what signs left and right of the image gave, as if they were +1
+    void weights(size_t quad) {
+        const size_t height = shape_.height, width = shape_.width;
+        constexpr size_t kSums = kQuad * kTaps * kFeatures;
+        std::vector<int32_t> sums(kSums);  // of the last `pixels` pixels
+        std::vector<int64_t> total(kSums);
+        size_t pixels = 0;
+        const auto add_up = [&] {
+            for (size_t i = 0; i < kSums; ++i) total[i] += sums[i];
+            std::fill(sums.begin(), sums.end(), 0);
+            pixels = 0;
+        };
         std::vector<const uint8_t*> bits(block_rows_ + 2);
         for (size_t image = 0; image < shape_.images; ++image) {
             for (size_t y = 0; y < height; y += block_rows_) {
                 const size_t rows = std::min(block_rows_, height - y);
-                const size_t bytes = kernels_.bit_row_bytes(width);
                 for (size_t i = 0; i < rows + 2; ++i)
                     bits[i] = y + i < 1 || y + i > height ? nullptr
-                                                          : bits_.data() + (image * height + y + i - 1) * bytes;
-                const float* gradient = gradient_row(image * height + y) + quad * kQuad;
-                kernels_.weight_block({gradient, pitch, bits.data(), rows, width, weight_scale_, tables, sums.data()});
-                for (size_t i = 0; i < rows; ++i)
-                    for (size_t dy = 0; dy < 3; ++dy)
-                        if (bits[i + dy]) add_outside(gradient + i * width * pitch, 3 * dy, outside);
+                                                          : bits_.data() + (image * height + y + i - 1) * bit_bytes_;
+                if (pixels + rows * width > kMaxPixels) add_up();
+                pixels += rows * width;
+                WeightRows task{};
+                task.gradient = for_weight_.data() + (quad * rows_ + image * height + y) * output_bytes_;
+                task.bits = bits.data();
+                task.rows = rows;
+                task.width = width;
+                task.sums = sums.data();
+                kernels_.weight_rows(task);
             }
         }
+        add_up();
         const size_t group = quad * kQuad / kFeatures, first = quad * kQuad % kFeatures;
         for (size_t q = 0; q < kQuad; ++q) {
-            for (size_t tap = 0; tap < kTaps; ++tap) {
-                const size_t from = (((first + q) * groups_ + group) * kTaps + tap) * kFeatures;
-                const int64_t* sum = sums.data() + (q * kTaps + tap) * kFeatures;
-                for (size_t c = 0; c < kFeatures; ++c) {
-                    const auto value = static_cast<double>(sum[c] - outside[q][tap]) / weight_scale_;
-                    to_.weight[from + c] = std::fabs(unit_.weight[from + c]) <= 1 ? static_cast<float>(value) : 0.0f;
-                }
+            int64_t outside[kTaps];
+            add_outside(quad * kQuad + q, outside);
+            const double unit = 1.0 / weight_scale_[quad * kQuad + q];
+            const size_t from = ((first + q) * groups_ + group) * kTaps * kFeatures;
+            for (size_t i = 0; i < kTaps * kFeatures; ++i) {
+                const auto value = static_cast<double>(total[q * kTaps * kFeatures + i] - outside[i / kFeatures]) * unit;
+                to_.weight[from + i] = std::fabs(unit_.weight[from + i]) <= 1 ? static_cast<float>(value) : 0.0f;
             }
         }
     }
 
-    // One row of the gradient at the two ends, as the row of taps from `tap` on meets them.
-    void add_outside(const float* gradient, size_t tap, int64_t (&outside)[kQuad][kTaps]) const {
-        const float* last = gradient + (shape_.width - 1) * groups_ * kFeatures;
-        for (size_t q = 0; q < kQuad; ++q) {
-            outside[q][tap] += std::lrintf(gradient[q] * weight_scale_);
-            outside[q][tap + 2] += std::lrintf(last[q] * weight_scale_);
+    // What signs left and right of the images gave to a channel's taps, as if they were +1.
+    void add_outside(size_t channel, int64_t (&outside)[kTaps]) const {
+        std::fill_n(outside, kTaps, 0);
+        for (size_t row = 0; row < rows_; ++row) {
+            const size_t y = row % shape_.height;
+            const int16_t* end = ends_.data() + row * 2 * channels_ + channel;
+            for (size_t dy = 0; dy < 3; ++dy) {
+                if (y + dy < 1 || y + dy > shape_.height) continue;
+                outside[3 * dy] += end[0];
+                outside[3 * dy + 2] += end[channels_];
+            }
         }
     }
 
@@ -306,17 +349,23 @@ private:
     const int16_t* sums_;
     const float* grad_;
     const Gradients& to_;
-    size_t rows_, groups_;
+    size_t rows_, groups_, channels_;
     Prepared prepared_;
-    Scratch<float> gradient_;        // [pixels][groups][64], of scale * sum
-    Scratch<float> partial_;         // [rows][groups][3][64]
-    Scratch<float> shift_partial_;   // [rows][64]
-    Scratch<uint32_t> largest_;      // [rows][2]
-    Scratch<uint8_t> bits_;          // [rows]
-    Scratch<float> scale_;           // [groups][64]
+    Scratch<float> gradient_;           // [pixels][groups][64], of scale * sum
+    Scratch<float> partial_;            // [rows][groups][3][64]
+    Scratch<float> shift_partial_;      // [rows][64]
+    Scratch<uint32_t> largest_;         // [rows][groups][64]
+    Scratch<uint32_t> largest_scaled_;  // [rows]
+    Scratch<float> input_scale_;        // [images][groups][64]
+    Scratch<float> input_unit_;         // [images]
+    Scratch<float> weight_scale_;       // [groups][64]
+    size_t input_bytes_, output_bytes_, bit_bytes_;  // of a row
+    Scratch<uint8_t> for_input_;        // [rows], quantised
+    Scratch<uint8_t> for_weight_;       // [groups][64 / kQuad][rows], quantised
+    Scratch<int16_t> ends_;             // [rows][2][groups][64]
+    Scratch<uint8_t> bits_;             // [rows]
     Scratch<uint8_t> input_weights_;
-    float input_unit_ = 1, weight_scale_ = 1;
-    size_t block_rows_ = 1;
+    size_t block_rows_;
 };
 
 }  // namespace

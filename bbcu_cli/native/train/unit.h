@@ -4,8 +4,9 @@
 // 64 * step^2 out. Tensors are channels last, so that the 64 channels of a pixel are one cache-aligned run of floats;
 // output channel c * step^2 + g belongs to *group* g, the 64 channels of one of the step^2 output pixels.
 //
-// Gradients enter products as fixed point with one power-of-two scale per tensor, as wide as 32-bit sums allow
-// (20 to 22 bits). Sums are then exact whole numbers: results do not depend on the kernel set or the threads.
+// Gradients enter products as whole numbers of at most +-kMost, rounded to nearest under one scale for each image (for
+// the input's gradient) or output channel (for the weights'). Sums are then exact: results do not depend on the kernel
+// set or the threads.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +18,7 @@
 
 namespace bbcu::train {
 
+constexpr int kMost = 255;   // of a quantised gradient
 constexpr size_t kQuad = 4;  // output channels whose weights' gradients are computed together
 
 // What follows the +-1 sums of a group: y = scale * sum + bias + bias0; y = (y > 0 ? 1 : slope) * y + bias1.
@@ -51,7 +53,21 @@ struct GradientRow {
     size_t width;
     const Group* group;
     float* partial;           // [3][64]: sums over the row for bias0 (and bias), slope, bias1
-    uint32_t largest[2];      // out: bits of the largest |scale * gradient| and |gradient|; not below those of a NaN
+    uint32_t* largest;        // [64] out: bits of each channel's largest |gradient|; not below those of a NaN
+    uint32_t largest_scaled;  // out: that of |scale * gradient| of all channels
+};
+
+// One row of all groups, as the whole numbers nearest to gradient * scale, in the forms that the two products want.
+struct QuantiseRow {
+    const float* gradient;      // [width][groups][64]
+    size_t width;
+    size_t groups;
+    const float* input_scale;   // [groups][64]; numbers are at most kMost
+    const float* weight_scale;  // [groups][64]; likewise
+    uint8_t* input;             // input_bytes(width, groups)
+    uint8_t* weight;            // for each kQuad channels output_bytes(width), weight_pitch apart
+    size_t weight_pitch;
+    int16_t* ends;              // [2][groups][64], the weights' numbers of the first and the last pixel
 };
 
 // One row of the input's gradient.
@@ -71,15 +87,12 @@ struct InputRow {
 };
 
 // The weights' gradient of kQuad output channels over some rows of one image.
-struct WeightBlock {
-    const float* gradient;        // the first row's, at the first of the kQuad channels
-    size_t pitch;                 // floats between pixels
+struct WeightRows {
+    const uint8_t* gradient;      // the rows of QuantiseRow::weight, one after the other
     const uint8_t* const* bits;   // [rows + 2] bit rows, from the one above the first; null outside the image
     size_t rows;
     size_t width;
-    float scale;                  // of the quantisation
-    uint8_t* scratch;             // block_bytes(rows, width), aligned
-    int64_t* sums;                // [kQuad][9][64], added to
+    int32_t* sums;                // [kQuad][9][64], added to
 };
 
 // Kernels for one instruction set; all sets give the same bits.
@@ -93,9 +106,10 @@ struct Kernels {
     void (*forward_row)(const ForwardRow&);
     void (*gradient_row)(GradientRow&);
 
-    // A *quantised row*: the whole numbers nearest to gradient * scale (by channel) in a form of the set's own.
-    size_t (*quantised_bytes)(size_t width, size_t groups);
-    void (*quantise_row)(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row);
+    // Quantised rows, input weights and bit rows have forms of the set's own.
+    size_t (*input_bytes)(size_t width, size_t groups);
+    size_t (*output_bytes)(size_t width);
+    void (*quantise_row)(const QuantiseRow&);
     size_t (*input_weight_bytes)(size_t groups);
     void (*pack_input_weights)(const uint64_t* words, size_t groups, uint8_t* weights);  // words [groups][9][64]
     void (*input_row)(const InputRow&);
@@ -103,8 +117,7 @@ struct Kernels {
     // A *bit row*: the signs of one row, by channel, as the three columns of taps see them.
     size_t (*bit_row_bytes)(size_t width);
     void (*bit_row)(const uint64_t* words, size_t width, uint8_t* bits);
-    size_t (*block_bytes)(size_t rows, size_t width);
-    void (*weight_block)(const WeightBlock&);  // left and right of the image signs count as +1: unit.cpp puts it right
+    void (*weight_rows)(const WeightRows&);  // left and right of the image signs count as +1: unit.cpp puts it right
 };
 
 // Best first; scalar, the truth that the others are tested against, is last.
