@@ -120,3 +120,4 @@ def sr_spec(model: Literal["l", "m"], scale: int) -> ModelSpec:
 
 DENOISE_SPEC: Final = ModelSpec(arch="bbcu-dncnn", task="denoise", scale=1, channels=3, blocks=18)
 DEBLOCK_SPEC: Final = ModelSpec(arch="bbcu-dncnn", task="deblock", scale=1, channels=1, blocks=18, bias=True)
+COLOUR_DEBLOCK_SPEC: Final = ModelSpec(arch="bbcu-dncnn", task="deblock", scale=1, channels=3, blocks=18, bias=True)

@@ -84,7 +84,16 @@ class RecipeOptions:
     distill: Annotated[float | None, _number("Share of the loss that follows --teacher.", low=0)] = None
     seed: Annotated[int | None, _number("Of weights, crops and degradations.", low=0)] = None
     sigma: Annotated[tuple[float, float] | None, _number("Range of the noise level (denoise).", low=0)] = None
-    quality: Annotated[tuple[int, int] | None, _number("Range of the JPEG quality (deblock).", low=1)] = None
+    quality: Annotated[tuple[int, int] | None, _number("Range of the JPEG quality (deblock, --photo).", low=1)] = None
+    photo: Annotated[
+        bool | None,
+        typer.Option(
+            "--photo/--no-photo",
+            help="Degrade as the files that people have are: colour JPEG, camera noise.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None
 
     def override(self, recipe: Recipe) -> Recipe:
         """The recipe with every option that was given."""
@@ -154,10 +163,10 @@ def train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device is {device}, but torch finds no CUDA device here; use --device cpu.")
-    chosen = overrides.override(_base(task, recipe, out, resume=resume))
+    chosen = overrides.override(_base(task, recipe, out, resume=resume, photo=bool(overrides.photo)))
     command = shlex.join(["bbcu", *sys.argv[1:]])
     run = Run(
-        spec=_spec(task, scale, model),
+        spec=_spec(task, scale, model, photo=chosen.photo),
         recipe=chosen,
         data=data,
         out=out,
@@ -180,24 +189,27 @@ def train(
         print(made)
 
 
-def _spec(task: TaskChoice, scale: int, model: SizeChoice) -> ModelSpec:
-    from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, SCALES, sr_spec
+def _spec(task: TaskChoice, scale: int, model: SizeChoice, *, photo: bool) -> ModelSpec:
+    from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, SCALES, sr_spec
 
     if task is TaskChoice.sr:
         if scale not in SCALES:
             raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
         return sr_spec(model.value, scale)
-    return DENOISE_SPEC if task is TaskChoice.denoise else DEBLOCK_SPEC
+    if task is TaskChoice.denoise:
+        return DENOISE_SPEC
+    return COLOUR_DEBLOCK_SPEC if photo else DEBLOCK_SPEC
 
 
-def _base(task: TaskChoice, recipe: RecipeChoice, out: Path, *, resume: bool) -> Recipe:
+def _base(task: TaskChoice, recipe: RecipeChoice, out: Path, *, resume: bool, photo: bool) -> Recipe:
     """The recipe that options override: the named one, or that of the run which is resumed."""
     from bbcu_cli.train.loop import CHECKPOINT, read_checkpoint
-    from bbcu_cli.train.recipes import RECIPES, Recipe
+    from bbcu_cli.train.recipes import RECIPES, Recipe, photo_recipe
 
     if resume:
         return Recipe.from_dict(read_checkpoint(out / CHECKPOINT)["recipe"])
-    return RECIPES[recipe.value, task.value]
+    base = RECIPES[recipe.value, task.value]
+    return photo_recipe(base, task.value) if photo else base
 
 
 @contextmanager

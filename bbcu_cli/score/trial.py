@@ -17,6 +17,7 @@ from bbcu_cli.image import Image, decode, probe
 from bbcu_cli.image.formats import is_image_name
 from bbcu_cli.score.degrade import add_noise, jpeg_luma, resize_bicubic
 from bbcu_cli.score.metrics import Convention, Scores, luma, score
+from bbcu_cli.score.photos import Sampling, compress_jpeg
 from bbcu_cli.score.report import ReportRow
 from bbcu_cli.spec import Task
 
@@ -223,11 +224,15 @@ def _multiple(size: tuple[int, int], scale: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A column of the paper's tables: a task and how hard its input is degraded.
+    """A column of the paper's tables, or of one for photos: a task and how hard its input is degraded.
 
     Attributes:
         sigma: noise of the input in 8-bit units, for denoising.
         quality: JPEG quality of the input, for deblocking.
+        colour: deblock a colour JPEG, scored on RGB, and not the luma plane of the paper.
+        jpeg: quality of a colour JPEG that the input of super-resolution or denoising is saved as; None for the
+            paper's lossless one.
+        sampling: of chroma in colour JPEGs.
         border: pixels to ignore along the edges instead of what the paper ignores.
     """
 
@@ -236,12 +241,16 @@ class Trial:
     sigma: float = 0
     quality: int = 0
     border: int | None = None
+    colour: bool = False
+    jpeg: int | None = None
+    sampling: Sampling = "4:2:0"
 
     @property
     def strength(self) -> str:
         """The degradation in words."""
         words = {"sr": f"x{self.scale}", "denoise": f"sigma {self.sigma:g}", "deblock": f"quality {self.quality}"}
-        return words[self.task]
+        photo = f", JPEG {self.jpeg}" if self.jpeg is not None else ", colour" if self.colour else ""
+        return words[self.task] + photo
 
     @property
     def baseline(self) -> str:
@@ -256,11 +265,16 @@ class Trial:
             "denoise": f"noise of sigma {self.sigma:g} by numpy's RandomState(0) for each image, input not clipped",
             "deblock": f"rounded Y through a grayscale JPEG of quality {self.quality}",
         }[self.task]
-        usual = convention_of(self.task, self.scale)
+        if self.colour:
+            note = f"RGB through a colour JPEG of quality {self.quality}, {self.sampling}"
+        if self.jpeg is not None:
+            note += f"; then 8-bit RGB through a colour JPEG of quality {self.jpeg}, {self.sampling}"
+        usual = convention_of("denoise" if self.colour else self.task, self.scale)
         return replace(
             usual,
             border=usual.border if self.border is None else self.border,
-            gray_is_luma=self.task == "deblock",  # only the luma network is given gray images as they are
+            # Only the luma network is given gray images as they are.
+            gray_is_luma=self.task == "deblock" and not self.colour,
             note=f"{note}; outputs rounded to 8 bit",
         )
 
@@ -275,17 +289,25 @@ class Trial:
             UsageError: the image is smaller than the scale, or the quality is out of range.
         """
         pixels = truth.pixels if truth.depth == 8 else np.rint(truth.pixels / 257).astype(np.uint8)
-        if self.task == "deblock":
+        if self.task == "deblock" and not self.colour:
             y = luma(pixels, rounded=True, gray_is_luma=True).astype(np.uint8)
             given = jpeg_luma(y, self.quality)[..., None]
             return y[..., None], _to_float(given), given
         height, width = _multiple(truth.size, self.scale)
         rgb = np.repeat(pixels, 3 // truth.channels, axis=2)[:height, :width]
+        if self.task == "deblock":
+            given = compress_jpeg(rgb, self.quality, self.sampling)
+            return rgb, _to_float(given), given
         if self.task == "denoise":
             noisy = add_noise(rgb / 255, self.sigma, np.random.RandomState(0))
-            return rgb, noisy.astype(np.float32), _to_uint8(noisy)
-        small = resize_bicubic(rgb, (height // self.scale, width // self.scale))
+            given = self._saved(_to_uint8(noisy))
+            return rgb, noisy.astype(np.float32) if self.jpeg is None else _to_float(given), given
+        small = self._saved(resize_bicubic(rgb, (height // self.scale, width // self.scale)))
         return rgb, _to_float(small), resize_bicubic(small, (height, width))
+
+    def _saved(self, pixels: Pixels) -> Pixels:
+        """What the file of the input holds, uint8 (H, W, 3)."""
+        return pixels if self.jpeg is None else compress_jpeg(pixels, self.jpeg, self.sampling)
 
     def run(self, name: str, image: Image, restore: RestoreArray) -> Evaluated:
         """Degrade one image, restore it, and score the result and the baseline.

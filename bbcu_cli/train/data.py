@@ -20,6 +20,7 @@ from bbcu_cli.errors import ImageError, TrainingError
 from bbcu_cli.image import decode
 from bbcu_cli.score.degrade import bicubic_matrix
 from bbcu_cli.spec import ModelSpec
+from bbcu_cli.train import photos
 from bbcu_cli.train.recipes import Recipe
 
 # Context, in input pixels, that bicubic reduction needs on each side of a patch: its kernel reaches 2 of them.
@@ -127,6 +128,8 @@ def read_images(folder: Path, smallest: int = 1) -> list[NDArray[np.uint8]]:
 
 def crop_size(spec: ModelSpec, recipe: Recipe) -> int:
     """Side of the sharp crop that one patch is made of, in pixels of the picture."""
+    if recipe.photo:
+        return (recipe.patch + 2 * photos.MARGIN) * spec.scale
     return (recipe.patch + 2 * _MARGIN) * spec.scale if spec.task == "sr" else recipe.patch
 
 
@@ -138,7 +141,12 @@ def draw_batch(
     Returns:
         Input (N, C, patch, patch) and target (N, C, S*patch, S*patch), float32 in 0..1 (noise goes beyond).
     """
-    crops = pictures.crops(recipe.batch, crop_size(spec, recipe), generator).float()
+    sharp = pictures.crops(recipe.batch, crop_size(spec, recipe), generator)
+    if recipe.photo:
+        edge = photos.MARGIN * spec.scale
+        target = sharp[..., edge:-edge, edge:-edge].float() / 255
+        return photos.photo_inputs(sharp, spec, recipe, generator), target
+    crops = sharp.float()
     if spec.task == "sr":
         edge = _MARGIN * spec.scale
         return reduce_bicubic(crops, spec.scale) / 255, crops[..., edge:-edge, edge:-edge] / 255

@@ -26,6 +26,7 @@ from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.data import crop_size, draw_batch, generator_for, load_pictures
+from bbcu_cli.train.photo_validation import PhotoValidation
 from bbcu_cli.train.recipes import Recipe
 from bbcu_cli.train.start import calm, centre
 from bbcu_cli.train.validate import Validation
@@ -191,7 +192,8 @@ class _Trainer:
         if run.resume:
             self._restore()
         self.teacher = None if run.teacher is None else self._teacher(run.teacher)
-        self.validation = Validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
+        validation = PhotoValidation if recipe.photo else Validation
+        self.validation = validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
 
     def _start(self) -> None:
         """Leave the initial weights where training is best begun, the same in every process."""

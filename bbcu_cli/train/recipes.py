@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal
 
 from bbcu_cli.errors import UsageError
@@ -31,7 +31,8 @@ class Recipe:
         distill: share of the loss that compares with the twin's output, if there is one.
         seed: of the initial weights and of every crop, flip and degradation.
         sigma: range of the noise level in 8-bit units, drawn uniformly per patch (denoise).
-        quality: range of the JPEG quality, drawn uniformly per patch, both ends included (deblock).
+        quality: range of the JPEG quality, drawn uniformly per patch, both ends included (deblock, photo).
+        photo: degrade as the files that people have are, see `train.photos`, and not as in the paper's tables.
     """
 
     steps: int
@@ -47,6 +48,7 @@ class Recipe:
     seed: int = 0
     sigma: tuple[float, float] = (0.0, 75.0)
     quality: tuple[int, int] = (10, 50)
+    photo: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a recipe that cannot be run.
@@ -111,3 +113,15 @@ RECIPES: Final[dict[tuple[RecipeName, Task], Recipe]] = {
     ("quick", "denoise"): Recipe(steps=1_600, batch=4, patch=40, rate=2.5e-3, ema=0.995),
     ("quick", "deblock"): Recipe(steps=900, batch=4, patch=40, rate=2.5e-3, ema=0.995),
 }
+
+# What a photo recipe trains for where nothing else is said: what files on web sites and from cameras have.
+_PHOTO_RANGES: Final[dict[Task, dict[str, Any]]] = {
+    "sr": {"quality": (30, 96)},
+    "denoise": {"quality": (60, 100), "sigma": (0.0, 50.0)},
+    "deblock": {"quality": (10, 96)},
+}
+
+
+def photo_recipe(recipe: Recipe, task: Task) -> Recipe:
+    """That recipe for photographs."""
+    return replace(recipe, photo=True, **_PHOTO_RANGES[task])

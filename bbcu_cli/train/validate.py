@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bbcu_cli.image import Image
-from bbcu_cli.score.metrics import crop_border, luma, psnr
+from bbcu_cli.score.metrics import Convention, crop_border, luma, psnr
 from bbcu_cli.score.trial import Trial
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.data import read_images
@@ -35,25 +36,37 @@ class Validation:
         """
         sigma, quality = float(np.clip(SIGMA, *recipe.sigma)), int(np.clip(QUALITY, *recipe.quality))
         self.trial = Trial(spec.task, spec.scale, sigma=sigma, quality=quality)
-        images = [Image(_centre(pixels)) for pixels in read_images(folder, 8 * spec.scale)]
+        images = [Image(centre(pixels, _SIDE)) for pixels in read_images(folder, 8 * spec.scale)]
         self.pairs = [self.trial.degrade(image)[:2] for image in images]
 
     def score(self, model: nn.Module) -> float:
         """Mean PSNR in dB: on Y (sr, deblock) or on RGB (denoise)."""
-        device = next(model.parameters()).device
-        convention, scores = self.trial.convention, []
-        for truth, x in self.pairs:
-            with torch.no_grad():
-                output = model(torch.from_numpy(x.transpose(2, 0, 1)[None].copy()).to(device))
-            restored = (output[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
-            a, b = (crop_border(image, convention.border) for image in (truth, restored))
-            if convention.headline == "y":
-                a, b = (luma(i, rounded=convention.round_luma, gray_is_luma=convention.gray_is_luma) for i in (a, b))
-            scores.append(psnr(a, b))
-        return float(np.mean(scores))
+        return mean_psnr(model, self.pairs, self.trial.convention)
 
 
-def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of a picture, at most _SIDE by _SIDE."""
-    top, left = (max(0, n - _SIDE) // 2 for n in pixels.shape[:2])
-    return pixels[top : top + _SIDE, left : left + _SIDE]
+def mean_psnr(
+    model: nn.Module, pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]], convention: Convention
+) -> float:
+    """What a network scores on pairs of truth (S*H, S*W, C) and input (H, W, C), in dB."""
+    device = next(model.parameters()).device
+    scores = []
+    for truth, x in pairs:
+        with torch.no_grad():
+            output = model(torch.from_numpy(x.transpose(2, 0, 1)[None].copy()).to(device))
+        restored = (output[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
+        scores.append(headline_psnr(truth, restored, convention))
+    return float(np.mean(scores))
+
+
+def headline_psnr(truth: NDArray[np.uint8], restored: NDArray[np.uint8], convention: Convention) -> float:
+    """The one figure that a convention is about, in dB."""
+    a, b = (crop_border(image, convention.border) for image in (truth, restored))
+    if convention.headline == "y":
+        a, b = (luma(i, rounded=convention.round_luma, gray_is_luma=convention.gray_is_luma) for i in (a, b))
+    return psnr(a, b)
+
+
+def centre(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The middle of a picture, at most `side` by `side`."""
+    top, left = (max(0, n - side) // 2 for n in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
