@@ -27,7 +27,8 @@ from bbcu_cli.models.build import build_model
 from bbcu_cli.score import degrade
 from bbcu_cli.spec import ModelSpec, Task
 from bbcu_cli.train import data, loop
-from bbcu_cli.train.loop import CHECKPOINT, LOG, MODEL, Progress, Run, load_initial, read_checkpoint, train
+from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, read_checkpoint
+from bbcu_cli.train.loop import Progress, Run, train
 from bbcu_cli.train.recipes import RECIPES, Recipe, StartName
 from bbcu_cli.train.validate import Validation
 
@@ -241,11 +242,11 @@ def test_a_twin_is_distilled(pictures: Path, tmp_path: Path) -> None:
     twin = train(Run(SR, replace(recipe, twin=True), pictures, tmp_path / "twin"))
     assert twin.name == CHECKPOINT
     train(Run(SR, recipe, pictures, tmp_path / "plain"))
-    train(Run(SR, recipe, pictures, tmp_path / "student", teacher=twin))
+    train(Run(SR, recipe, pictures, tmp_path / "student", teacher=str(twin)))
     plain, student = weights(tmp_path / "plain"), weights(tmp_path / "student")
     assert not all(torch.equal(plain[name], student[name]) for name in plain)
     with pytest.raises(TrainingError, match="no full-precision twin"):
-        train(Run(SR, recipe, pictures, tmp_path / "again", teacher=tmp_path / "plain" / CHECKPOINT))
+        train(Run(SR, recipe, pictures, tmp_path / "again", teacher=str(tmp_path / "plain" / CHECKPOINT)))
 
 
 def test_half_products_are_exact_and_their_gradients_close() -> None:
@@ -284,7 +285,11 @@ def test_crops_are_squares_of_the_pictures_turned_and_mirrored() -> None:
     """Every crop is found in its picture, and all eight orientations occur."""
     image = np.arange(9 * 7 * 3, dtype=np.uint8).reshape(9, 7, 3)
     pictures = data.Pictures([np.zeros((3, 30, 3), np.uint8), image], CPU)
-    crops = pictures.crops(2_000, 5, torch.Generator().manual_seed(0)).numpy().transpose(0, 2, 3, 1)
+    crops = (
+        data.crops_of(pictures.pixels, pictures.places(2_000, 5, torch.Generator().manual_seed(0)))
+        .numpy()
+        .transpose(0, 2, 3, 1)
+    )
     seen = set()
     for crop in crops:
         found = [
@@ -338,7 +343,7 @@ def test_luma_batches_are_the_rounded_studio_luma() -> None:
 
 def test_noise_has_its_level_patch_by_patch(pictures: Path) -> None:
     """A fixed sigma is met; a range is spread over."""
-    store = data.load_pictures(pictures, 32, CPU)
+    store = data.Pictures(data.read_images(pictures, 32), CPU)
     for low, high in ((25.0, 25.0), (0.0, 75.0)):
         recipe = replace(RECIPE, batch=64, patch=32, sigma=(low, high))
         x, y = data.draw_batch(store, DENOISE, recipe, data.generator_for(0, 0, 0, CPU))

@@ -99,7 +99,9 @@ def _quantised(unit: BinaryUnit, x: Tensor, grad: Tensor, window: float) -> dict
     gradient = torch.where(y > 0, unshuffled, unshuffled * slope.view(channels))
     for_input = 255 / (gradient * alpha).abs().amax(dim=(1, 2, 3), keepdim=True)
     for_weight = 255 / gradient.abs().amax(dim=(0, 2, 3), keepdim=True)
-    to_signs = F.conv_transpose2d((gradient * (alpha * for_input)).round().double(), weight_signs, padding=1) / for_input
+    to_signs = (
+        F.conv_transpose2d((gradient * (alpha * for_input)).round().double(), weight_signs, padding=1) / for_input
+    )
     to_weight = conv2d_weight(signs, weight.shape, (gradient * for_weight).round().double(), padding=1)
     to_shifted = to_signs * (2 / window - 2 / window**2 * shifted.abs()).clamp_min(0)
     residual = F.avg_pool2d(grad.double(), unit.step, divisor_override=1)

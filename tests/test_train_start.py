@@ -14,7 +14,8 @@ from bbcu_cli.errors import UsageError
 from bbcu_cli.models.binary import BinaryUnit, _SignActivation, sign
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
-from bbcu_cli.train.loop import CHECKPOINT, MODEL, Run, read_checkpoint, train
+from bbcu_cli.train.checkpoint import CHECKPOINT, MODEL, read_checkpoint
+from bbcu_cli.train.loop import Run, train
 from bbcu_cli.train.recipes import Recipe
 from bbcu_cli.train.start import centre
 

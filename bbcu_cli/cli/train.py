@@ -6,9 +6,11 @@ import enum
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from bbcu_cli.spec import ModelSpec
     from bbcu_cli.train.loop import Progress
     from bbcu_cli.train.recipes import Recipe
+    from bbcu_cli.train.teacher import Lesson
 
 START = "Where to start"
 RECIPE = "Recipe (default: that of --recipe)"
@@ -81,7 +84,8 @@ class RecipeOptions:
             show_default=False,
         ),
     ] = None
-    distill: Annotated[float | None, _number("Share of the loss that follows --teacher.", low=0)] = None
+    distill: Annotated[float | None, _number("Share of the target that is the --teacher's picture.", low=0)] = None
+    candidates: Annotated[int | None, _number("Crops drawn for each one kept, by its detail.", low=1)] = None
     seed: Annotated[int | None, _number("Of weights, crops and degradations.", low=0)] = None
     sigma: Annotated[tuple[float, float] | None, _number("Range of the noise level (denoise).", low=0)] = None
     quality: Annotated[tuple[int, int] | None, _number("Range of the JPEG quality (deblock, --photo).", low=1)] = None
@@ -120,7 +124,18 @@ def train(
         typer.Option(help="Packed model or checkpoint to start from, also of another scale.", rich_help_panel=START),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Checkpoint of a --twin run to distil from.", rich_help_panel=START)
+        str | None,
+        typer.Option(
+            help="Better network to learn from: checkpoint of a --twin run, or a packed model by path or name.",
+            rich_help_panel=START,
+        ),
+    ] = None,
+    teacher_pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder where its pictures are kept, for all runs that share it; default: teacher in --out.",
+            rich_help_panel=START,
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BBCU_DEVICE", rich_help_panel=MACHINE)
@@ -172,6 +187,7 @@ def train(
         out=out,
         val=val,
         teacher=teacher,
+        teacher_pictures=teacher_pictures,
         init=init,
         resume=resume,
         device=device,
@@ -184,7 +200,7 @@ def train(
         arithmetic = choose_arithmetic(torch.device(device), compiled=run.compiled)
         note(f"binary units: {arithmetic}; {torch.get_num_threads()} CPU threads")
     with _shown(chosen.steps) as report:
-        made = run_training(run, report)
+        made = run_training(run, report, _shown_lessons())
     if first:
         print(made)
 
@@ -203,7 +219,7 @@ def _spec(task: TaskChoice, scale: int, model: SizeChoice, *, photo: bool) -> Mo
 
 def _base(task: TaskChoice, recipe: RecipeChoice, out: Path, *, resume: bool, photo: bool) -> Recipe:
     """The recipe that options override: the named one, or that of the run which is resumed."""
-    from bbcu_cli.train.loop import CHECKPOINT, read_checkpoint
+    from bbcu_cli.train.checkpoint import CHECKPOINT, read_checkpoint
     from bbcu_cli.train.recipes import RECIPES, Recipe, photo_recipe
 
     if resume:
@@ -230,3 +246,22 @@ def _shown(steps: int) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         line = bar.add_task("loading pictures", total=steps)
         yield lambda progress: bar.update(line, completed=progress.step, description=words(progress))
+
+
+def _shown_lessons() -> Callable[[Lesson], None]:
+    """The teacher's progress on stderr, a line every half minute."""
+    last = time.monotonic()
+
+    def show(lesson: Lesson) -> None:
+        nonlocal last
+        if not lesson.restored or (time.monotonic() - last < 30 and lesson.picture < lesson.pictures):
+            return
+        last = time.monotonic()
+        speed = lesson.restored / lesson.seconds
+        left = timedelta(seconds=round((lesson.total - lesson.pixels) / speed))
+        note(
+            f"teacher: {lesson.picture} of {lesson.pictures} pictures, {speed / 1e6 * 60:.2f} megapixels a minute, "
+            f"{left} left"
+        )
+
+    return show

@@ -7,7 +7,7 @@ with the same random streams without any state having been saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +18,17 @@ from torch import Tensor
 
 from bbcu_cli.errors import ImageError, TrainingError
 from bbcu_cli.image import decode
-from bbcu_cli.score.degrade import bicubic_matrix
+from bbcu_cli.score.degrade import bicubic_matrix, resize_bicubic
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import photos
 from bbcu_cli.train.recipes import Recipe
 
 # Context, in input pixels, that bicubic reduction needs on each side of a patch: its kernel reaches 2 of them.
 _MARGIN: Final = 2
+
+# Reduced values are whole multiples of 2^-10, 1/2916 or 2^-24 (x2, x3, x4). So this rounds as 0.5 does, and a half goes
+# up in whatever order its terms were added in float64.
+_HALF: Final = 0.5 + 1e-9
 
 # A training picture larger than this is passed over; it alone would take more than a gigabyte.
 _MAX_PIXELS: Final = 400_000_000
@@ -49,32 +53,50 @@ class Pictures:
 
     Attributes:
         pixels: uint8 (sum of H*W, 3).
+        taught: float16 of the same shape in 0..1, a teacher's picture of each; None without a teacher.
         sizes: int64 (P, 2), height and width of each picture.
         starts: int64 (P,), the first pixel of each picture.
+        grid: crops begin at multiples of this.
     """
 
-    def __init__(self, images: Sequence[NDArray[np.uint8]], device: torch.device) -> None:
-        """Args: images: uint8 (H, W, 3) each."""
+    def __init__(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        device: torch.device,
+        taught: Iterable[NDArray[np.float16]] | None = None,
+        grid: int = 1,
+    ) -> None:
+        """Args: images: uint8 (H, W, 3) each; taught: float16 of the same shapes, in the same order."""
         self.pixels = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images])).to(device)
         self.sizes = torch.tensor([image.shape[:2] for image in images], device=device)
         self.starts = (areas := self.sizes.prod(1)).cumsum(0) - areas
+        self.grid = grid
+        self.taught: Tensor | None = None
+        if taught is not None:
+            self.taught = torch.empty(self.pixels.shape, dtype=torch.float16, device=device)
+            for start, picture in zip(self.starts.tolist(), taught, strict=True):
+                flat = torch.from_numpy(picture.reshape(-1, 3))
+                self.taught[start : start + len(flat)] = flat.to(device)
 
-    def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+    def places(self, count: int, size: int, generator: torch.Generator, candidates: int = 1) -> Tensor:
         """Random squares, each turned and mirrored at random; every position in every picture is equally likely.
 
+        Args:
+            candidates: squares that are drawn for each one that is kept; the more detail, the more likely.
+
         Returns:
-            uint8 (count, 3, size, size).
+            int64 (count, size, size), the pixels of each square.
         """
-        device = self.pixels.device
-        room = self.sizes - size + 1
+        device, drawn = self.pixels.device, count * candidates
+        room = (self.sizes - size).div(self.grid, rounding_mode="floor") + 1
         positions = room.clamp_min(0).prod(1).cumsum(0)
-        draw = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+        draw = torch.rand(drawn, generator=generator, device=device, dtype=torch.float64)
         place = (draw * positions[-1]).long()
         picture = torch.searchsorted(positions, place, right=True)
         place = place - (positions - room.clamp_min(0).prod(1))[picture]
-        top, left = place // room[picture, 1], place % room[picture, 1]
+        top, left = self.grid * (place // room[picture, 1]), self.grid * (place % room[picture, 1])
 
-        turn = torch.randint(0, 8, (count, 3), generator=generator, device=device) & 1
+        turn = torch.randint(0, 8, (drawn, 3), generator=generator, device=device) & 1
         i, j = torch.meshgrid(*[torch.arange(size, device=device)] * 2, indexing="ij")
 
         def oriented(swap: Tensor, flip: Tensor, straight: Tensor, crossed: Tensor) -> Tensor:
@@ -83,22 +105,24 @@ class Pictures:
 
         rows = top[:, None, None] + oriented(turn[:, 0], turn[:, 1], i, j)
         columns = left[:, None, None] + oriented(turn[:, 0], turn[:, 2], j, i)
-        flat = self.starts[picture][:, None, None] + rows * self.sizes[picture, 1][:, None, None] + columns
-        return self.pixels[flat].permute(0, 3, 1, 2)
+        squares = self.starts[picture][:, None, None] + rows * self.sizes[picture, 1][:, None, None] + columns
+        return squares if candidates == 1 else self._kept(squares, candidates, generator)
+
+    def _kept(self, drawn: Tensor, candidates: int, generator: torch.Generator) -> Tensor:
+        """One of every few squares, with a probability in proportion to its detail.
+
+        Detail is the mean absolute difference of neighbours in the green channel.
+        """
+        green = self.pixels[:, 1][drawn].short()
+        across, down = (green.diff(dim=axis).abs_().float().mean((1, 2)) for axis in (1, 2))
+        weight = (across + down + 1e-3).view(-1, candidates)  # flat squares too, where there is nothing else
+        kept = torch.multinomial(weight, 1, generator=generator)[:, 0]
+        return drawn.view(-1, candidates, *drawn.shape[1:])[torch.arange(len(kept), device=kept.device), kept]
 
 
-def load_pictures(folder: Path, smallest: int, device: torch.device) -> Pictures:
-    """Read every image below a folder, once.
-
-    Args:
-        folder: searched recursively; files that are no images are passed over.
-        smallest: pictures with a side shorter than this are passed over, for no crop fits.
-        device: where the pictures are kept, and batches are made.
-
-    Raises:
-        TrainingError: the folder does not exist or has no usable image.
-    """
-    return Pictures(read_images(folder, smallest), device)
+def crops_of(pixels: Tensor, places: Tensor) -> Tensor:
+    """(pixels, 3) and int64 (N, size, size) -> (N, 3, size, size)."""
+    return pixels[places].permute(0, 3, 1, 2)
 
 
 def read_images(folder: Path, smallest: int = 1) -> list[NDArray[np.uint8]]:
@@ -139,17 +163,18 @@ def draw_batch(
     """One batch of training pairs.
 
     Returns:
-        Input (N, C, patch, patch) and target (N, C, S*patch, S*patch), float32 in 0..1 (noise goes beyond).
+        Input (N, C, patch, patch) and target (N, C, S*patch, S*patch), float32 in 0..1 (noise goes beyond). Where the
+        pictures have a teacher's beside them, the target is a mixture.
     """
-    sharp = pictures.crops(recipe.batch, crop_size(spec, recipe), generator)
+    places = pictures.places(recipe.batch, crop_size(spec, recipe), generator, recipe.candidates)
+    crops = crops_of(pictures.pixels, places)
     if recipe.photo:
         edge = photos.MARGIN * spec.scale
-        target = sharp[..., edge:-edge, edge:-edge].float() / 255
-        return photos.photo_inputs(sharp, spec, recipe, generator), target
-    crops = sharp.float()
+        target = _target(pictures, places, edge, recipe)
+        return photos.photo_inputs(crops, spec, recipe, generator), target
+    crops = crops.float()
     if spec.task == "sr":
-        edge = _MARGIN * spec.scale
-        return reduce_bicubic(crops, spec.scale) / 255, crops[..., edge:-edge, edge:-edge] / 255
+        return reduce_bicubic(crops, spec.scale) / 255, _target(pictures, places, _MARGIN * spec.scale, recipe)
     if spec.task == "denoise":
         low, high = recipe.sigma
         sigma = low + (high - low) * torch.rand(len(crops), 1, 1, 1, generator=generator, device=crops.device)
@@ -161,24 +186,36 @@ def draw_batch(
     return jpeg_luma(luma, quality) / 255, luma / 255
 
 
+def _target(pictures: Pictures, places: Tensor, edge: int, recipe: Recipe) -> Tensor:
+    """The sharp middle of crops, mixed with the teacher's where there is one: float32 (N, 3, ...) in 0..1."""
+    inner = places[:, edge:-edge, edge:-edge]
+    target = crops_of(pictures.pixels, inner).float() / 255
+    return target if pictures.taught is None else target.lerp(crops_of(pictures.taught, inner).float(), recipe.distill)
+
+
 def reduce_bicubic(images: Tensor, scale: int) -> Tensor:
     """MATLAB's bicubic reduction, of the part that does not see the border.
 
     Args:
-        images: float32 (N, C, S*(H + 4), S*(W + 4)) in 0..255.
+        images: (N, C, S*(H + 4), S*(W + 4)) in 0..255.
         scale: S.
 
     Returns:
-        float32 (N, C, H, W), rounded and clipped to 0..255: `degrade.resize_bicubic` of the larger picture that
-        the crop was taken from, if it was taken at a multiple of S.
+        float32 (N, C, H, W), rounded and clipped to 0..255: that part of the larger picture's `reduce_whole`, to the
+        bit, if the crop was taken at a multiple of S.
     """
 
     def inner(n: int) -> Tensor:
-        matrix = bicubic_matrix(n, n // scale)[_MARGIN:-_MARGIN]
-        return torch.from_numpy(matrix).to(images.device, torch.float32)
+        return torch.from_numpy(bicubic_matrix(n, n // scale)[_MARGIN:-_MARGIN]).to(images.device)
 
     rows, columns = inner(images.shape[2]), inner(images.shape[3])
-    return (rows @ images @ columns.T).add(0.5).floor().clamp(0, 255)
+    return (rows @ images.double() @ columns.T).add(_HALF).floor().clamp(0, 255).float()
+
+
+def reduce_whole(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """MATLAB's bicubic reduction of a picture, uint8 (S*H, S*W, 3) -> (H, W, 3)."""
+    reduced = resize_bicubic(image.astype(np.float64), (image.shape[0] // scale, image.shape[1] // scale))
+    return np.clip(np.floor(reduced + _HALF), 0, 255).astype(np.uint8)
 
 
 def studio_luma(rgb: Tensor) -> Tensor:

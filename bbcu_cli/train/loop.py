@@ -11,29 +11,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bbcu_cli.checkpoint.pack import pack, unpack
-from bbcu_cli.checkpoint.packed import load_packed, to_bytes
+from bbcu_cli.checkpoint.pack import pack
+from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.errors import TrainingError
 from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
-from bbcu_cli.train.data import crop_size, draw_batch, generator_for, load_pictures
+from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, placed, read_checkpoint
+from bbcu_cli.train.data import Pictures, crop_size, draw_batch, generator_for, read_images
 from bbcu_cli.train.photo_validation import PhotoValidation
 from bbcu_cli.train.recipes import Recipe
 from bbcu_cli.train.start import calm, centre
+from bbcu_cli.train.teacher import Lesson, Teacher, open_teacher, taught_pictures
 from bbcu_cli.train.validate import Validation
-
-CHECKPOINT: Final = "checkpoint.pt"
-LOG: Final = "log.jsonl"
-MODEL: Final = "model.safetensors"
 
 # Several processes agree on stopping this often; each time costs a round of messages.
 _AGREE_EVERY: Final = 10
@@ -69,7 +69,8 @@ class Run:
         data: folder of training pictures.
         out: folder of the checkpoint, the log and the packed model.
         val: folder of pictures to validate on; None validates nothing.
-        teacher: checkpoint of the full-precision twin to distil from.
+        teacher: what to distil from: checkpoint of a full-precision twin, or a packed model by path or name.
+        teacher_pictures: folder of what teachers make of training pictures; None: "teacher" in `out`.
         init: packed model or checkpoint that the weights start from, also of another scale.
         resume: go on from the checkpoint in `out`.
         device: "cpu", "cuda", "cuda:1".
@@ -83,7 +84,8 @@ class Run:
     data: Path
     out: Path
     val: Path | None = None
-    teacher: Path | None = None
+    teacher: str | None = None
+    teacher_pictures: Path | None = None
     init: Path | None = None
     resume: bool = False
     device: str = "cpu"
@@ -92,10 +94,19 @@ class Run:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def train(run: Run, report: Callable[[Progress], None] = lambda _: None) -> Path:
+def train(
+    run: Run,
+    report: Callable[[Progress], None] = lambda _: None,
+    report_lesson: Callable[[Lesson], None] = lambda _: None,
+) -> Path:
     """Train, and write the packed model.
 
     Under torchrun every process draws its own batches and gradients are averaged; the first one writes.
+
+    Args:
+        run: what to train.
+        report: told now and then, and at every checkpoint.
+        report_lesson: told about every picture that the teacher is done with, before the first step.
 
     Returns:
         The packed model; of a twin, the checkpoint.
@@ -105,7 +116,7 @@ def train(run: Run, report: Callable[[Progress], None] = lambda _: None) -> Path
         KeyboardInterrupt: Ctrl-C (or SIGTERM); a checkpoint has been saved first.
     """
     with _processes(run.device) as (rank, world, device), _stop_request() as stop:
-        return _Trainer(run, rank, world, device).fit(report, stop)
+        return _Trainer(run, rank, world, device, report_lesson, stop).fit(report, stop)
 
 
 @contextmanager
@@ -171,7 +182,15 @@ class _Meter:
 class _Trainer:
     """The state of a run: network, moving average, optimiser, step."""
 
-    def __init__(self, run: Run, rank: int, world: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        rank: int,
+        world: int,
+        device: torch.device,
+        report_lesson: Callable[[Lesson], None],
+        stop: threading.Event,
+    ) -> None:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
         spec, recipe = run.spec, run.recipe
@@ -181,8 +200,14 @@ class _Trainer:
         self.model = build_model(spec)
         if run.init is not None:
             load_initial(self.model, run.init)
-        self.model = _placed(self.model, device)
-        self.pictures = load_pictures(run.data, crop_size(spec, recipe), device)
+        self.model = placed(self.model, device)
+        images = read_images(run.data, crop_size(spec, recipe))
+        self.teacher = self._open_teacher()
+        if self.teacher is not None and spec.task == "sr":
+            self.pictures = self._taught(self.teacher, images, report_lesson, stop)
+        else:
+            self.pictures = Pictures(images, device)
+        del images  # as large as the pictures
         if run.init is None and not run.resume:
             self._start()
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -191,7 +216,6 @@ class _Trainer:
         self.psnr: float | None = None
         if run.resume:
             self._restore()
-        self.teacher = None if run.teacher is None else self._teacher(run.teacher)
         validation = PhotoValidation if recipe.photo else Validation
         self.validation = validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
 
@@ -242,12 +266,11 @@ class _Trainer:
         generator = generator_for(recipe.seed, self.step, self.rank, self.device)
         source, target = draw_batch(self.pictures, self.run.spec, recipe, generator)
         source = source.contiguous(memory_format=torch.channels_last)
+        if self.teacher is not None and self.pictures.taught is None:
+            with torch.no_grad():
+                target = target.lerp(self.teacher.module(source).clamp(0, 1), recipe.distill)
         output = forward(source)
         loss = F.l1_loss(output, target)
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught = self.teacher(source)
-            loss = torch.lerp(loss, F.l1_loss(output, taught), recipe.distill)
         self.optimiser.zero_grad()
         loss.backward()
         for group in self.optimiser.param_groups:
@@ -267,14 +290,26 @@ class _Trainer:
             kernels=self.arithmetic.kernels,
         )
 
-    def _teacher(self, path: Path) -> nn.Module:
-        state = read_checkpoint(path)
-        if state["spec"] != self.run.spec.to_dict() or not state["recipe"]["twin"]:
-            raise TrainingError(f"{path} is no full-precision twin of this network; `bbcu train --twin` makes one.")
-        teacher = build_model(self.run.spec)
-        teacher.load_state_dict(state["ema"])
-        simulate(teacher, Simulation(twin=True))
-        return _placed(teacher, self.device).eval()
+    def _open_teacher(self) -> Teacher | None:
+        run = self.run
+        if run.teacher is None or run.recipe.distill == 0:
+            return None
+        return open_teacher(run.teacher, run.spec, self.device, self.arithmetic)
+
+    def _taught(
+        self,
+        teacher: Teacher,
+        images: list[NDArray[np.uint8]],
+        report: Callable[[Lesson], None],
+        stop: threading.Event,
+    ) -> Pictures:
+        """The pictures with the teacher's beside them, cut to whole pixels of the input that the teacher saw."""
+        run, scale = self.run, self.run.spec.scale
+        whole = [image[: len(image) // scale * scale, : image.shape[1] // scale * scale] for image in images]
+        folder = run.teacher_pictures or run.out / "teacher"
+        share = self.rank / self.world
+        taught = taught_pictures(teacher, whole, folder, share=share, report=report, stop=stop)
+        return Pictures(whole, self.device, taught, grid=scale)
 
     def _averaged(self) -> nn.Module:
         model = build_model(self.run.spec).to(self.device)
@@ -334,47 +369,3 @@ class _Trainer:
         self.ema = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.psnr = state["step"], state["psnr"]
-
-
-def _placed(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device, channels last: the layout that its convolutions are fastest in."""
-    placed: nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of `train`, on the CPU.
-
-    Raises:
-        TrainingError: the file is missing or no checkpoint.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"spec", "recipe", "step", "model", "ema", "optimiser", "psnr"} - set(state)
-    except Exception as error:  # torch.load raises a dozen types on a damaged file
-        raise TrainingError(f"Cannot read the training checkpoint {path}: {error}.") from error
-    if missing:
-        raise TrainingError(f"{path} is no training checkpoint: {', '.join(sorted(missing))} missing.")
-    return state
-
-
-def load_initial(model: nn.Module, path: Path) -> int:
-    """Copy what fits by name and shape from a packed model or a checkpoint, of any scale, task or size.
-
-    Returns:
-        How many tensors were taken.
-
-    Raises:
-        TrainingError: the file fits nowhere.
-        CheckpointError: the packed model cannot be read.
-    """
-    if path.suffix == ".safetensors":
-        source = {name: torch.from_numpy(array.copy()) for name, array in unpack(load_packed(path)).items()}
-    else:
-        source = read_checkpoint(path)["model"]
-    own = model.state_dict()
-    fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
-        raise TrainingError(f"Cannot start from {path}: none of its tensors fits this network.")
-    model.load_state_dict({**own, **fitting})
-    return len(fitting)

@@ -28,7 +28,8 @@ class Recipe:
         start: where weights that no `init` gives begin: "centred", see `train.start`, or "published", as initialised.
         window: half-width of the sign's gradient, whose integral stays; 1 is published.
         twin: train the full-precision twin, to distil from; nothing is binary, and nothing is packed.
-        distill: share of the loss that compares with the twin's output, if there is one.
+        distill: share of the target that is the teacher's picture, if there is a teacher; the truth is the rest.
+        candidates: crops drawn for each place of the batch, one of which is kept, by its detail.
         seed: of the initial weights and of every crop, flip and degradation.
         sigma: range of the noise level in 8-bit units, drawn uniformly per patch (denoise).
         quality: range of the JPEG quality, drawn uniformly per patch, both ends included (deblock, photo).
@@ -44,7 +45,8 @@ class Recipe:
     start: StartName = "centred"
     window: float = 4.0
     twin: bool = False
-    distill: float = 0.5
+    distill: float = 0.7
+    candidates: int = 1
     seed: int = 0
     sigma: tuple[float, float] = (0.0, 75.0)
     quality: tuple[int, int] = (10, 50)
@@ -66,6 +68,7 @@ class Recipe:
             (self.start in ("centred", "published"), f"start is {self.start!r}, expected centred or published"),
             (self.window > 0, f"window is {self.window}, expected a positive number"),
             (0 <= self.distill <= 1, f"distill is {self.distill}, expected 0..1"),
+            (self.candidates >= 1, f"candidates is {self.candidates}, expected at least 1"),
             (0 <= self.sigma[0] <= self.sigma[1], f"sigma is {self.sigma}, expected 0 <= low <= high"),
             (1 <= self.quality[0] <= self.quality[1] <= 100, f"quality is {self.quality}, expected 1..100 in order"),
         ):
@@ -85,23 +88,27 @@ class Recipe:
 
     @staticmethod
     def from_dict(saved: Mapping[str, Any]) -> Recipe:
-        """Inverse of `to_dict`, also after a trip through JSON.
+        """Inverse of `to_dict`, also after a trip through JSON; a field of `ADDED` may be missing.
 
         Raises:
             UsageError: a value is out of range, or a field unknown or missing, as between versions.
         """
-        if strange := set(saved) ^ {field.name for field in fields(Recipe)}:
+        completed = {**ADDED, **saved}
+        if strange := set(completed) ^ {field.name for field in fields(Recipe)}:
             raise UsageError(
                 f"The recipe of this run is of another version of bbcu, which differs in {', '.join(sorted(strange))}; "
                 "finish the run with that version, or start a new one from its checkpoint by --init."
             )
-        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items()}
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in completed.items()}
         return Recipe(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         return asdict(self)
 
+
+# What runs did before a field existed, so that one which began then goes on as it was. A new field has its line here.
+ADDED: Final[Mapping[str, Any]] = {"candidates": 1, "photo": False}
 
 # "full" is for a data-centre GPU. "quick" made the first weights that ship, on a CPU: a short schedule wants a rate
 # far above the published 1e-4, and many small batches rather than few large ones.

@@ -1,0 +1,226 @@
+"""The teacher: a better network whose pictures are the larger part of the target.
+
+What no network can know of the truth is noise in every gradient; a teacher's picture lacks it. For super-resolution the
+teacher sees each training picture once, whole, and what it makes of it is kept in a folder that any run may share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bbcu_cli.checkpoint.pack import unpack
+from bbcu_cli.checkpoint.packed import PackedModel
+from bbcu_cli.errors import TrainingError
+from bbcu_cli.files import remove_stale_parts, write_atomic
+from bbcu_cli.hub import locate
+from bbcu_cli.models.binary import Simulation, simulate
+from bbcu_cli.models.build import build_model
+from bbcu_cli.restoration.pipeline import Options, open_model, run_tiled
+from bbcu_cli.restoration.tiling import fit, plan
+from bbcu_cli.spec import ModelSpec
+from bbcu_cli.train.arithmetic import Arithmetic
+from bbcu_cli.train.checkpoint import placed, read_checkpoint
+from bbcu_cli.train.data import reduce_whole
+
+Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
+Restore = Callable[[Floats], Floats]
+"""float32 (H, W, C) in 0..1 -> float32 (S*H, S*W, C), not clipped."""
+
+# Of the tiles that a picture is cut into; torch holds about this many feature maps at once.
+_MEMORY: Final = 1 << 30
+_FEATURE_MAPS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A network that is done with learning.
+
+    Attributes:
+        name: as the user gave it.
+        sha256: of its weights.
+        spec: of a network of the student's task and scale.
+        module: on the device, for evaluation.
+        packed: the same as a packed model; None for a twin.
+    """
+
+    name: str
+    sha256: str
+    spec: ModelSpec
+    module: nn.Module
+    packed: PackedModel | None
+
+    @contextmanager
+    def opened(self, stop: Callable[[], None] = lambda: None) -> Iterator[Restore]:
+        """A function that gives the mean of what the network makes of the eight flips and rotations of a picture.
+
+        A packed model runs on the fastest engine there is, a twin in torch; tile by tile, each with its halo.
+
+        Args:
+            stop: called now and then; raises to end it.
+        """
+        device = next(self.module.parameters()).device
+        if self.packed is None:
+            yield partial(_run_twin, self, device, stop)
+            return
+        with open_model(self.packed, self.name, device=str(device), threads=torch.get_num_threads()) as model:
+            yield partial(run_tiled, model, options=Options(self_ensemble=True))
+
+
+@torch.inference_mode()
+def _run_twin(teacher: Teacher, device: torch.device, stop: Callable[[], None], image: Floats) -> Floats:
+    """See `Restore`."""
+    height, width, scale = *image.shape[:2], teacher.spec.scale
+    out = np.empty((height * scale, width * scale, image.shape[2]), np.float32)
+    for core in plan(height, width, fit(height, width, teacher.spec, _FEATURE_MAPS, _MEMORY, 1 << 30)):
+        padded = core.grown(teacher.spec.halo, height, width)
+        x = torch.from_numpy(image[padded.slices]).to(device).permute(2, 0, 1)[None]
+        mean = torch.zeros(1, image.shape[2], scale * x.shape[2], scale * x.shape[3], device=device)
+        for quarter, flip in itertools.product(range(4), (False, True)):
+            stop()
+            turned = x.rot90(quarter, (2, 3))
+            y = teacher.module((turned.flip(3) if flip else turned).contiguous(memory_format=torch.channels_last))
+            mean += (y.flip(3) if flip else y).rot90(-quarter, (2, 3)) / 8
+        block = mean[0].permute(1, 2, 0).cpu().numpy()
+        out[core.scaled(scale).slices] = block[core.relative_to(padded).scaled(scale).slices]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How far a teacher is with the training pictures.
+
+    Attributes:
+        picture, pictures: pictures that are done, and all.
+        pixels, total: their pixels.
+        restored: those that this process has done itself.
+        seconds: that it took.
+    """
+
+    picture: int
+    pictures: int
+    pixels: int
+    total: int
+    restored: int
+    seconds: float
+
+
+def open_teacher(name: str, spec: ModelSpec, device: torch.device, arithmetic: Arithmetic) -> Teacher:
+    """Open the checkpoint of a twin, or a packed model by path, by name, or on the hub.
+
+    Raises:
+        TrainingError: it does not do what the student is to learn, or it is the checkpoint of a binary network.
+        CheckpointError: the packed model cannot be read.
+        WeightsUnavailableError: there is no model of that name here.
+    """
+    if name.endswith((".pt", ".pth")):
+        state = read_checkpoint(Path(name))
+        if not state["recipe"]["twin"]:
+            raise TrainingError(f"{name} is no full-precision twin; a binary network teaches by its packed model.")
+        packed, own, weights = None, ModelSpec.from_dict(state["spec"]), state["ema"]
+    else:
+        packed = locate(name).model
+        own, weights = packed.spec, {key: torch.from_numpy(array.copy()) for key, array in unpack(packed).items()}
+    wanted = spec.task, spec.scale, spec.channels
+    if (own.task, own.scale, own.channels) != wanted:
+        raise TrainingError(
+            f"The teacher {name} is for {own.task} x{own.scale}, and the student for {spec.task} x{spec.scale}; "
+            "give one that does the same."
+        )
+    module = build_model(own)
+    module.load_state_dict(weights)
+    simulate(module, Simulation(twin=packed is None, kernels=arithmetic.kernels))
+    return Teacher(name, _sha256_of(own, weights), own, placed(module, device).eval(), packed)
+
+
+def taught_pictures(
+    teacher: Teacher,
+    images: Sequence[NDArray[np.uint8]],
+    folder: Path,
+    *,
+    share: float = 0.0,
+    report: Callable[[Lesson], None] = lambda _: None,
+    stop: Event | None = None,
+) -> Iterator[Halves]:
+    """The teacher's picture of each training picture, from the folder, or made and kept there.
+
+    Every file is complete or absent, so that a run which was stopped goes on where it was, and several runs share the
+    work: each makes what it does not find.
+
+    Args:
+        teacher: for super-resolution.
+        images: uint8 (S*H, S*W, 3) each, reduced by MATLAB's bicubic for the teacher.
+        folder: of any teachers' pictures; each has a folder of its own in it.
+        share: where in the list to begin, 0..1, so that processes do not begin with the same picture.
+        report: told about every picture.
+        stop: set to end it.
+
+    Returns:
+        float16 (S*H, S*W, 3) each in 0..1, in the order of the images, read when they are asked for. Float16 is within
+        0.06 levels of 255 of what the network gave; bytes would be 0.29 off (root mean square).
+
+    Raises:
+        TrainingError: a picture of the folder cannot be read; when it is asked for.
+        ImageError: a picture cannot be written there.
+        KeyboardInterrupt: `stop` was set.
+    """
+    own = folder / teacher.sha256[:16]
+    own.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(own)
+    files = [own / f"{_sha256_of_picture(image)[:32]}.npy" for image in images]
+    total, done, restored, started = sum(image[..., 0].size for image in images), 0, 0, time.perf_counter()
+
+    def stopping() -> None:
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+
+    first = int(share * len(images))
+    with teacher.opened(stopping) as restore:
+        for count, i in enumerate([*range(first, len(images)), *range(first)], start=1):
+            stopping()
+            pixels = images[i][..., 0].size
+            if not files[i].exists():
+                reduced = reduce_whole(images[i], teacher.spec.scale).astype(np.float32) / np.float32(255)
+                picture = restore(reduced).clip(0, 1).astype(np.float16)
+                write_atomic(files[i], partial(np.save, arr=picture))
+                restored += pixels
+            done += pixels
+            report(Lesson(count, len(images), done, total, restored, time.perf_counter() - started))
+    return (_read(file, image.shape) for file, image in zip(files, images, strict=True))
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> Halves:
+    try:
+        picture = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"The teacher's picture {file} cannot be read ({error}); remove it.") from error
+    if (picture.dtype, picture.shape) != (np.float16, shape):
+        raise TrainingError(f"{file} is no teacher's picture of {shape[1]}x{shape[0]} pixels; remove it.")
+    return picture
+
+
+def _sha256_of_picture(image: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _sha256_of(spec: ModelSpec, weights: dict[str, Tensor]) -> str:
+    """Of all that decides what the network computes."""
+    digest = hashlib.sha256(repr(sorted(spec.to_dict().items())).encode())
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
