@@ -9,7 +9,7 @@ import pytest
 from pictures import photo
 from PIL import Image
 
-from bbcu_cli.bench.engines import table
+from bbcu_cli.bench import table
 from bbcu_cli.checkpoint.pack import pack
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.hub.catalogue import FILE, Catalogue

@@ -12,7 +12,7 @@ import torch
 from gpu import INTERPRETED, on_both  # first: decides how Triton runs
 from small import SMALL_SPECS, small_model
 
-from bbcu_cli.bench.engines import cuda_timing
+from bbcu_cli.bench import cuda_timing
 from bbcu_cli.engines import cuda
 from bbcu_cli.engines.cuda import CudaEngine, CudaSession, traffic
 from bbcu_cli.engines.reference import ReferenceEngine

@@ -136,9 +136,9 @@ def _restore(
     inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
+    from bbcu_cli.batch import run as batch
     from bbcu_cli.batch.jobs import compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
-    from bbcu_cli.batch import run as batch
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
