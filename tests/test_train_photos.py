@@ -40,7 +40,7 @@ def draw(store: data.Pictures, spec: ModelSpec, recipe: Recipe, step: int = 0) -
 @pytest.fixture
 def store(pictures: Path) -> data.Pictures:
     """The training pictures of the tests."""
-    return data.load_pictures(pictures, 16, CPU)
+    return data.Pictures(data.read_images(pictures, 16), CPU)
 
 
 @pytest.mark.parametrize("spec", [SR, DENOISE, COLOUR], ids=lambda spec: spec.task)
