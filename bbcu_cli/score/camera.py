@@ -5,8 +5,8 @@ demosaicing and the colour matrix spread that noise over pixels and channels, th
 than luma), and the tone curve scales it with the brightness. All of this but the tone curve is linear, so the noise
 is made alone and added to the picture: the picture itself has been through a camera already and is not harmed again.
 
-Sources: Brooks et al., "Unprocessing Images for Learned Raw Denoising" (CVPR 2019), for shot and read noise, gains
-and the tone curve; Malvar, He and Cutler, "High-quality linear interpolation for demosaicing of Bayer-patterned
+Sources: Brooks et al., "Unprocessing Images for Learned Raw Denoising" (CVPR 2019), for shot and read noise and the
+gains; Malvar, He and Cutler, "High-quality linear interpolation for demosaicing of Bayer-patterned
 color images" (ICASSP 2004).
 """
 
@@ -38,9 +38,6 @@ _COLOUR: Final = np.array([[1.75, -0.60, -0.15], [-0.20, 1.55, -0.35], [0.02, -0
 _TO_YCC: Final = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 _TO_RGB: Final = np.linalg.inv(_TO_YCC)
 
-# Smoothing kernels end where they have fallen to exp(-4), 2 %.
-_REACH: Final = 4.0
-
 
 @dataclass(frozen=True, slots=True)
 class Camera:
@@ -51,7 +48,8 @@ class Camera:
         read: variance of the read noise.
         red, blue: white-balance gains of those channels; green has 1.
         colour: strength of the colour matrix; 0 is none, 1 is usual.
-        contrast: share of the S-shaped part (smoothstep) of the tone curve; the rest is sRGB's curve alone.
+        contrast: slope of the S-shaped tone curve, a sigmoid of sRGB-encoded light; 0 is sRGB's curve alone.
+        middle: where that sigmoid is steepest, in encoded light.
         demosaicing: how missing colours are interpolated.
         luma: scale, in pixels, of the smoothing of noise in Y; 0 is none.
         chroma: likewise in Cb and Cr.
@@ -63,7 +61,8 @@ class Camera:
     red: float = 2.0
     blue: float = 1.7
     colour: float = 1.0
-    contrast: float = 1.0
+    contrast: float = 5.0
+    middle: float = 0.4
     demosaicing: Demosaicing = "malvar"
     luma: float = 0.0
     chroma: float = 0.0
@@ -83,15 +82,13 @@ def noise_curve(camera: Camera) -> Floats:
     Returns:
         float32 (256,), by the 8-bit value of the finished picture.
     """
-    # The tone curve on a fine grid of sRGB's curve, which is inverted by interpolation.
-    fine = np.linspace(0, 1, 1025)
-    curve = fine + camera.contrast * (fine * fine * (3 - 2 * fine) - fine)
-    gamma = np.interp(np.arange(256) / 255, curve, fine)
-    slope = 1 + camera.contrast * (6 * gamma * (1 - gamma) - 1)
-    dark = gamma <= 0.04045
-    linear = np.where(dark, gamma / 12.92, ((gamma + 0.055) / 1.055) ** 2.4)
-    slope *= np.where(dark, 12.92, 1.055 / 2.4 * np.maximum(linear, 1e-6) ** (1 / 2.4 - 1))
-    deviation = slope * np.sqrt(camera.shot * linear + camera.read)
+    light = np.linspace(0, 1, 1025) ** 2  # dense where the curve is steep
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    if camera.contrast > 0:
+        sigmoid = 1 / (1 + np.exp(-camera.contrast * (encoded - camera.middle)))
+        encoded = (sigmoid - sigmoid[0]) / (sigmoid[-1] - sigmoid[0])
+    by_light = np.gradient(encoded, light) * np.sqrt(camera.shot * light + camera.read)
+    deviation = np.interp(np.arange(256) / 255, encoded, by_light)
     relative: Floats = (deviation / deviation[MID_GRAY]).astype(np.float32)
     return relative
 
@@ -149,10 +146,12 @@ def demosaic(mosaic: Floats, how: Demosaicing) -> Floats:
     Returns:
         float32 (H, W, 3).
     """
+    height, width = mosaic.shape
+    around = np.pad(mosaic, 2, mode="wrap")
 
     def at(down: int, right: int) -> Floats:
         """The mosaic's neighbour at that offset, for every pixel."""
-        return np.roll(mosaic, (-down, -right), (0, 1))
+        return around[2 + down : 2 + down + height, 2 + right : 2 + right + width]
 
     beside, above = at(0, -1) + at(0, 1), at(-1, 0) + at(1, 0)
     corners = at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1)
@@ -189,15 +188,16 @@ def smooth(plane: Floats, scale: float, tail: float = 2.0) -> Floats:
     Returns:
         float32 (H, W).
     """
-    reach = int(scale * _REACH ** (1 / tail))
-    if reach == 0:
+    if scale == 0:
         return plane
-    taps = np.exp(-((np.abs(np.arange(-reach, reach + 1)) / scale) ** tail)).astype(np.float32)
-    taps /= taps.sum()
-    for axis in (0, 1):
-        around = [(0, 0), (0, 0)]
-        around[axis] = (reach, reach)
-        padded, count = np.pad(plane, around, mode="wrap"), plane.shape[axis]
-        windows = (padded[i : i + count] if axis == 0 else padded[:, i : i + count] for i in range(2 * reach + 1))
-        plane = np.add.reduce([tap * window for tap, window in zip(taps, windows, strict=True)])
-    return plane
+
+    def response(count: int) -> NDArray[np.float64]:
+        """Of the kernel along an axis; real, since it is symmetric."""
+        distance = np.minimum(np.arange(count), count - np.arange(count))
+        kernel = np.exp(-((distance / scale) ** tail))
+        return np.fft.fft(kernel / kernel.sum()).real
+
+    rows, columns = (response(count) for count in plane.shape)
+    spectrum = np.fft.rfft2(plane)
+    spectrum *= rows[:, None] * columns[: spectrum.shape[1]]
+    return np.fft.irfft2(spectrum, plane.shape).astype(np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.score.degrade import resize_bicubic
+from bbcu_cli.score.degrade import bicubic_matrix
 
 Pixels = NDArray[np.uint8]
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
@@ -105,14 +105,17 @@ def reduce(rgb: Pixels, scale: int, kernel: Kernel = "bicubic") -> Pixels:
     Args:
         rgb: uint8 (S*H, S*W, 3).
         scale: S.
-        kernel: "bicubic" is MATLAB's, as in the published tables; the others are Pillow's.
+        kernel: "bicubic" is MATLAB's, `degrade.resize_bicubic` in float32; the others are Pillow's.
 
     Returns:
         uint8 (H, W, 3).
     """
     height, width = rgb.shape[0] // scale, rgb.shape[1] // scale
     if kernel == "bicubic":
-        return resize_bicubic(rgb, (height, width))
+        rows, columns = (bicubic_matrix(n * scale, n).astype(np.float32) for n in (height, width))
+        planes = rgb[: height * scale, : width * scale].transpose(2, 0, 1).astype(np.float32)
+        small: Pixels = to_pixels(np.floor(rows @ planes @ columns.T + np.float32(0.5))).transpose(1, 2, 0)
+        return small
     return np.asarray(Image.fromarray(rgb).resize((width, height), _FILTERS[kernel]))
 
 

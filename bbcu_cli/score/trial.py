@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import Image, decode, probe
 from bbcu_cli.image.formats import is_image_name
+from bbcu_cli.score.camera import Camera, camera_noise
 from bbcu_cli.score.degrade import add_noise, jpeg_luma, resize_bicubic
 from bbcu_cli.score.metrics import Convention, Scores, luma, score
 from bbcu_cli.score.photos import Sampling, compress_jpeg
@@ -229,10 +230,10 @@ class Trial:
     Attributes:
         sigma: noise of the input in 8-bit units, for denoising.
         quality: JPEG quality of the input, for deblocking.
-        colour: deblock a colour JPEG, scored on RGB, and not the luma plane of the paper.
-        jpeg: quality of a colour JPEG that the input of super-resolution or denoising is saved as; None for the
-            paper's lossless one.
+        colour: whether a colour JPEG is deblocked, scored on RGB, and not the luma plane of the paper.
+        jpeg: quality of the colour JPEG that the input of super-resolution or denoising is saved as; None: none.
         sampling: of chroma in colour JPEGs.
+        camera: what makes the noise, in place of the paper's white Gaussian.
         border: pixels to ignore along the edges instead of what the paper ignores.
     """
 
@@ -244,13 +245,18 @@ class Trial:
     colour: bool = False
     jpeg: int | None = None
     sampling: Sampling = "4:2:0"
+    camera: Camera | None = None
 
     @property
     def strength(self) -> str:
         """The degradation in words."""
         words = {"sr": f"x{self.scale}", "denoise": f"sigma {self.sigma:g}", "deblock": f"quality {self.quality}"}
-        photo = f", JPEG {self.jpeg}" if self.jpeg is not None else ", colour" if self.colour else ""
-        return words[self.task] + photo
+        marks = (
+            "camera" if self.camera else "",
+            "colour" if self.colour else "",
+            f"JPEG {self.jpeg}" if self.jpeg else "",
+        )
+        return ", ".join((words[self.task], *filter(None, marks)))
 
     @property
     def baseline(self) -> str:
@@ -265,6 +271,8 @@ class Trial:
             "denoise": f"noise of sigma {self.sigma:g} by numpy's RandomState(0) for each image, input not clipped",
             "deblock": f"rounded Y through a grayscale JPEG of quality {self.quality}",
         }[self.task]
+        if self.camera:
+            note = f"camera noise of sigma {self.sigma:g} at mid-gray by numpy's default_rng(0) for each image"
         if self.colour:
             note = f"RGB through a colour JPEG of quality {self.quality}, {self.sampling}"
         if self.jpeg is not None:
@@ -299,11 +307,16 @@ class Trial:
             given = compress_jpeg(rgb, self.quality, self.sampling)
             return rgb, _to_float(given), given
         if self.task == "denoise":
-            noisy = add_noise(rgb / 255, self.sigma, np.random.RandomState(0))
+            noisy = self._noisy(rgb)
             given = self._saved(_to_uint8(noisy))
             return rgb, noisy.astype(np.float32) if self.jpeg is None else _to_float(given), given
         small = self._saved(resize_bicubic(rgb, (height // self.scale, width // self.scale)))
         return rgb, _to_float(small), resize_bicubic(small, (height, width))
+
+    def _noisy(self, rgb: Pixels) -> NDArray[np.float64]:
+        if self.camera is None:
+            return add_noise(rgb / 255, self.sigma, np.random.RandomState(0))
+        return (rgb + camera_noise(rgb, self.sigma, self.camera, np.random.default_rng(0))) / 255
 
     def _saved(self, pixels: Pixels) -> Pixels:
         """What the file of the input holds, uint8 (H, W, 3)."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,7 @@ class Progress:
         speed: steps per second since the last checkpoint.
         psnr: the latest validation score in dB, None before the first.
         saved: a checkpoint has been written with this report, and the log has it too.
+        gains: of a photo run, what the latest validation has gained on the input itself in dB, by level.
     """
 
     step: int
@@ -58,6 +59,7 @@ class Progress:
     speed: float
     psnr: float | None
     saved: bool
+    gains: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,8 @@ class _Trainer:
                 self.psnr = self.validation.score(self._averaged())
             if self.rank == 0 and (saving or meter.due()):
                 progress = meter.read(self.step, recipe.rate_at(self.step - 1), self.psnr, saved=saving)
+                if isinstance(self.validation, PhotoValidation):
+                    progress = replace(progress, gains=self.validation.gains)
                 if saving:
                     self._save(progress)
                 report(progress)

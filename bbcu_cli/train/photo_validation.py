@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bbcu_cli.image import Image
-from bbcu_cli.score.camera import Camera, camera_noise, read_noise
-from bbcu_cli.score.photos import Pixels, compress_jpeg, to_pixels
+from bbcu_cli.score.camera import Camera, read_noise
 from bbcu_cli.score.trial import Trial
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.data import read_images
@@ -30,7 +29,7 @@ NOISY_QUALITY: Final = 90
 _SIDE: Final = 144
 
 # A camera of average noise, see `train.photos.draw_camera`.
-CAMERA: Final = Camera(shot=2e-3, read=read_noise(2e-3), colour=0.8, contrast=0.8, luma=0.7, chroma=2.4, tail=1.6)
+CAMERA: Final = Camera(shot=2e-3, read=read_noise(2e-3), colour=0.8, luma=0.7, chroma=2.4, tail=1.6)
 
 
 class PhotoValidation:
@@ -38,40 +37,31 @@ class PhotoValidation:
 
     Attributes:
         baseline: mean PSNR of the input itself by level, in dB; of super-resolution, of its bicubic enlargement.
+        gains: what the latest score has gained on that, by level.
     """
 
     def __init__(self, spec: ModelSpec, recipe: Recipe, folder: Path) -> None:
-        """Degrade the pictures at every level that the recipe trains for, and without any loss.
+        """Degrade the pictures at every level that the recipe trains for.
 
         Raises:
             TrainingError: the folder has no usable image.
         """
         images = [Image(centre(pixels, _SIDE)) for pixels in read_images(folder, 8 * spec.scale)]
         self.trials = {trial.strength: trial for trial in _trials(spec, recipe)}
-        made = {level: [trial.degrade(image) for image in images] for level, trial in self.trials.items()}
-        if spec.task == "denoise":
-            for sigma in _within(CAMERA_SIGMAS, recipe.sigma):
-                level = f"camera {sigma:g}, JPEG {NOISY_QUALITY}"
-                self.trials[level] = Trial("denoise", jpeg=NOISY_QUALITY)
-                made[level] = [_camera_pair(image, sigma, seed) for seed, image in enumerate(images)]
-        self.pairs = {level: [(truth, x) for truth, x, _ in triples] for level, triples in made.items()}
-        self.baseline = {
-            level: float(np.mean([headline_psnr(t, given, self.trials[level].convention) for t, _, given in triples]))
-            for level, triples in made.items()
-        }
-
-    def measure(self, model: nn.Module) -> dict[str, float]:
-        """Mean PSNR by level, in dB: on Y (sr) or on RGB."""
-        return {level: mean_psnr(model, pairs, self.trials[level].convention) for level, pairs in self.pairs.items()}
+        self.pairs: dict[str, list[tuple[NDArray[np.uint8], NDArray[np.float32]]]] = {}
+        self.baseline: dict[str, float] = {}
+        self.gains: dict[str, float] = {}
+        for level, trial in self.trials.items():
+            made = [trial.degrade(image) for image in images]
+            self.pairs[level] = [(truth, x) for truth, x, _ in made]
+            inputs = [headline_psnr(truth, given, trial.convention) for truth, _, given in made]
+            self.baseline[level] = float(np.mean(inputs))
 
     def score(self, model: nn.Module) -> float:
-        """Mean PSNR over all levels, in dB."""
-        return float(np.mean(list(self.measure(model).values())))
-
-
-def _within(levels: tuple[float, ...], ends: tuple[float, float]) -> list[float]:
-    """The levels between the ends; where there is none, the nearest one's end."""
-    return [level for level in levels if ends[0] <= level <= ends[1]] or [float(np.clip(levels[0], *ends))]
+        """Mean PSNR over all levels in dB: on Y (sr) or on RGB."""
+        scores = {level: mean_psnr(model, self.pairs[level], trial.convention) for level, trial in self.trials.items()}
+        self.gains = {level: score - self.baseline[level] for level, score in scores.items()}
+        return float(np.mean(list(scores.values())))
 
 
 def _trials(spec: ModelSpec, recipe: Recipe) -> Iterator[Trial]:
@@ -87,11 +77,10 @@ def _trials(spec: ModelSpec, recipe: Recipe) -> Iterator[Trial]:
             yield Trial("denoise", jpeg=NOISY_QUALITY)
         for sigma in _within(SIGMAS, recipe.sigma):
             yield Trial("denoise", sigma=sigma, jpeg=NOISY_QUALITY)
+        for sigma in _within(CAMERA_SIGMAS, recipe.sigma):
+            yield Trial("denoise", sigma=sigma, jpeg=NOISY_QUALITY, camera=CAMERA)
 
 
-def _camera_pair(image: Image, sigma: float, seed: int) -> tuple[Pixels, NDArray[np.float32], Pixels]:
-    """As `Trial.degrade`, with camera noise."""
-    truth = Trial("denoise").degrade(image)[0]
-    noisy = to_pixels(truth + camera_noise(truth, sigma, CAMERA, np.random.default_rng(seed)))
-    given = compress_jpeg(noisy, NOISY_QUALITY)
-    return truth, given.astype(np.float32) / np.float32(255), given
+def _within(levels: tuple[float, ...], ends: tuple[float, float]) -> list[float]:
+    """The levels between both ends; if there is none, the first one, moved to the nearer end."""
+    return [level for level in levels if ends[0] <= level <= ends[1]] or [float(np.clip(levels[0], *ends))]

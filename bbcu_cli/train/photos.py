@@ -91,16 +91,18 @@ def degrade(sharp: Pixels, task: Task, scale: int, recipe: Recipe, rng: np.rando
     if task == "sr":
         seen = _reduced(sharp, scale, rng)
         if rng.random() < NOISY:
-            seen = _noisy(seen, rng.uniform(*NOISE), rng)
+            seen = _noisy(seen, NOISE, rng)
     elif task == "denoise":
-        seen = _noisy(sharp, rng.uniform(*recipe.sigma), rng, resized=rng.random() < RESIZED)
+        seen = _noisy(sharp, recipe.sigma, rng, resized=rng.random() < RESIZED)
     else:
         seen = sharp
     return seen if rng.random() < LOSSLESS[task] else _compressed(seen, recipe.quality, rng)
 
 
 def _choose(shares: Mapping[T, float], rng: np.random.Generator) -> T:
-    return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
+    """One of the keys, with the probability that stands beside it."""
+    index = np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right")
+    return list(shares)[min(int(index), len(shares) - 1)]  # a sum of shares may end just below 1
 
 
 def _reduced(sharp: Pixels, scale: int, rng: np.random.Generator) -> Pixels:
@@ -137,17 +139,24 @@ def draw_camera(rng: np.random.Generator) -> Camera:
         read=read_noise(shot) * float(np.exp(rng.normal(0, 0.26))),
         red=rng.uniform(1.3, 2.4),
         blue=rng.uniform(1.3, 2.4),
-        colour=rng.uniform(0.2, 1.2),
-        contrast=rng.uniform(0, 1),
+        colour=rng.uniform(0.3, 1.2),
+        contrast=rng.uniform(3, 11),
+        middle=rng.uniform(0.2, 0.45),
         demosaicing=demosaicing,
-        luma=rng.uniform(0, 1.2),
-        chroma=rng.uniform(0, 3.5),
+        luma=rng.uniform(0.2, 1.1),
+        chroma=rng.uniform(0.5, 3.2),
         tail=rng.uniform(1, 2),
     )
 
 
-def _noisy(clean: Pixels, sigma: float, rng: np.random.Generator, *, resized: bool = False) -> Pixels:
-    """With noise of that level; `resized`: as if it had been added at another size."""
+def _noisy(clean: Pixels, levels: tuple[float, float], rng: np.random.Generator, *, resized: bool = False) -> Pixels:
+    """With noise of a level in that range; `resized`: as if it had been added at another size.
+
+    Gaussian noise is equally likely at any level, while that of cameras is mostly weak.
+    """
+    camera = rng.random() < CAMERA
+    share = rng.random()
+    sigma = levels[0] + (levels[1] - levels[0]) * (share * share if camera else share)
     height, width, _ = clean.shape
     size = (height, width)
     there = clean
@@ -155,7 +164,7 @@ def _noisy(clean: Pixels, sigma: float, rng: np.random.Generator, *, resized: bo
         factor = rng.uniform(*FACTORS)
         size = (round(height * factor), round(width * factor))
         there = _resized(clean, size)
-    if rng.random() < CAMERA:
+    if camera:
         noise = camera_noise(there, sigma, draw_camera(rng), rng)
     else:
         noise = sigma * rng.standard_normal(there.shape, dtype=np.float32)
