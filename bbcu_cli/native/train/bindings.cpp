@@ -36,6 +36,8 @@ Shape shape_of(const In& x, size_t step) {
     if (x.ndim() != 4 || x.shape(3) != kFeatures) throw std::invalid_argument("x is not (N, H, W, 64)");
     if (x.size() == 0) throw std::invalid_argument("x is empty");
     checked(x, x.size(), "x");
+    if (x.shape(1) * x.shape(2) > kMaxPixels)
+        throw std::invalid_argument("an image of x has more than " + std::to_string(kMaxPixels) + " pixels");
     if (step < 1 || step > 4) throw std::invalid_argument("the up-sampling step is not 1..4");
     return {x.shape(0), x.shape(1), x.shape(2), step};
 }

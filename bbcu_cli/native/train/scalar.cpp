@@ -69,7 +69,7 @@ void gradient_row(GradientRow& t) {
 
 size_t input_bytes(size_t width, size_t groups) { return width * groups * kFeatures * sizeof(int16_t); }
 
-size_t output_bytes(size_t width) { return width * kQuad * sizeof(int16_t); }
+size_t output_bytes(size_t height, size_t width) { return height * width * kQuad * sizeof(int16_t); }
 
 int16_t quantise(float v) { return static_cast<int16_t>(std::lrintf(v)); }
 
@@ -81,7 +81,7 @@ void quantise_row(const QuantiseRow& t) {
             const float gradient = t.gradient[x * channels + c];
             const int16_t value = quantise(gradient * t.weight_scale[c]);
             input[x * channels + c] = quantise(gradient * t.input_scale[c]);
-            reinterpret_cast<int16_t*>(t.weight + c / kQuad * t.weight_pitch)[x * kQuad + c % kQuad] = value;
+            reinterpret_cast<int16_t*>(t.weight + c / kQuad * t.weight_pitch)[(t.y * t.width + x) * kQuad + c % kQuad] = value;
             if (x == 0) t.ends[c] = value;
             if (x == t.width - 1) t.ends[channels + c] = value;
         }
@@ -135,15 +135,15 @@ size_t bit_row_bytes(size_t width) { return width * sizeof(uint64_t); }
 
 void bit_row(const uint64_t* words, size_t width, uint8_t* bits) { std::memcpy(bits, words, bit_row_bytes(width)); }
 
-void weight_rows(const WeightRows& t) {
+void weight_image(const WeightImage& t) {
     const auto* value = reinterpret_cast<const int16_t*>(t.gradient);
-    for (size_t y = 0; y < t.rows; ++y) {
+    const auto* words = reinterpret_cast<const uint64_t*>(t.bits);
+    for (size_t y = 0; y < t.height; ++y) {
         for (size_t x = 0; x < t.width; ++x, value += kQuad) {
             for (size_t tap = 0; tap < kTaps; ++tap) {
-                const uint8_t* row = t.bits[y + tap / 3];
-                if (!row) continue;
-                const size_t at = x + tap % 3;
-                const uint64_t word = at < 1 || at > t.width ? 0 : reinterpret_cast<const uint64_t*>(row)[at - 1];
+                const size_t below = y + tap / 3, right = x + tap % 3;  // one more than the tap's row and column
+                if (below < 1 || below > t.height) continue;
+                const uint64_t word = right < 1 || right > t.width ? 0 : words[(below - 1) * t.width + right - 1];
                 for (size_t q = 0; q < kQuad; ++q) {
                     int32_t* sums = t.sums + (q * kTaps + tap) * kFeatures;
                     for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value[q] : value[q];
@@ -169,7 +169,7 @@ constexpr Kernels all() {
     k.input_row = input_row;
     k.bit_row_bytes = bit_row_bytes;
     k.bit_row = bit_row;
-    k.weight_rows = weight_rows;
+    k.weight_image = weight_image;
     return k;
 }
 

@@ -8,11 +8,10 @@
 #include <cstring>
 #include <exception>
 #include <limits>
-#include <memory>
 #include <mutex>
-#include <new>
 #include <stdexcept>
 
+#include "memory.h"
 #include "threads.h"
 
 namespace bbcu::train {
@@ -48,25 +47,6 @@ const Kernels& choose_kernels(const std::string& name) {
 }
 
 namespace {
-
-constexpr size_t kBlockPixels = 128;  // of the weights' gradient; what a block reads fits the first-level cache
-constexpr size_t kMaxPixels = std::numeric_limits<int32_t>::max() / kMost;  // whose quantised gradients sum within 32 bits
-
-// Aligned memory, not initialised.
-template <class T>
-class Scratch {
-public:
-    explicit Scratch(size_t count)
-        : data_(static_cast<T*>(::operator new(std::max<size_t>(1, count) * sizeof(T), std::align_val_t{kAlign}))) {}
-    T* data() const { return data_.get(); }
-    T& operator[](size_t i) const { return data_.get()[i]; }
-
-private:
-    struct Free {
-        void operator()(T* p) const { ::operator delete(p, std::align_val_t{kAlign}); }
-    };
-    std::unique_ptr<T, Free> data_;
-};
 
 // Calls work(item) for every item below `count`, on up to `threads` threads, in order of the items' start.
 // make() is called once on each thread for what work needs.
@@ -151,10 +131,9 @@ public:
           partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures), largest_(rows_ * channels_),
           largest_scaled_(rows_), input_scale_(shape.images * channels_), input_unit_(shape.images),
           weight_scale_(channels_), input_bytes_(kernels.input_bytes(shape.width, groups_)),
-          output_bytes_(kernels.output_bytes(shape.width)), bit_bytes_(kernels.bit_row_bytes(shape.width)),
-          for_input_(rows_ * input_bytes_), for_weight_(rows_ * output_bytes_ * channels_ / kQuad),
-          ends_(rows_ * 2 * channels_), bits_(rows_ * bit_bytes_), input_weights_(kernels.input_weight_bytes(groups_)),
-          block_rows_(std::clamp<size_t>(kBlockPixels / shape.width, 1, shape.height)) {}
+          output_bytes_(kernels.output_bytes(shape.height, shape.width)), bit_bytes_(kernels.bit_row_bytes(shape.width)),
+          for_input_(rows_ * input_bytes_), for_weight_(shape.images * output_bytes_ * channels_ / kQuad),
+          ends_(rows_ * 2 * channels_), bits_(rows_ * bit_bytes_), input_weights_(kernels.input_weight_bytes(groups_)) {}
 
     void run(size_t threads) {
         share(rows_, threads, [this] { return [this](size_t row) { differentiate(row); }; });
@@ -221,15 +200,18 @@ private:
     }
 
     void quantise(size_t row) {
+        const size_t image = row / shape_.height;
         QuantiseRow task{};
         task.gradient = gradient_row(row);
         task.width = shape_.width;
         task.groups = groups_;
-        task.input_scale = input_scale_.data() + row / shape_.height * channels_;
+        task.input_scale = input_scale_.data() + image * channels_;
         task.weight_scale = weight_scale_.data();
         task.input = for_input_.data() + row * input_bytes_;
-        task.weight = for_weight_.data() + row * output_bytes_;
-        task.weight_pitch = rows_ * output_bytes_;
+        task.weight = for_weight_.data() + image * output_bytes_;
+        task.weight_pitch = shape_.images * output_bytes_;
+        task.y = row % shape_.height;
+        task.height = shape_.height;
         task.ends = ends_.data() + row * 2 * channels_;
         kernels_.quantise_row(task);
     }
@@ -283,33 +265,25 @@ private:
 
     // The weights' gradient of kQuad output channels of a group.
     void weights(size_t quad) {
-        const size_t height = shape_.height, width = shape_.width;
         constexpr size_t kSums = kQuad * kTaps * kFeatures;
-        std::vector<int32_t> sums(kSums);  // of the last `pixels` pixels
-        std::vector<int64_t> total(kSums);
-        size_t pixels = 0;
+        int32_t sums[kSums] = {};
+        int64_t total[kSums] = {};
+        size_t pixels = 0;  // that are in sums
         const auto add_up = [&] {
             for (size_t i = 0; i < kSums; ++i) total[i] += sums[i];
-            std::fill(sums.begin(), sums.end(), 0);
+            std::fill_n(sums, kSums, 0);
             pixels = 0;
         };
-        std::vector<const uint8_t*> bits(block_rows_ + 2);
         for (size_t image = 0; image < shape_.images; ++image) {
-            for (size_t y = 0; y < height; y += block_rows_) {
-                const size_t rows = std::min(block_rows_, height - y);
-                for (size_t i = 0; i < rows + 2; ++i)
-                    bits[i] = y + i < 1 || y + i > height ? nullptr
-                                                          : bits_.data() + (image * height + y + i - 1) * bit_bytes_;
-                if (pixels + rows * width > kMaxPixels) add_up();
-                pixels += rows * width;
-                WeightRows task{};
-                task.gradient = for_weight_.data() + (quad * rows_ + image * height + y) * output_bytes_;
-                task.bits = bits.data();
-                task.rows = rows;
-                task.width = width;
-                task.sums = sums.data();
-                kernels_.weight_rows(task);
-            }
+            if (pixels + shape_.height * shape_.width > kMaxPixels) add_up();
+            pixels += shape_.height * shape_.width;
+            WeightImage task{};
+            task.gradient = for_weight_.data() + (quad * shape_.images + image) * output_bytes_;
+            task.bits = bits_.data() + image * shape_.height * bit_bytes_;
+            task.height = shape_.height;
+            task.width = shape_.width;
+            task.sums = sums;
+            kernels_.weight_image(task);
         }
         add_up();
         const size_t group = quad * kQuad / kFeatures, first = quad * kQuad % kFeatures;
@@ -359,13 +333,12 @@ private:
     Scratch<float> input_scale_;        // [images][groups][64]
     Scratch<float> input_unit_;         // [images]
     Scratch<float> weight_scale_;       // [groups][64]
-    size_t input_bytes_, output_bytes_, bit_bytes_;  // of a row
+    size_t input_bytes_, output_bytes_, bit_bytes_;  // of a row, an image's kQuad channels, a row
     Scratch<uint8_t> for_input_;        // [rows], quantised
-    Scratch<uint8_t> for_weight_;       // [groups][64 / kQuad][rows], quantised
+    Scratch<uint8_t> for_weight_;       // [groups][64 / kQuad][images], quantised
     Scratch<int16_t> ends_;             // [rows][2][groups][64]
     Scratch<uint8_t> bits_;             // [rows]
     Scratch<uint8_t> input_weights_;
-    size_t block_rows_;
 };
 
 }  // namespace

@@ -19,6 +19,7 @@
 namespace bbcu::train {
 
 constexpr int kMost = 255;   // of a quantised gradient
+constexpr size_t kMaxPixels = 0x7fffffff / kMost;  // of an image: whose quantised gradients sum within 32 bits
 constexpr size_t kQuad = 4;  // output channels whose weights' gradients are computed together
 
 // What follows the +-1 sums of a group: y = scale * sum + bias + bias0; y = (y > 0 ? 1 : slope) * y + bias1.
@@ -65,8 +66,10 @@ struct QuantiseRow {
     const float* input_scale;   // [groups][64]; numbers are at most kMost
     const float* weight_scale;  // [groups][64]; likewise
     uint8_t* input;             // input_bytes(width, groups)
-    uint8_t* weight;            // for each kQuad channels output_bytes(width), weight_pitch apart
+    uint8_t* weight;            // for each kQuad channels output_bytes(height, width), weight_pitch apart
     size_t weight_pitch;
+    size_t y;                   // the row in these
+    size_t height;
     int16_t* ends;              // [2][groups][64], the weights' numbers of the first and the last pixel
 };
 
@@ -86,13 +89,13 @@ struct InputRow {
     float* partial;           // [64]: sums over the row for m
 };
 
-// The weights' gradient of kQuad output channels over some rows of one image.
-struct WeightRows {
-    const uint8_t* gradient;      // the rows of QuantiseRow::weight, one after the other
-    const uint8_t* const* bits;   // [rows + 2] bit rows, from the one above the first; null outside the image
-    size_t rows;
+// What one image gives to the weights' gradient of kQuad output channels.
+struct WeightImage {
+    const uint8_t* gradient;  // as QuantiseRow wrote it
+    const uint8_t* bits;      // [height] bit rows
+    size_t height;
     size_t width;
-    int32_t* sums;                // [kQuad][9][64], added to
+    int32_t* sums;            // [kQuad][9][64], added to
 };
 
 // Kernels for one instruction set; all sets give the same bits.
@@ -108,7 +111,7 @@ struct Kernels {
 
     // Quantised rows, input weights and bit rows have forms of the set's own.
     size_t (*input_bytes)(size_t width, size_t groups);
-    size_t (*output_bytes)(size_t width);
+    size_t (*output_bytes)(size_t height, size_t width);
     void (*quantise_row)(const QuantiseRow&);
     size_t (*input_weight_bytes)(size_t groups);
     void (*pack_input_weights)(const uint64_t* words, size_t groups, uint8_t* weights);  // words [groups][9][64]
@@ -117,7 +120,7 @@ struct Kernels {
     // A *bit row*: the signs of one row, by channel, as the three columns of taps see them.
     size_t (*bit_row_bytes)(size_t width);
     void (*bit_row)(const uint64_t* words, size_t width, uint8_t* bits);
-    void (*weight_rows)(const WeightRows&);  // left and right of the image signs count as +1: unit.cpp puts it right
+    void (*weight_image)(const WeightImage&);  // left and right of the image signs count as +1: unit.cpp puts it right
 };
 
 // Best first; scalar, the truth that the others are tested against, is last.
