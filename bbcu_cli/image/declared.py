@@ -53,6 +53,7 @@ _HDR: Final = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 
 ADOBE_RGB: Final = ColourSpace("Adobe RGB (1998)", ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), D65, (Curve(563 / 256),))
 _LEAST_GAMMA, _MOST_GAMMA = 0.2, 5.0
+_DARK, _BRIGHT = 6_000, 60_000  # of 65,535
 
 _TRANSFER_FUNCTION, _WHITE_POINT, _CHROMATICITIES = 301, 318, 319
 TIFF_TAGS: Final = frozenset({_TRANSFER_FUNCTION, _WHITE_POINT, _CHROMATICITIES})
@@ -131,6 +132,8 @@ def by_exif(block: Block) -> ColourSpace | None:
         light = [int(value) for value in block.numbers(function)]
         tables = 3 if len(light) % 3 == 0 else 1  # the length of each is a power of two
         length = len(light) // tables
+        if length < 2 or any(light[i * length] > _DARK or light[(i + 1) * length - 1] < _BRIGHT for i in range(tables)):
+            raise ValueError("its transfer function does not lead from black to white")
         curves = tuple(Curve(1, table=tuple(light[i * length :][:length])) for i in range(tables))
         return ColourSpace(
             "primaries and curves of a TIFF",

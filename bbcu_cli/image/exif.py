@@ -279,5 +279,6 @@ def _true_description(data: bytes) -> tuple[bytes, str]:
 
 
 def _name(directory: int, tag: int) -> str:
-    names = ExifTags.GPSTAGS if directory == ifd.GPS else ExifTags.TAGS
+    # Pillow has the name that TIFF/EP gives the area of the subject.
+    names = ExifTags.GPSTAGS if directory == ifd.GPS else {**ExifTags.TAGS, _SUBJECT_AREA: "SubjectArea"}
     return str(names.get(tag, tag))

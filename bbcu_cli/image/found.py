@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Final, TypeVar
 
-from bbcu_cli.image import declared, exif, geotiff, ifd, isobmff, pngchunks
+from bbcu_cli.image import declared, exif, geotiff, ifd, isobmff, png_metadata
 from bbcu_cli.image.ifd import Block, Field
 from bbcu_cli.image.profile import ColourSpace
 
@@ -99,7 +99,7 @@ def attempt(what: str, notes: list[str], part: Callable[[], T]) -> T | None:
 
 
 def _of_png(name: str, stream: BinaryIO) -> Found:
-    chunks = pngchunks.read(stream)
+    chunks = png_metadata.read(stream)
     notes: list[str] = []
     if chunks.faults:
         notes.append(f"chunks that are damaged or too large were left out ({', '.join(chunks.faults)})")

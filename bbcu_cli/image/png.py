@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bbcu_cli.image import exif
 from bbcu_cli.image.deflate import LEVEL, in_order, zlib
 from bbcu_cli.image.image import Bands, Image, Metadata
-from bbcu_cli.image.pngchunks import METRES_PER_INCH, XMP_KEYWORD
+from bbcu_cli.image.png_metadata import METRES_PER_INCH, XMP_KEYWORD
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
