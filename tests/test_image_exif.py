@@ -163,8 +163,7 @@ def test_a_tiled_tiff_becomes_one_of_strips() -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_everything_that_describes_the_picture_travels(source: Callable[..., bytes], form: str, order: str) -> None:
     """Maker, dates, rating, exposure, lens, place, interoperability: as they were, in either byte order."""
-    if source({}, order)[:4] == b"II+\0" and order == ">":
-        pytest.skip("BigTIFF is made in one order here")
+    order = "<" if source({}, order)[:4] == b"II+\0" else order  # a BigTIFF is made in one order here
     fraction = rationals(1, 250, order=order)
     signed = (10, struct.pack(order + "2l", -1, 3))
     given = {
@@ -197,19 +196,20 @@ def test_everything_that_describes_the_picture_travels(source: Callable[..., byt
         assert fields[tag] == given[tag]
 
 
-ENCODINGS = [
-    "© 2024 José Müller, 東京".encode(),
-    "© 2024 José Müller".encode("latin-1"),
-    "© Иван".encode("cp1251"),
-    b"\xff\xfe\x80\x81",
-]
+ENCODINGS = {
+    269: "© 2024 José Müller, 東京".encode(),
+    270: "© 2024 José Müller".encode("latin-1"),
+    271: "Фотоаппарат".encode("cp1251"),
+    305: b"\xff\xfe\x80\x81",
+    315: "José".encode(),
+    33432: "© José".encode(),
+}
 
 
-@pytest.mark.parametrize("value", ENCODINGS)
-def test_text_travels_as_the_bytes_that_it_is(source: Callable[..., bytes], form: str, value: bytes) -> None:
+def test_text_travels_as_the_bytes_that_it_is(source: Callable[..., bytes], form: str) -> None:
     """EXIF says ASCII and people write names: whatever the encoding, no byte becomes another."""
-    given = {tag: text(value) for tag in (269, 270, 271, 305, 315, 33432)}
-    comment = {37510: (7, bytes(8) + value), 42032: text(value)}
+    given = {tag: text(value) for tag, value in ENCODINGS.items()}
+    comment = {37510: (7, bytes(8) + ENCODINGS[269]), 42032: text(ENCODINGS[270])}
     fields = carried(source({**given, EXIF: comment}), form)
     assert {tag: fields[tag] for tag in given} == given
     assert fields[EXIF] == comment

@@ -9,7 +9,7 @@ from bbcu_cli.image.formats import FORMATS
 from bbcu_cli.image.image import Metadata
 from bbcu_cli.image.metadata import COMMENT
 from bbcu_cli.image.png import png_keyword
-from bbcu_cli.image.profile import gray_as_rgb, icc_space
+from bbcu_cli.image.profile import gray_as_rgb
 
 _JPEG_SEGMENT: Final = 65_533
 _MOST_OF_JPEG: Final = _JPEG_SEGMENT - len(b"http://ns.adobe.com/xap/1.0/\0")
@@ -52,7 +52,7 @@ def fitted(metadata: Metadata, kind: str, *, gray_to_rgb: bool = False) -> tuple
 def _icc(icc: bytes | None, kind: str, lost: list[str], *, gray_to_rgb: bool) -> bytes | None:
     if icc is None:
         return None
-    if gray_to_rgb and icc_space(icc) == b"GRAY":
+    if gray_to_rgb and icc[16:20] == b"GRAY":
         rgb = gray_as_rgb(icc)
         if rgb is None:
             lost.append(f"{kind} stores the gray image as RGB, and its colour profile cannot say that: it is left out")

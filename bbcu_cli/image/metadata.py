@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
@@ -97,10 +97,19 @@ def scaled(metadata: Metadata, factor: int) -> Metadata:
         return metadata
     return replace(
         metadata,
-        exif=None if metadata.exif is None else exif.scaled(metadata.exif, factor),
-        xmp=None if metadata.xmp is None else xmp.scaled(metadata.xmp, factor),
-        georeference=None if metadata.georeference is None else geotiff.scaled(metadata.georeference, factor),
+        exif=_scaled(metadata.exif, exif.scaled, factor),
+        xmp=_scaled(metadata.xmp, xmp.scaled, factor),
+        georeference=_scaled(metadata.georeference, geotiff.scaled, factor),
     )
+
+
+def _scaled(block: bytes | None, scale: Callable[[bytes, int], bytes], factor: int) -> bytes | None:
+    if block is None:
+        return None
+    try:
+        return scale(block, factor)
+    except ValueError:  # not what `read` gave, so nothing of it is known
+        return block
 
 
 @contextlib.contextmanager

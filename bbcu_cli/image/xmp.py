@@ -9,7 +9,7 @@ Ultra HDR 1.1; MWG Guidelines for image metadata 2.0.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, TypeAlias
@@ -64,10 +64,10 @@ _ATTRIBUTE: Final = re.compile(rb"""\s+([^\s=]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""
 Name: TypeAlias = tuple[str, str]
 """(namespace, local name)."""
 
-_Rule: TypeAlias = Callable[[Name, str, tuple[Name, ...], str], "str | None"]
+_Rule: TypeAlias = Callable[[Name, str, Sequence[Name], str], "str | None"]
 """(name, name as written, elements around it, its value or "" for a structure) -> its value, or None to drop it."""
 
-_MOST_NESTED, _MOST_PREFIXES = 100, 1000
+_MOST_NESTED, _MOST_PREFIXES, _MOST_NAMES = 100, 1000, 100_000
 
 
 def clean(packet: bytes, *, orientation: int = 1) -> tuple[bytes, tuple[str, ...]]:
@@ -79,14 +79,14 @@ def clean(packet: bytes, *, orientation: int = 1) -> tuple[bytes, tuple[str, ...
     foreign: dict[str, None] = {}
     places: dict[str, None] = {}
 
-    def rule(name: Name, written: str, around: tuple[Name, ...], value: str) -> str | None:
+    def rule(name: Name, written: str, around: Sequence[Name], value: str) -> str | None:
         space, local = name
         if name == (_TIFF, "Orientation"):
             return "1"
         if (space == _TIFF and not _DESCRIBING_TIFF.fullmatch(local)) or _among(_STORED, name):
             return None
-        if _NOT_CARRIED.fullmatch(" ".join(name)):
-            if not any(_NOT_CARRIED.fullmatch(" ".join(outer)) for outer in around):
+        if _is_foreign(*name):
+            if not any(_is_foreign(*outer) for outer in around):
                 foreign[written] = None
             return None
         turned = orientation != 1 and (_among(_PLACES, name) or _among(_IN_PIXELS, name))
@@ -111,7 +111,7 @@ def scaled(packet: bytes, factor: int) -> bytes:
         ValueError: as `clean`.
     """
 
-    def rule(name: Name, _: str, around: tuple[Name, ...], value: str) -> str | None:
+    def rule(name: Name, _: str, around: Sequence[Name], value: str) -> str | None:
         if _counts_pixels(name, around) and (match := _NUMBER.fullmatch(value.strip())):
             number = Decimal(match[1])
             if name[0] == _AREA and number <= 1:  # a part of the picture
@@ -122,12 +122,17 @@ def scaled(packet: bytes, factor: int) -> bytes:
     return _rewritten(packet, rule)
 
 
+def _is_foreign(space: str, local: str) -> bool:
+    """It tells of data that are not carried over."""
+    return _NOT_CARRIED.fullmatch(f"{space} {local}") is not None
+
+
 def _among(table: Mapping[str, re.Pattern[str]], name: Name) -> bool:
     space, local = name
     return space in table and table[space].fullmatch(local) is not None
 
 
-def _counts_pixels(name: Name, around: tuple[Name, ...]) -> bool:
+def _counts_pixels(name: Name, around: Sequence[Name]) -> bool:
     space, local = name
     if space in (_AREA, _SIZE):
         return local in {"x", "y", "w", "h", "d"} and any(outer[0] == _REGIONS for outer in around)
@@ -156,17 +161,24 @@ class _Walk:
     rule: _Rule
     parser: expat.XMLParserType = field(default_factory=lambda: expat.ParserCreate("utf-8"))
     open: list[_Element] = field(default_factory=list)
+    around: list[Name] = field(default_factory=list)
     edits: list[tuple[int, int, bytes]] = field(default_factory=list)
+    declarations: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)
+    names: int = 0
 
     def run(self) -> bytes:
         parser = self.parser
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
         parser.StartDoctypeDeclHandler = self._refuse
         parser.Parse(self.packet, True)  # noqa: FBT003 - the one and last piece
+        # Some programs look for no more than the declaration of a namespace.
+        idle = [(*span, b"") for space, span in self.declarations if space in self.dropped and _is_foreign(space, "*")]
         at, pieces = 0, []
-        for start, stop, new in sorted(self.edits):
-            pieces += [self.packet[at:start], new]
-            at = stop
+        for start, stop, new in sorted([*self.edits, *idle]):
+            if start >= at:  # else it lies in what was dropped
+                pieces += [self.packet[at:start], new]
+                at = stop
         return b"".join([*pieces, self.packet[at:]])
 
     def _refuse(self, *_: object) -> None:
@@ -181,22 +193,23 @@ class _Walk:
         declared = {key.partition(":")[2]: space for key, space in values.items() if key.partition(":")[0] == "xmlns"}
         if declared:
             prefixes = {**prefixes, **declared}
-        if len(self.open) > _MOST_NESTED or len(prefixes) > _MOST_PREFIXES:
-            raise ValueError("it is nested too deeply")
+        self.names += 1 + len(values)
+        if len(self.open) > _MOST_NESTED or len(prefixes) > _MOST_PREFIXES or self.names > _MOST_NAMES:
+            raise ValueError("it is larger than any description")
         if self.open:
             self.open[-1].simple = False
         element = _Element(_resolved(written, prefixes), written, start, tag.end(), prefixes, len(self.edits))
         self.open.append(element)
-        around = tuple(outer.name for outer in self.open)
+        self.around.append(element.name)
         for attribute in _ATTRIBUTE.finditer(self.packet, *tag.span(1)):
             key = attribute[1].decode()
             if key.partition(":")[0] == "xmlns":
-                if _NOT_CARRIED.fullmatch(f"{values[key]} *"):  # nothing of it is left
-                    self.edits.append((*attribute.span(), b""))
+                self.declarations.append((values[key], attribute.span()))
                 continue
-            value = values[key]
-            new = self.rule(_resolved(key, prefixes), key, around, value)
+            name, value = _resolved(key, prefixes), values[key]
+            new = self.rule(name, key, self.around, value)
             if new is None:
+                self.dropped.add(name[0])
                 self.edits.append((*attribute.span(), b""))
             elif new != value:
                 group = 2 if attribute[2] is not None else 3
@@ -204,12 +217,14 @@ class _Walk:
 
     def _end(self, _: str) -> None:
         element, at = self.open.pop(), self.parser.CurrentByteIndex
+        self.around.pop()
         closed = self.packet.startswith(b"</", at) and at >= element.inside
         stop = self.packet.index(b">", at) + 1 if closed else element.inside
         text = self.packet[element.inside : at] if closed and element.simple else b""
         value = "" if b"&" in text or b"<" in text else text.decode()
-        new = self.rule(element.name, element.written, tuple(outer.name for outer in self.open), value)
+        new = self.rule(element.name, element.written, self.around, value)
         if new is None:
+            self.dropped.add(element.name[0])
             del self.edits[element.edits :]
             self.edits.append((element.start, stop, b""))
         elif new != value:
