@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import ADOBE, BT709, BT2020, D65, P3, bmp, with_chunks
 from directories import EXIF, INTEROPERABILITY, rationals, shorts, text, tiff_file, tree
 from fuzz import mutated
-from pictures import as_jpeg, as_png, chunk, deep, gray_photo, gray_profile, photo, png, rgb_profile, saved
+from pictures import as_jpeg, as_png, deep, gray_photo, gray_profile, photo, png, rgb_profile, saved
 from PIL import Image as Pillow
 from PIL import ImageCms
 
@@ -22,11 +23,6 @@ from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, isobmff, lo
 from bbcu_cli.image.profile import ColourSpace, Curve, gray_as_rgb
 
 SRGB = ImageCms.createProfile("sRGB")
-P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
-BT709 = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
-BT2020 = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
-ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
-D65 = (0.3127, 0.3290)
 
 
 @pytest.fixture(params=[name for name, fmt in FORMATS.items() if fmt.writable and fmt.icc])
@@ -85,11 +81,6 @@ def assert_means(icc: bytes | None, primaries: Any, light: Callable[[Any], Any])
         np.testing.assert_allclose(shown.getpixel((0, 0)), wanted, atol=1.6)
 
 
-def with_chunks(data: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG with more chunks behind its header."""
-    return data[:33] + b"".join(chunk(name, content) for name, content in chunks) + data[33:]
-
-
 def cicp(*codes: int) -> tuple[bytes, bytes]:
     return b"cICP", bytes(codes)
 
@@ -117,17 +108,6 @@ def heic(primaries: int, transfer: int) -> bytes:
         file, color_primaries=primaries, transfer_characteristics=transfer, matrix_coefficients=1, full_range_flag=1
     )
     return file.getvalue()
-
-
-def bmp(*, kind: bytes, primaries: Any = BT709, gamma: float = 2.2, profile: bytes = b"") -> bytes:
-    """A BMP of version 5."""
-    pixels = np.zeros((8, 8, 3), np.uint8).tobytes()
-    ends = [round(v * (1 << 30)) for x, y in primaries for v in (x, y, 1 - x - y)]
-    head = struct.pack("<LllHHLLllLL", 124, 8, 8, 1, 24, 0, len(pixels), 0, 0, 0, 0)
-    head += struct.pack("<4L4s9l3L", 0xFF0000, 0xFF00, 0xFF, 0, kind[::-1], *ends, *[round(gamma * 65536)] * 3)
-    head += struct.pack("<4L", 4, 124 + len(pixels), len(profile), 0)
-    start = 14 + len(head)
-    return struct.pack("<2sLLL", b"BM", start + len(pixels) + len(profile), 0, start) + head + pixels + profile
 
 
 def tagged_tiff(**changes: Any) -> bytes:

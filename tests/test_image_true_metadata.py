@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import PANORAMA, SPACES, as_attributes, as_elements, packet, with_chunks
 from directories import EXIF, doubles, fields_of, longs, rationals, shorts, text, tiff_file, tree
 from pictures import XMP_SIDEWAYS, as_jpeg, as_png, chunk, exif, photo, saved, turned_away
 from PIL import Image as Pillow
@@ -36,39 +37,6 @@ def form(request: pytest.FixtureRequest) -> str:
 
 def read(data: bytes) -> Image:
     return decode(data, max_pixels=10**6)
-
-
-SPACES = {
-    "tiff": "http://ns.adobe.com/tiff/1.0/",
-    "exif": "http://ns.adobe.com/exif/1.0/",
-    "xmp": "http://ns.adobe.com/xap/1.0/",
-    "dc": "http://purl.org/dc/elements/1.1/",
-    "GPano": "http://ns.google.com/photos/1.0/panorama/",
-    "GCamera": "http://ns.google.com/photos/1.0/camera/",
-    "GDepth": "http://ns.google.com/photos/1.0/depthmap/",
-    "Container": "http://ns.google.com/photos/1.0/container/",
-    "Item": "http://ns.google.com/photos/1.0/container/item/",
-    "hdrgm": "http://ns.adobe.com/hdr-gain-map/1.0/",
-    "HDRGainMap": "http://ns.apple.com/HDRGainMap/1.0/",
-    "xmpNote": "http://ns.adobe.com/xmp/note/",
-    "OpCamera": "http://ns.oplus.com/photos/1.0/camera/",
-    "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
-    "stDim": "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
-    "stArea": "http://ns.adobe.com/xmp/sType/Area#",
-    "drone-dji": "http://www.dji.com/drone-dji/1.0/",
-}
-
-
-def packet(attributes: str = "", elements: str = "", *, rename: dict[str, str] | None = None) -> bytes:
-    """An XMP packet; `rename` gives namespaces other prefixes than everybody's."""
-    spaces = " ".join(f'xmlns:{(rename or {}).get(prefix, prefix)}="{space}"' for prefix, space in SPACES.items())
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        f'<rdf:Description rdf:about="" {spaces} xmp:Rating="5" {attributes}>{elements}'
-        "<dc:title>Ein „Bild“ &amp; mehr</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
-        '<?xpacket end="w"?>'
-    ).encode()
 
 
 def properties(data: bytes | None) -> dict[str, str]:
@@ -104,15 +72,6 @@ def with_xmp(kind: str, data: bytes, orientation: int = 1) -> bytes:
 
 KEPT = {"xmp:Rating": "5", "dc:title": "Ein „Bild“ & mehr"}
 
-PANORAMA = {
-    "GPano:FullPanoWidthPixels": "8000",
-    "GPano:FullPanoHeightPixels": "4000",
-    "GPano:CroppedAreaImageWidthPixels": "64",
-    "GPano:CroppedAreaImageHeightPixels": "48",
-    "GPano:CroppedAreaLeftPixels": "12",
-    "GPano:CroppedAreaTopPixels": "0",
-    "GPano:LargestValidInteriorRectWidth": "60",
-}
 OTHER_PIXELS = {
     "exif:FocalPlaneXResolution": "4032000/225",
     "drone-dji:CalibratedFocalLength": "3666.5",
@@ -126,14 +85,6 @@ NO_PIXELS = {
     "tiff:XResolution": "300/1",
     "GCamera:SpecialTypeID": "com.google.android.apps.camera.gallery.specialtype.SpecialType-PANORAMA",
 }
-
-
-def as_attributes(values: dict[str, str]) -> str:
-    return " ".join(f'{name}="{value}"' for name, value in values.items())
-
-
-def as_elements(values: dict[str, str]) -> str:
-    return "".join(f"\n <{name}>{value}</{name}>" for name, value in values.items())
 
 
 def times(value: str, factor: int) -> float:
@@ -419,8 +370,7 @@ def test_a_georeference_that_cannot_be_kept_true_is_left_out_with_a_note() -> No
 
 def with_text(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG with these chunks behind its header."""
-    data = as_png(photo())
-    return data[:33] + b"".join(chunk(name, content) for name, content in chunks) + data[33:]
+    return with_chunks(as_png(photo()), *chunks)
 
 
 def raw_profile(kind: bytes, content: bytes) -> tuple[bytes, bytes]:

@@ -102,8 +102,12 @@ def unpack(exif: bytes) -> Block:
     return ifd.parse(exif.removeprefix(HEADER))
 
 
-def scaled(exif: bytes, factor: int) -> bytes:
-    """The EXIF block of the same picture with `factor` times as many pixels a side."""
+def scaled(exif: bytes, factor: int) -> bytes | None:
+    """The EXIF block of the same picture with `factor` times as many pixels a side; None when it says nothing more.
+
+    Raises:
+        ValueError: it is no EXIF block.
+    """
     block = unpack(exif)
     details = dict(_below(block, ifd.EXIF))
     for tag in (_SUBJECT_AREA, _SUBJECT_PLACE):
@@ -115,7 +119,7 @@ def scaled(exif: bytes, factor: int) -> bytes:
     for tag in (_FOCAL_X, _FOCAL_Y):
         if isinstance(value := details.get(tag), Field):
             details[tag] = block.rational(block.numbers(value)[0] * factor)
-    return pack(_with(block, ifd.EXIF, details)) or exif
+    return pack(_with(block, ifd.EXIF, details))
 
 
 def resolution(block: Block) -> tuple[float, float] | None:

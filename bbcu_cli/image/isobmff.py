@@ -38,7 +38,10 @@ def read(stream: BinaryIO) -> Described:
         ValueError: it is damaged.
     """
     try:
-        boxes = dict(_meta(stream).boxes())
+        meta = _meta(stream)
+        if meta is None:
+            return Described()
+        boxes = dict(meta.boxes())
         main = _main(boxes[b"pitm"])
         references = list(_references(boxes[b"iref"])) if b"iref" in boxes else []
         codes = _codes(boxes[b"iprp"], main, references)
@@ -82,8 +85,8 @@ _Reference = tuple[bytes, int, list[int]]
 """Kind, item, items that it refers to."""
 
 
-def _meta(stream: BinaryIO) -> _Bytes:
-    """The box "meta" of a file, past its version and flags."""
+def _meta(stream: BinaryIO) -> _Bytes | None:
+    """The box "meta" of a file, past its version and flags; a sequence of pictures needs none."""
     end, at = stream.seek(0, os.SEEK_END), 0
     for _ in range(_MOST_BOXES):
         stream.seek(at)
@@ -99,7 +102,7 @@ def _meta(stream: BinaryIO) -> _Bytes:
         if size < skip or at + size >= end:
             break
         at += size
-    raise KeyError("meta")
+    return None
 
 
 def _main(pitm: _Bytes) -> int:

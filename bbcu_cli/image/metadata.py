@@ -20,6 +20,9 @@ from bbcu_cli.image.profile import icc_space
 COMMENT: Final = "Comment"
 """The keyword of `Metadata.text` under which the comment of a JPEG or GIF stands."""
 
+_WITH_CODES: Final = frozenset({"PNG", "AVIF", "HEIC"})
+"""Formats that name the primaries and the transfer of their samples by code points."""
+
 
 def read(
     name: str,
@@ -74,7 +77,7 @@ def read(
     return Metadata(
         icc=_icc(found, channels),
         exif=None if block is None else exif.pack(block),
-        xmp=_xmp(found, turned),
+        xmp=_xmp(found, turned, converted=converted),
         dpi=_sane(dpi) or _sane(None if block is None else exif.resolution(block)),
         text=_text(found),
         georeference=georeference,
@@ -87,8 +90,9 @@ def check_colours(name: str, kind: str, stream: BinaryIO, info: Mapping[Any, Any
     Raises:
         ImageError: the picture is HDR, or its samples are CIE XYZ.
     """
-    with _unmoved(stream):
-        gather(name, kind, stream, info)
+    if kind in _WITH_CODES:
+        with _unmoved(stream):
+            gather(name, kind, stream, info)
 
 
 def scaled(metadata: Metadata, factor: int) -> Metadata:
@@ -103,7 +107,7 @@ def scaled(metadata: Metadata, factor: int) -> Metadata:
     )
 
 
-def _scaled(block: bytes | None, scale: Callable[[bytes, int], bytes], factor: int) -> bytes | None:
+def _scaled(block: bytes | None, scale: Callable[[bytes, int], bytes | None], factor: int) -> bytes | None:
     if block is None:
         return None
     try:
@@ -148,11 +152,11 @@ def _of_kind(icc: bytes, channels: int) -> bytes:
     return icc
 
 
-def _xmp(found: Found, orientation: int) -> bytes | None:
+def _xmp(found: Found, orientation: int, *, converted: bool) -> bytes | None:
     if not found.xmp:
         return None
     packet = found.xmp.encode() if isinstance(found.xmp, str) else found.xmp.rstrip(b"\0")
-    cleaned = attempt("XMP data", found.notes, lambda: xmp.clean(packet, orientation=orientation))
+    cleaned = attempt("XMP data", found.notes, lambda: xmp.clean(packet, orientation=orientation, converted=converted))
     if cleaned is None:
         return None
     found.notes.extend(cleaned[1])

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 _TIFF, _EXIF, _XMP = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/", "http://ns.adobe.com/xap/1.0/"
 _AREA, _SIZE = "http://ns.adobe.com/xmp/sType/Area#", "http://ns.adobe.com/xap/1.0/sType/Dimensions#"
 _REGIONS = "http://www.metadataworkinggroup.com/schemas/regions/"
+_PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _PANORAMA = "http://ns.google.com/photos/1.0/panorama/"
 
 _DESCRIBING_TIFF: Final = re.compile(
@@ -29,6 +30,11 @@ _DESCRIBING_TIFF: Final = re.compile(
 _STORED: Final[Mapping[str, re.Pattern[str]]] = {
     _EXIF: re.compile("Pixel[XY]Dimension|ComponentsConfiguration|CompressedBitsPerPixel|NativeDigest"),
     _XMP: re.compile("Thumbnails"),
+    _PHOTOSHOP: re.compile("ColorMode"),
+}
+_OF_COLOURS: Final[Mapping[str, re.Pattern[str]]] = {
+    _EXIF: re.compile("ColorSpace|Gamma"),
+    _PHOTOSHOP: re.compile("ICCProfile"),
 }
 _IN_PIXELS: Final[Mapping[str, re.Pattern[str]]] = {
     _PANORAMA: re.compile(
@@ -70,8 +76,13 @@ _Rule: TypeAlias = Callable[[Name, str, Sequence[Name], str], "str | None"]
 _MOST_NESTED, _MOST_PREFIXES, _MOST_NAMES = 100, 1000, 100_000
 
 
-def clean(packet: bytes, *, orientation: int = 1) -> tuple[bytes, tuple[str, ...]]:
+def clean(packet: bytes, *, orientation: int = 1, converted: bool = False) -> tuple[bytes, tuple[str, ...]]:
     """The packet of a picture that was turned upright from an orientation, and a note for what had to be left out.
+
+    Args:
+        packet: of the file.
+        orientation: that the pixels had.
+        converted: the colours are no longer the file's own.
 
     Raises:
         ValueError: it is not well-formed XML in UTF-8, or has a document type.
@@ -84,6 +95,8 @@ def clean(packet: bytes, *, orientation: int = 1) -> tuple[bytes, tuple[str, ...
         if name == (_TIFF, "Orientation"):
             return "1"
         if (space == _TIFF and not _DESCRIBING_TIFF.fullmatch(local)) or _among(_STORED, name):
+            return None
+        if converted and _among(_OF_COLOURS, name):
             return None
         if _is_foreign(*name):
             if not any(_is_foreign(*outer) for outer in around):
