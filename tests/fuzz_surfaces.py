@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from described import described_files
 from fuzz import ODD, Surface, dumped, mutated, scrambled
 from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, soft_mask
 from small import SMALL_SPECS, small_model
@@ -37,6 +38,7 @@ def seeds() -> list[bytes]:
         mask = soft_mask(24, 32) if FORMATS[name].alpha else None
         found.append(encode(Image(photo(24, 32), mask, about), name))
         found.append(encode(Image(deep(photo(24, 32)), None if mask is None else deep(mask), about), name))
+    found += described_files()
     return found + [animation(form) for form in ("GIF", "WEBP", "PNG", "AVIF")]
 
 

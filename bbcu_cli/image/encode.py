@@ -13,21 +13,18 @@ import numpy as np
 from PIL import Image as Pillow
 
 from bbcu_cli.errors import ImageError
+from bbcu_cli.image import exif
 from bbcu_cli.image.color import to_8_bit, to_float, to_integer
+from bbcu_cli.image.fit import fitted
 from bbcu_cli.image.formats import FORMATS
 from bbcu_cli.image.heic import library
+from bbcu_cli.image.ifd import Block
 from bbcu_cli.image.image import Bands, Image, Metadata
-from bbcu_cli.image.metadata import with_dpi_in_exif
+from bbcu_cli.image.metadata import COMMENT
 from bbcu_cli.image.png import write_png
 from bbcu_cli.image.tiff import write_tiff
 
 _QUALITY: Final = {"JPEG": 95, "WebP": 90, "AVIF": 85, "HEIC": 85}
-_JPEG_SEGMENT: Final = 65_533 - len(b"http://ns.adobe.com/xap/1.0/\0")
-"""Most bytes of EXIF, and of XMP, that fit into their one segment of a JPEG."""
-
-
-_COMMENT: Final = "Comment"
-"""The keyword of `Metadata.text` under which a JPEG keeps its comment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +56,16 @@ DEFAULT_OPTIONS: Final = EncodeOptions()
 
 def losses(image: Image | Bands, kind: str, options: EncodeOptions = DEFAULT_OPTIONS) -> tuple[str, ...]:
     """What a file of the format `kind` will not hold of an image, a sentence each; lossy compression is not counted."""
-    fmt, about = FORMATS[kind], _kept(image.metadata, options)
+    fmt = FORMATS[kind]
     found = []
     if image.depth > fmt.depth:
         found.append(f"{kind} holds 8 bits per sample, not 16: the samples are rounded")
-    if image.channels == 1 and not (fmt.gray and _holds_gray(image, kind)):
+    if _gray_to_rgb(image, kind):
         found.append(f"{kind} stores the gray image as RGB")
     if not fmt.alpha and not image.opaque:
         found.append(f"{kind} has no transparency")
-    for what, value, place in (
-        ("colour profile", about.icc, fmt.icc),
-        ("EXIF data", about.exif, fmt.exif),
-        ("XMP data", about.xmp, fmt.xmp),
-        ("resolution", about.dpi, fmt.dpi),
-    ):
-        if value is not None and not place:
-            found.append(f"{kind} has no place for the {what}")
-    lost = [keyword for keyword, _ in about.text if not fmt.text and (kind, keyword) != ("JPEG", _COMMENT)]
-    if lost:
-        found.append(f"{kind} has no place for the text ({', '.join(lost)})")
-    if kind == "JPEG":
-        for what, block in (("EXIF data", about.exif), ("XMP data", about.xmp)):
-            if block is not None and len(block) > _JPEG_SEGMENT:
-                found.append(f"the {what} ({len(block)} bytes) are too long for JPEG")
-    return tuple(found)
+    _, lost = fitted(_kept(image.metadata, options), kind, gray_to_rgb=_gray_to_rgb(image, kind))
+    return (*found, *lost)
 
 
 def encode(image: Image, kind: str, options: EncodeOptions = DEFAULT_OPTIONS, *, threads: int | None = None) -> bytes:
@@ -124,7 +107,8 @@ def write(
     height, width = bands.size
     if max(height, width) > fmt.max_side:
         raise ImageError(f"{kind} holds at most {fmt.max_side} pixels per side, not {width}x{height}; use PNG or TIFF")
-    bands = replace(bands, metadata=_kept(bands.metadata, options))
+    held, _ = fitted(_kept(bands.metadata, options), kind, gray_to_rgb=_gray_to_rgb(bands, kind))
+    bands = replace(bands, metadata=held)
     if bands.alpha and not fmt.alpha:
         bands = _without_alpha(bands, kind, options)
     if bands.depth > fmt.depth:
@@ -152,18 +136,17 @@ def _kept(metadata: Metadata, options: EncodeOptions) -> Metadata:
     return metadata if options.metadata == "keep" else Metadata(icc=metadata.icc)
 
 
-def _holds_gray(image: Image | Bands, kind: str) -> bool:
+def _gray_to_rgb(image: Image | Bands, kind: str) -> bool:
+    """The picture is gray and will be written as RGB."""
     with_alpha = image.alpha if isinstance(image, Bands) else image.alpha is not None
-    return not (kind == "TIFF" and image.depth == 16 and with_alpha)
+    return image.channels == 1 and not (
+        FORMATS[kind].gray and not (kind == "TIFF" and image.depth == 16 and with_alpha)
+    )
 
 
 def _in_8_bits(image: Image) -> Image:
     alpha = None if image.alpha is None else to_8_bit(image.alpha)
     return replace(image, pixels=to_8_bit(image.pixels), alpha=alpha)
-
-
-def _comment(metadata: Metadata) -> bytes | None:
-    return next((text.encode() for key, text in metadata.text if key == _COMMENT), None)
 
 
 def _without_alpha(bands: Bands, kind: str, options: EncodeOptions) -> Bands:
@@ -206,10 +189,20 @@ def _picture(bands: Bands, *, gray: bool = True) -> Pillow.Image:
     return picture
 
 
-def _blocks(metadata: Metadata, exif: bytes | None) -> dict[str, bytes]:
+def _blocks(metadata: Metadata) -> dict[str, bytes]:
     """Profile, EXIF and XMP as keyword arguments of Pillow's and pillow-heif's `save`."""
-    blocks = {"icc_profile": metadata.icc, "exif": exif, "xmp": metadata.xmp}
+    blocks = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp}
     return {name: block for name, block in blocks.items() if block is not None}
+
+
+def _blocks_with_dpi(metadata: Metadata) -> dict[str, bytes]:
+    """The same for formats that have no place for the resolution but EXIF.
+
+    The orientation, 1, is left out: Pillow would take it out of the EXIF of an AVIF, and write all the rest anew.
+    """
+    block = Block() if metadata.exif is None else exif.unpack(metadata.exif)
+    block = exif.with_resolution(exif.without(block, 0, exif.ORIENTATION), metadata.dpi)
+    return _blocks(replace(metadata, exif=exif.pack(block)))
 
 
 def _quality(kind: str, options: EncodeOptions) -> int:
@@ -218,42 +211,41 @@ def _quality(kind: str, options: EncodeOptions) -> int:
 
 def _save_jpeg(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
     about = bands.metadata
-    blocks = {
-        name: block
-        for name, block in _blocks(about, about.exif).items()
-        if name == "icc_profile" or len(block) <= _JPEG_SEGMENT
-    }
-    comment = _comment(about)
+    comment = dict(about.text).get(COMMENT, "").encode("utf-8", "surrogateescape")
     _picture(bands).save(
         file,
         "JPEG",
         quality=_quality("JPEG", options),
         subsampling=options.subsampling,
         dpi=about.dpi or (0, 0),
-        **blocks,
+        **_blocks(about),
         **({"comment": comment} if comment else {}),
     )
 
 
 def _save_webp(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
-    blocks = _blocks(bands.metadata, with_dpi_in_exif(bands.metadata))
     quality = 75 if options.lossless else _quality("WebP", options)  # lossless: the effort
     # "exact" keeps the colour under transparent pixels, which is part of what was given.
     _picture(bands).save(
-        file, "WEBP", lossless=options.lossless, exact=options.lossless, quality=quality, method=4, **blocks
+        file,
+        "WEBP",
+        lossless=options.lossless,
+        exact=options.lossless,
+        quality=quality,
+        method=4,
+        **_blocks_with_dpi(bands.metadata),
     )
 
 
 def _save_avif(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
-    blocks = _blocks(bands.metadata, with_dpi_in_exif(bands.metadata))
-    _picture(bands).save(file, "AVIF", quality=_quality("AVIF", options), subsampling=options.subsampling, **blocks)
+    quality, blocks = _quality("AVIF", options), _blocks_with_dpi(bands.metadata)
+    _picture(bands).save(file, "AVIF", quality=quality, subsampling=options.subsampling, **blocks)
 
 
 def _save_heic(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
     quality = -1 if options.lossless else _quality("HEIC", options)
-    picture = _picture(bands, gray=False)
-    blocks = _blocks(bands.metadata, with_dpi_in_exif(bands.metadata))
-    library("the output").from_pillow(picture).save(file, quality=quality, subsampling=options.subsampling, **blocks)
+    picture, blocks = library("the output").from_pillow(_picture(bands, gray=False)), _blocks_with_dpi(bands.metadata)
+    picture.save(file, quality=quality, subsampling=options.subsampling, **blocks)
 
 
 def _save_bmp(bands: Bands, file: BinaryIO, _: EncodeOptions) -> None:

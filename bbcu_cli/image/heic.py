@@ -7,7 +7,6 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL.Image import Exif
 
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import metadata
@@ -33,6 +32,7 @@ class HeicFile:
     """A HEIC file whose header was read; its methods raise whatever the library raises on damaged files."""
 
     name: str
+    stream: BinaryIO
     picture: Any  # pillow_heif.HeifImage
     others: int
 
@@ -40,10 +40,11 @@ class HeicFile:
     def open(cls, name: str, stream: BinaryIO) -> HeicFile:
         """Read the header of `stream` and take its primary picture."""
         file = library(name).open_heif(stream, convert_hdr_to_8bit=False)
-        return cls(name, file[file.primary_index], len(file) - 1)
+        return cls(name, stream, file[file.primary_index], len(file) - 1)
 
     def info(self) -> ImageInfo:
         """What the header says; the library has turned the picture upright."""
+        metadata.check_colours(self.name, "HEIC", self.stream, self.picture.info)
         width, height = self.picture.size
         mode, _, depth = self.picture.mode.partition(";")
         return ImageInfo(
@@ -59,7 +60,9 @@ class HeicFile:
         """All pixels and metadata; 10 and 12 bits come spread to 16."""
         height, width = info.size
         samples = np.array(self.picture).reshape(height, width, -1)
-        about, notes = metadata.read(self.picture.info, self._exif, {}, channels=info.channels, from_tiff=False)
+        about, notes = metadata.read(
+            self.name, "HEIC", self.stream, self.picture.info, channels=info.channels, size=info.size
+        )
         if self.others:
             notes = (*notes, f"the file holds {self.others} more pictures, which are not carried over")
         return Image(
@@ -69,10 +72,3 @@ class HeicFile:
             format="HEIC",
             notes=notes,
         )
-
-    def _exif(self) -> Exif | None:
-        if not self.picture.info.get("exif"):
-            return None
-        exif = Exif()
-        exif.load(self.picture.info["exif"])
-        return exif

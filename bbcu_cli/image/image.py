@@ -22,7 +22,9 @@ class Metadata:
         exif: EXIF block that starts with ``Exif\0\0``; the orientation is 1, thumbnails and sizes are gone.
         xmp: XMP packet, UTF-8; the orientation is 1.
         dpi: (horizontal, vertical) pixels per inch.
-        text: (keyword, text) pairs: PNG text chunks; the comment of a JPEG or GIF under "Comment".
+        text: (keyword, text) pairs: PNG text chunks; the comment of a JPEG or GIF under "Comment", its bytes that are
+            not UTF-8 as surrogate escapes.
+        georeference: the GeoTIFF tags of a TIFF, as a TIFF directory of their own.
     """
 
     icc: bytes | None = None
@@ -30,6 +32,7 @@ class Metadata:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     text: tuple[tuple[str, str], ...] = ()
+    georeference: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

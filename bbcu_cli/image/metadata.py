@@ -1,100 +1,150 @@
-"""What travels beside the pixels: read, made true for changed pixels, checked.
+"""What travels beside the pixels: read, made true for other pixels, checked.
 
-Metadata are never worth an image: what cannot be read is left out, with a note.
+Metadata are never worth an image: what cannot be read or kept true is left out, with a note. Only what would give the
+pixels a wrong meaning, as an HDR transfer does, is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO, Final
 
-from PIL import ExifTags
-from PIL.Image import Exif
-
+from bbcu_cli.image import exif, geotiff, xmp
+from bbcu_cli.image.found import Found, attempt, gather
 from bbcu_cli.image.image import Metadata
+from bbcu_cli.image.profile import icc_space
 
-EXIF_HEADER: Final = b"Exif\0\0"
-XMP_KEYWORD: Final = "XML:com.adobe.xmp"
-"""PNG keeps XMP in a text chunk of this name."""
+COMMENT: Final = "Comment"
+"""The keyword of `Metadata.text` under which the comment of a JPEG or GIF stands."""
 
-_KEPT_FROM_TIFF: Final = frozenset(
-    {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853, 18246, 40091, 40092, 40093, 40094, 40095}
-)
-"""The tags of a TIFF directory that describe the picture (as EXIF 2.32, table 4 and Windows' XP tags list them)."""
-
-_STALE: Final = frozenset({256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 330, 513, 514, 700, 33723, 34377, 34675})
-"""Tags that describe how pixels were stored, or repeat what we carry elsewhere: of no use beside new pixels."""
-
-_STALE_SIZES: Final = frozenset({ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight})
-
-_XMP_ORIENTATION: Final = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
-
-_ORIENTATION: Final = 274
-
-T = TypeVar("T")
+_WITH_CODES: Final = frozenset({"PNG", "AVIF", "HEIC"})
+"""Formats that name the primaries and the transfer of their samples by code points."""
 
 
 def read(
-    info: Mapping[Any, Any], exif: Callable[[], Exif | None], text: Mapping[str, str], *, channels: int, from_tiff: bool
+    name: str,
+    kind: str,
+    stream: BinaryIO,
+    info: Mapping[Any, Any],
+    *,
+    channels: int,
+    size: tuple[int, int],
+    orientation: object = None,
+    converted: bool = False,
+    page: int | None = None,
 ) -> tuple[Metadata, tuple[str, ...]]:
-    """Metadata of a file, from what Pillow found in it.
+    """Metadata of a file for its decoded pixels, which are upright.
 
     Args:
-        info: Pillow's ``info`` of the loaded picture.
-        exif: gives Pillow's EXIF, or None; that is changed here.
-        text: a PNG's text chunks.
-        channels: 1 or 3, of the decoded pixels: a profile of another kind cannot belong to them.
-        from_tiff: the EXIF is a TIFF's main directory, which is full of tags about storage.
+        name: how to call the file in errors.
+        kind: its format, a name of `FORMATS`.
+        stream: the file; it is where it was afterwards.
+        info: what Pillow or pillow-heif found; PNG and TIFF are read from the file alone.
+        channels: 1 or 3, of the pixels: a profile of another kind cannot belong to them.
+        size: (height, width) of the upright picture.
+        orientation: the EXIF orientation (1 to 8, all else is 1) that the pixels had before they were turned upright;
+            None: the one that EXIF says.
+        converted: the colours are no longer the file's own but those of the profile in `info`, or sRGB.
+        page: where a TIFF's directory lies; None: the first one.
 
     Returns:
-        The metadata and a note for each part that had to be left out.
+        The metadata, and a note for each part that had to be left out or was converted.
+
+    Raises:
+        ImageError: the picture is HDR, or its samples are CIE XYZ.
     """
-    notes: list[str] = []
-
-    def attempt(what: str, part: Callable[[], T]) -> T | None:
-        try:
-            return part()
-        except Exception as error:  # noqa: BLE001 - Pillow's parsers raise almost anything on damaged bytes
-            notes.append(f"the {what} could not be read ({str(error) or type(error).__name__}) and was left out")
-            return None
-
+    with _unmoved(stream):
+        found = gather(name, kind, stream, info, page)
+    block, notes, georeference = found.block, found.notes, None
+    if orientation is None and block is not None:
+        orientation = exif.orientation_of(block)
+    turned = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    if converted:
+        found = replace(found, space=None, icc=info.get("icc_profile"))
+        block = None if block is None else exif.without_colour_space(block)
+    if block is not None:
+        if kind == "TIFF":
+            georeference, left_out = geotiff.read(block, turned)
+            notes += left_out
+        block, left_out = exif.clean(block, orientation=turned, size=size)
+        notes += left_out
+    if found.iptc:
+        notes.append("IPTC data (captions, keywords) are not carried over")
+    dpi = found.dpi[::-1] if found.dpi and turned >= 5 else found.dpi
     return Metadata(
-        icc=attempt("colour profile", lambda: _icc(info.get("icc_profile"), channels)),
-        exif=attempt("EXIF data", lambda: _exif(exif(), from_tiff=from_tiff)),
-        xmp=attempt("XMP data", lambda: _xmp(info.get("xmp"))),
-        dpi=attempt("resolution", lambda: _dpi(info.get("dpi"))),
-        text=attempt("text", lambda: _text(text, info.get("comment"))) or (),
+        icc=_icc(found, channels),
+        exif=None if block is None else exif.pack(block),
+        xmp=_xmp(found, turned, converted=converted),
+        dpi=_sane(dpi) or _sane(None if block is None else exif.resolution(block)),
+        text=_text(found),
+        georeference=georeference,
     ), tuple(notes)
 
 
-def with_dpi_in_exif(metadata: Metadata) -> bytes | None:
-    """EXIF that also says the resolution, for formats that have no other place for it."""
-    if metadata.dpi is None:
-        return metadata.exif
-    exif = Exif()
-    if metadata.exif is not None:
-        exif.load(metadata.exif)
-    exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = metadata.dpi
-    exif[ExifTags.Base.ResolutionUnit] = 2  # inch
-    return exif.tobytes()
-
-
-def icc_space(icc: bytes) -> bytes:
-    """The colour space that a profile describes: b"RGB ", b"GRAY", b"CMYK", ...
+def check_colours(name: str, kind: str, stream: BinaryIO, info: Mapping[Any, Any]) -> None:
+    """Refuse at once what `read` would refuse.
 
     Raises:
-        ValueError: this is no ICC profile.
+        ImageError: the picture is HDR, or its samples are CIE XYZ.
     """
-    if len(icc) < 132 or icc[36:40] != b"acsp":
-        raise ValueError("it is not an ICC profile")
-    return icc[16:20]
+    if kind in _WITH_CODES:
+        with _unmoved(stream):
+            gather(name, kind, stream, info)
 
 
-def _icc(icc: bytes | None, channels: int) -> bytes | None:
-    if not icc:
+def scaled(metadata: Metadata, factor: int) -> Metadata:
+    """Metadata of the same picture with `factor` times as many pixels a side; `dpi`, a wish for paper, stays."""
+    if factor == 1:
+        return metadata
+    return replace(
+        metadata,
+        exif=_scaled(metadata.exif, exif.scaled, factor),
+        xmp=_scaled(metadata.xmp, xmp.scaled, factor),
+        georeference=_scaled(metadata.georeference, geotiff.scaled, factor),
+    )
+
+
+def _scaled(block: bytes | None, scale: Callable[[bytes, int], bytes | None], factor: int) -> bytes | None:
+    if block is None:
         return None
+    try:
+        return scale(block, factor)
+    except ValueError:  # not what `read` gave, so nothing of it is known
+        return block
+
+
+@contextlib.contextmanager
+def _unmoved(stream: BinaryIO) -> Iterator[None]:
+    """Leave a file where it was read up to: Pillow goes on there."""
+    at = stream.tell()
+    try:
+        yield
+    finally:
+        stream.seek(at)
+
+
+def _icc(found: Found, channels: int) -> bytes | None:
+    """The profile of the pixels, built if it has to be; None for sRGB."""
+    if found.icc:
+        return attempt("colour profile", found.notes, lambda: _of_kind(found.icc or b"", channels))
+    space = found.space
+    if space is None:
+        return None
+
+    def built() -> bytes | None:
+        space.icc(3)  # also for gray: where primaries are none the rest is damaged as well
+        return None if space.is_srgb(channels) else space.icc(channels)
+
+    icc = attempt(f"colour space declared by {found.by}", found.notes, built)
+    if icc is not None:
+        found.notes.append(f"the colour space declared by {found.by} ({space.name}) is carried over as an ICC profile")
+    return icc
+
+
+def _of_kind(icc: bytes, channels: int) -> bytes:
     space = icc_space(icc)
     if space != {1: b"GRAY", 3: b"RGB "}[channels]:
         kind = {1: "gray", 3: "RGB"}[channels]
@@ -102,43 +152,26 @@ def _icc(icc: bytes | None, channels: int) -> bytes | None:
     return icc
 
 
-def _exif(exif: Exif | None, *, from_tiff: bool) -> bytes | None:
-    if exif is None:
+def _xmp(found: Found, orientation: int, *, converted: bool) -> bytes | None:
+    if not found.xmp:
         return None
-    if ExifTags.IFD.Exif in exif:
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        for size in _STALE_SIZES & details.keys():
-            del details[size]
-    for tag in list(exif):
-        if tag in _STALE or (from_tiff and tag not in _KEPT_FROM_TIFF):
-            del exif[tag]
-    if _ORIENTATION in exif:
-        exif[_ORIENTATION] = 1
-    return exif.tobytes() if len(exif) else None
-
-
-def _xmp(xmp: bytes | str | None) -> bytes | None:
-    if not xmp:
+    packet = found.xmp.encode() if isinstance(found.xmp, str) else found.xmp.rstrip(b"\0")
+    cleaned = attempt("XMP data", found.notes, lambda: xmp.clean(packet, orientation=orientation, converted=converted))
+    if cleaned is None:
         return None
-    packet = xmp.encode() if isinstance(xmp, str) else xmp.rstrip(b"\0")
-    packet.decode("utf-8")  # raises on anything that PNG could not hold
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", packet)
+    found.notes.extend(cleaned[1])
+    return cleaned[0]
 
 
-def _dpi(dpi: tuple[Any, Any] | None) -> tuple[float, float] | None:
+def _sane(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
     if dpi is None:
         return None
     x, y = float(dpi[0]), float(dpi[1])
-    # TIFF and JPEG readers say 1 or 0 when the file says nothing; no format holds more than 16 bits.
+    # Files that know nothing say 1 or 0; no format holds more than 16 bits.
     return (x, y) if math.isfinite(x + y) and min(x, y) > 1 and max(x, y) < 65535 else None
 
 
-def _text(chunks: Mapping[str, str], comment: object) -> tuple[tuple[str, str], ...]:
-    pairs = [
-        (keyword, str(text))
-        for keyword, text in chunks.items()
-        if keyword != XMP_KEYWORD and not keyword.startswith("Raw profile type ")
-    ]
-    if isinstance(comment, bytes) and comment:
-        pairs.append(("Comment", comment.decode("utf-8", "replace")))
-    return tuple(pairs)
+def _text(found: Found) -> tuple[tuple[str, str], ...]:
+    if not found.comment:
+        return found.text
+    return (*found.text, (COMMENT, found.comment.decode("utf-8", "surrogateescape")))

@@ -31,6 +31,7 @@ from bbcu_cli.errors import ImageError
 from bbcu_cli.image import metadata
 from bbcu_cli.image.color import unpremultiply
 from bbcu_cli.image.image import Image, ImageInfo, Metadata, Pixels
+from bbcu_cli.image.profile import icc_space
 
 MOST_FRAMES: Final = 1000
 """Counting stops here: a hostile TIFF can chain millions of pages."""
@@ -96,6 +97,7 @@ class PillowFile:
         picture, rawmode = self.picture, _rawmode(self.picture)
         if picture.mode in _REFUSED_MODES:
             raise ImageError(f"{self.name} has {_REFUSED_MODES[picture.mode]}; convert it to 8 or 16 bits first")
+        metadata.check_colours(self.name, self.format, self.stream, picture.info)
         deep = ";16" in rawmode and picture.mode != "CMYK"
         if deep and picture.mode in ("RGB", "RGBA") and _tiff_tag(picture, _TIFF_PLANAR) == 2:
             raise ImageError(f"{self.name} has 16-bit colours in separate planes; save it with interleaved channels")
@@ -126,9 +128,9 @@ class PillowFile:
         if info.depth == 16 and _tiff_tag(picture, _TIFF_PHOTOMETRIC) == 0:
             samples = np.invert(samples)  # white is zero, which Pillow minds in 8 bits only
         orientation = self._orientation()
-        about, left_out = self._metadata(info)
         _give_back(picture)
         samples = _upright(samples, orientation)
+        about, left_out = self._metadata(info.channels, samples.shape[:2], orientation)
         tables = getattr(picture, "quantization", None)
         return Image(
             pixels=samples[..., : info.channels],
@@ -167,21 +169,25 @@ class PillowFile:
         transparent = self.picture.info.get("transparency")
         return samples if transparent is None else _append_alpha(samples, transparent)
 
-    def _metadata(self, info: ImageInfo) -> tuple[Metadata, list[str]]:
+    def _metadata(self, channels: int, size: tuple[int, ...], orientation: object) -> tuple[Metadata, list[str]]:
         picture = self.picture
         notes = []
         if "mp" in picture.info or "mpoffset" in picture.info:
             notes.append("the file holds further pictures (MPO), which are not carried over")
         if self.format == "AVIF" and _avif_is_deep(self.stream):
             notes.append("more than 8 bits per sample were reduced to 8: Pillow reads AVIF no deeper")
-        if "icc_profile" not in picture.info and abs(picture.info.get("gamma", 0.45455) - 0.45455) > 0.01:
-            notes.append(f"the file's gamma of {picture.info['gamma']:.3f} is not carried over")
         found = {**picture.info}
         if picture.mode == "CMYK":
             found["icc_profile"] = _srgb_profile() if "icc_profile" in found else None
-        text = getattr(picture, "text", {}) if self.format == "PNG" else {}
         about, left_out = metadata.read(
-            found, picture.getexif, text, channels=info.channels, from_tiff=self.format == "TIFF"
+            self.name,
+            self.format,
+            self.stream,
+            found,
+            channels=channels,
+            size=(size[0], size[1]),
+            orientation=None if self.format == "TIFF" else orientation,  # Pillow turns a TIFF by itself
+            converted=picture.mode == "CMYK",
         )
         return about, [*notes, *left_out]
 
@@ -277,7 +283,7 @@ def _cmyk_to_rgb(picture: ImageFile.ImageFile) -> tuple[Pixels, list[str]]:
     """Through the file's own profile to sRGB; without a usable one by Pillow's formula."""
     icc = picture.info.get("icc_profile")
     try:
-        if icc and metadata.icc_space(icc) == b"CMYK":
+        if icc and icc_space(icc) == b"CMYK":
             srgb = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(
                 picture,

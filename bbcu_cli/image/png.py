@@ -13,16 +13,22 @@ from typing import BinaryIO, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bbcu_cli.image import exif
 from bbcu_cli.image.deflate import LEVEL, in_order, zlib
 from bbcu_cli.image.image import Bands, Image, Metadata
-from bbcu_cli.image.metadata import EXIF_HEADER, XMP_KEYWORD
+from bbcu_cli.image.png_metadata import METRES_PER_INCH, XMP_KEYWORD
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE: Final = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}
 _BAND_BYTES: Final = 1 << 20
-_METRES_PER_INCH: Final = 0.0254
+_TAKEN: Final = frozenset(
+    {"aspect", "bbox", "blend", "chromaticity", "default_image", "disposal", "dpi", "duration", "exif", "gamma"}
+    | {"icc_profile", "interlace", "loop", "srgb", "transparency", "xmp"}
+)
+"""Keywords of texts that Pillow takes for what it has read from other chunks."""
+
 _SAMPLE_ROWS: Final = 8
 _ZLIB_HEADER: Final = b"\x78\x5e"  # deflate, window of 32 KiB, no preset dictionary (RFC 1950)
 _END_OF_DEFLATE: Final = b"\x03\x00"  # an empty last block (RFC 1951)
@@ -63,14 +69,35 @@ def _metadata_chunks(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
     if metadata.icc is not None:
         yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)
     if metadata.dpi is not None:
-        x, y = (round(value / _METRES_PER_INCH) for value in metadata.dpi)
+        x, y = (round(value / METRES_PER_INCH) for value in metadata.dpi)
         yield b"pHYs", struct.pack(">LLB", x, y, 1)
     if metadata.exif is not None:
-        yield b"eXIf", metadata.exif.removeprefix(EXIF_HEADER)
+        yield b"eXIf", metadata.exif.removeprefix(exif.HEADER)
     for keyword, text in metadata.text:
-        yield b"iTXt", keyword.encode("latin-1", "replace")[:79] + b"\0\0\0\0\0" + text.encode()
+        yield _text_chunk(png_keyword(keyword), text)
     if metadata.xmp is not None:
         yield b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + metadata.xmp
+
+
+def png_keyword(keyword: str) -> str:
+    """The keyword to write a text under: Latin-1, up to 79 characters, and none that Pillow takes for a fact."""
+    legal = keyword.replace("\0", "").encode("latin-1", "replace")[:79].decode("latin-1").strip() or "Comment"
+    return legal.capitalize() if legal in _TAKEN else legal
+
+
+def _text_chunk(keyword: str, text: str) -> tuple[bytes, bytes]:
+    """Latin-1 where that holds the text, and for bytes of unknown encoding, which it keeps as they are; else UTF-8."""
+    text = text.replace("\0", "")  # ends a text in a PNG
+    head = keyword.encode("latin-1") + b"\0"
+    try:
+        return b"tEXt", head + text.encode("latin-1")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogateescape")
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return b"tEXt", head + data
+    return b"iTXt", head + bytes(4) + data
 
 
 def _with_row_above(pieces: Iterator[Image]) -> Iterator[tuple[Bytes, int]]:

@@ -22,6 +22,7 @@ from bbcu_cli.engines.select import EngineName, open_session
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.hub import resolve
 from bbcu_cli.image import Bands, Image, ImageInfo
+from bbcu_cli.image.metadata import scaled
 from bbcu_cli.restoration.planes import Chroma, Floats, images_of, way_of
 from bbcu_cli.restoration.tiling import Region, TileSize, bytes_per_pixel, fit, plan
 from bbcu_cli.spec import ModelSpec
@@ -218,7 +219,7 @@ def _slabs(region: Region, scale: int) -> Iterator[tuple[Region, slice]]:
 def restored_bands(image: Image, model: Model, options: Options, tile: TileSize) -> Bands:
     """Restore a decoded image row of tiles by row of tiles, each when it is asked for.
 
-    Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over.
+    Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over, true for the new size.
 
     Raises:
         EngineError: the engine failed; when rows are taken.
@@ -248,8 +249,8 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
                 yield painted
                 painted = None
 
-    size = height * scale, width * scale
-    return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, image.metadata, rows())
+    size, about = (height * scale, width * scale), scaled(image.metadata, scale)
+    return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +332,7 @@ def restore_image(image: Image, model: Model, options: Options = Options()) -> I
     """
     tile = footprint(image, model, options, gathered=True).tile
     whole = restored_bands(image, model, options, tile).whole()
-    return replace(image, pixels=whole.pixels, alpha=whole.alpha)
+    return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)
 
 
 def restore(pixels: Pixels, model: Model, options: Options = Options()) -> Pixels:
