@@ -21,7 +21,7 @@ from small import SMALL_SPECS
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, losses, xmp
 from bbcu_cli.image.metadata import scaled
-from bbcu_cli.pipeline import Model, restore_image
+from bbcu_cli.restoration.pipeline import Model, restore_image
 
 OUTPUTS = [name for name, fmt in FORMATS.items() if fmt.xmp and fmt.writable]
 SOURCES = ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"]

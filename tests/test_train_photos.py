@@ -197,7 +197,7 @@ def test_validation_is_at_levels_that_the_recipe_trains_for(
     if spec.scale == 1:
         score = validation.score(_Identity())
         assert score == pytest.approx(np.mean(list(validation.baseline.values())), abs=1e-9)
-        assert validation.gains == pytest.approx(dict.fromkeys(levels, 0), abs=1e-9)
+        assert validation.scores == pytest.approx(dict.fromkeys(levels, 0), abs=1e-9)
     again = PhotoValidation(spec, recipe, pictures)
     assert again.baseline == validation.baseline
 
@@ -206,7 +206,7 @@ def test_the_log_has_the_gain_at_each_level(pictures: Path, tmp_path: Path) -> N
     """A line of the log has the mean, and what was gained by level."""
     train(Run(COLOUR, replace(PHOTO, steps=1), pictures, tmp_path / "run", val=pictures))
     line = json.loads((tmp_path / "run" / LOG).read_text())
-    assert list(line["gains"]) == [
+    assert list(line["scores"]) == [
         "quality 30, colour",
         "quality 50, colour",
         "quality 70, colour",

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from small import small_model
 from torch import Tensor
+from typer.testing import CliRunner
 
-from bbcu_cli.checkpoint.packed import to_bytes
+from bbcu_cli.checkpoint.packed import load_packed, to_bytes
+from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError
 from bbcu_cli.restoration.tiling import bytes_per_pixel
 from bbcu_cli.spec import ModelSpec
@@ -229,3 +231,27 @@ def test_pictures_are_cut_to_whole_pixels_of_the_input(tmp_path: Path) -> None:
     (file,) = (tmp_path / "kept").rglob("*.npy")
     assert np.load(file).shape == (40, 36, 3)
     assert data.read_images(folder)[0].shape == (41, 37, 3)
+
+
+def test_a_taught_run_does_not_go_on_without_its_teacher(pictures: Path, tmp_path: Path) -> None:
+    """Unless that is asked for; the packed model names its teachers."""
+    run = Run(SR, RECIPE, pictures, tmp_path / "run", teacher=packed(tmp_path, SR))
+    (sha256,) = {open_teacher(packed(tmp_path, SR), SR, CPU, TORCH).sha256}
+    path = train(run)
+    assert sha256 in load_packed(path).provenance["teacher"]
+    with pytest.raises(TrainingError, match="give its --teacher, or --distill 0"):
+        train(replace(run, teacher=None, resume=True, recipe=replace(RECIPE, steps=5)))
+    train(replace(run, resume=True, recipe=replace(RECIPE, steps=5)))
+    train(replace(run, teacher=None, resume=True, recipe=replace(RECIPE, steps=6, distill=0)))
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 6
+
+
+def test_the_command_tells_how_far_the_teacher_is(pictures: Path, tmp_path: Path) -> None:
+    """In one line when it is done, and in none when there was nothing to do."""
+    command = ["train", "--task", "sr", "--scale", "2", "--recipe", "quick", "--data", str(pictures), "--device", "cpu"]
+    rest = ["--steps", "1", "--batch", "1", "--teacher", "sr-m-x2", "--teacher-pictures", str(tmp_path / "kept")]
+    first = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "one"), *rest])
+    assert first.exit_code == 0, first.output
+    assert "teacher: 2 of 2 pictures" in first.stderr
+    second = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "two"), *rest])
+    assert "teacher:" not in second.stderr

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -20,6 +20,9 @@ from bbcu_cli.cli.console import note
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
     from bbcu_cli.spec import ModelSpec
     from bbcu_cli.train.loop import Progress
     from bbcu_cli.train.recipes import Recipe
@@ -106,12 +109,21 @@ class RecipeOptions:
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder of training pictures, searched recursively.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run: checkpoint, log, packed model.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of training pictures, searched recursively.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run: checkpoint, log, packed model.", show_default=False),
+    ] = None,
     task: Annotated[TaskChoice, typer.Option(help="What the network is to restore.")] = TaskChoice.sr,
     scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4; for sr.")] = 4,
     model: Annotated[SizeChoice, typer.Option("--model", "-m", help="m or l; for sr.")] = SizeChoice.m,
     val: Annotated[Path | None, typer.Option(help="Folder of withheld pictures to validate on.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Train nothing, but draw validation, loss and rate of a run's folder as a PNG file there."),
+    ] = None,
     recipe: Annotated[
         RecipeChoice, typer.Option(help="full is for a data-centre GPU, quick for a CPU.", rich_help_panel=RECIPE)
     ] = RecipeChoice.full,
@@ -164,7 +176,17 @@ def train(
     bbcu train --task sr --scale 4 --data photos/ --val withheld/ --out run/
 
     bbcu train --task denoise --data photos/ --out run/ --recipe quick --steps 1000
+
+    bbcu train --plot run/
     """
+    if plot is not None:
+        from bbcu_cli.train.plot import plot as draw
+
+        print(draw(plot))
+        return
+    if data is None or out is None:
+        raise UsageError("Training needs --data, the folder of pictures, and --out, the folder of the run.")
+
     import torch
 
     from bbcu_cli.engines.cpu import checked_threads
@@ -179,6 +201,7 @@ def train(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device is {device}, but torch finds no CUDA device here; use --device cpu.")
     chosen = overrides.override(_base(task, recipe, out, resume=resume, photo=bool(overrides.photo)))
+    chosen.require_task(task.value)
     command = shlex.join(["bbcu", *sys.argv[1:]])
     run = Run(
         spec=_spec(task, scale, model, photo=chosen.photo),
@@ -193,14 +216,14 @@ def train(
         device=device,
         compiled=device.startswith("cuda") if compiled is None else compiled,
         interval=interval,
-        provenance={"command": command, **({"data": note_} if note_ else {})},
+        provenance={"resumed by" if resume else "command": command, **({"data": note_} if note_ else {})},
     )
     first = os.environ.get("RANK", "0") == "0"
     if first:
         arithmetic = choose_arithmetic(torch.device(device), compiled=run.compiled)
         note(f"binary units: {arithmetic}; {torch.get_num_threads()} CPU threads")
-    with _shown(chosen.steps) as report:
-        made = run_training(run, report, _shown_lessons())
+    with _shown(chosen.steps) as display:
+        made = run_training(run, display.step, display.lesson)
     if first:
         print(made)
 
@@ -228,40 +251,75 @@ def _base(task: TaskChoice, recipe: RecipeChoice, out: Path, *, resume: bool, ph
     return photo_recipe(base, task.value) if photo else base
 
 
-@contextmanager
-def _shown(steps: int) -> Iterator[Callable[[Progress], None]]:
-    """Reports on stderr: a bar on a terminal, else one line each."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+class _Lines:
+    """Reports on stderr, a line each."""
 
-    def words(progress: Progress) -> str:
-        score = "" if progress.psnr is None else f"  validation {progress.psnr:.2f} dB"
-        return f"loss {255 * progress.loss:.3f}  {progress.speed:.2f} steps/s{score}"
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.last = time.monotonic()
+
+    def step(self, progress: Progress) -> None:
+        """A line for every checkpoint."""
+        if progress.saved:
+            note(f"step {progress.step} of {self.steps}: {_words(progress)}")
+
+    def lesson(self, lesson: Lesson) -> None:
+        """A line every half minute, while the teacher makes pictures."""
+        if lesson.restored and (time.monotonic() - self.last > 30 or lesson.picture == lesson.pictures):
+            self.last = time.monotonic()
+            note(f"teacher: {lesson.picture} of {lesson.pictures} pictures, {_words_of_teacher(lesson)}")
+
+
+class _Bars:
+    """Reports on a terminal."""
+
+    def __init__(self, steps: int, bars: Bars) -> None:
+        self.bars = bars
+        self.run = bars.add_task("loading pictures", total=steps)
+        self.teacher: TaskID | None = None
+
+    def step(self, progress: Progress) -> None:
+        """The bar of the run."""
+        self.bars.update(self.run, completed=progress.step, description=_words(progress))
+
+    def lesson(self, lesson: Lesson) -> None:
+        """The bar of the teacher, if it has anything to do."""
+        if lesson.restored:
+            if self.teacher is None:
+                self.teacher = self.bars.add_task("", total=lesson.pictures)
+            self.bars.update(
+                self.teacher, completed=lesson.picture, description=f"teacher: {_words_of_teacher(lesson)}"
+            )
+
+
+@contextmanager
+def _shown(steps: int) -> Iterator[_Lines | _Bars]:
+    """Reports on stderr: bars on a terminal, else lines."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     if not sys.stderr.isatty():
-        yield lambda progress: note(f"step {progress.step} of {steps}: {words(progress)}") if progress.saved else None
+        yield _Lines(steps)
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        line = bar.add_task("loading pictures", total=steps)
-        yield lambda progress: bar.update(line, completed=progress.step, description=words(progress))
+    with Bars(
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=Console(stderr=True)
+    ) as bars:
+        yield _Bars(steps, bars)
 
 
-def _shown_lessons() -> Callable[[Lesson], None]:
-    """The teacher's progress on stderr, a line every half minute."""
-    last = time.monotonic()
+def _words(progress: Progress) -> str:
+    words = [f"loss {255 * progress.loss:.3f}", f"{progress.speed:.2f} steps/s", f"{_time(progress.remaining)} left"]
+    if progress.psnr is not None:
+        levels = ", ".join(f"{level} {psnr:.2f}" for level, psnr in progress.scores.items())
+        words.append(f"validation {progress.psnr:.2f} dB" + (f" ({levels})" if len(progress.scores) > 1 else ""))
+    return "  ".join(words)
 
-    def show(lesson: Lesson) -> None:
-        nonlocal last
-        if not lesson.restored or (time.monotonic() - last < 30 and lesson.picture < lesson.pictures):
-            return
-        last = time.monotonic()
-        speed = lesson.restored / lesson.seconds
-        left = timedelta(seconds=round((lesson.total - lesson.pixels) / speed))
-        note(
-            f"teacher: {lesson.picture} of {lesson.pictures} pictures, {speed / 1e6 * 60:.2f} megapixels a minute, "
-            f"{left} left"
-        )
 
-    return show
+def _words_of_teacher(lesson: Lesson) -> str:
+    speed = lesson.restored / lesson.seconds
+    return f"{60e-6 * speed:.2f} megapixels a minute  {_time((lesson.total - lesson.pixels) / speed)} left"
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

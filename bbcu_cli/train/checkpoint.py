@@ -40,20 +40,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_initial(model: nn.Module, path: Path) -> int:
+def load_initial(model: nn.Module, path: Path, *, twin: bool = False) -> int:
     """Copy what fits by name and shape from a packed model or a checkpoint, of any scale, task or size.
+
+    Args:
+        model: changed in place.
+        path: of the packed model or the checkpoint.
+        twin: the network is a full-precision twin, which starts from another one's checkpoint only; and a binary
+            network never does, for in a twin signs carry nothing.
 
     Returns:
         How many tensors were taken.
 
     Raises:
-        TrainingError: the file fits nowhere.
+        TrainingError: the file fits nowhere, or one of both networks is a twin.
         CheckpointError: the packed model cannot be read.
     """
     if path.suffix == ".safetensors":
-        source = {name: torch.from_numpy(array.copy()) for name, array in unpack(load_packed(path)).items()}
+        source, of_twin = {name: torch.from_numpy(a.copy()) for name, a in unpack(load_packed(path)).items()}, False
     else:
-        source = read_checkpoint(path)["model"]
+        state = read_checkpoint(path)
+        source, of_twin = state["model"], state["recipe"].get("twin", False)
+    if twin != of_twin:
+        this, other = ("twin", "binary network") if twin else ("binary network", "twin")
+        raise TrainingError(f"Cannot start a {this} from {path}, which is of a {other}.")
     own = model.state_dict()
     fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:

@@ -97,32 +97,44 @@ class Pictures:
         top, left = self.grid * (place // room[picture, 1]), self.grid * (place % room[picture, 1])
 
         turn = torch.randint(0, 8, (drawn, 3), generator=generator, device=device) & 1
-        i, j = torch.meshgrid(*[torch.arange(size, device=device)] * 2, indexing="ij")
+        corner, down, right = self._oriented(picture, top, left, turn, size)
+        if candidates > 1:
+            detail = self._detail(corner, down, right, size).view(count, candidates)
+            kept = torch.multinomial(detail, 1, generator=generator)[:, 0]
+            kept += candidates * torch.arange(count, device=device)
+            corner, down, right = corner[kept], down[kept], right[kept]
+        return _squares(corner, down, right, torch.arange(size, device=device), torch.arange(size, device=device))
 
-        def oriented(swap: Tensor, flip: Tensor, straight: Tensor, crossed: Tensor) -> Tensor:
-            coordinate = torch.where(swap[:, None, None] == 1, crossed, straight)
-            return torch.where(flip[:, None, None] == 1, size - 1 - coordinate, coordinate)
+    def _oriented(
+        self, picture: Tensor, top: Tensor, left: Tensor, turn: Tensor, size: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares, turned and mirrored: their first pixels, and what leads to the pixel below and to the right of it.
 
-        rows = top[:, None, None] + oriented(turn[:, 0], turn[:, 1], i, j)
-        columns = left[:, None, None] + oriented(turn[:, 0], turn[:, 2], j, i)
-        squares = self.starts[picture][:, None, None] + rows * self.sizes[picture, 1][:, None, None] + columns
-        return squares if candidates == 1 else self._kept(squares, candidates, generator)
-
-    def _kept(self, drawn: Tensor, candidates: int, generator: torch.Generator) -> Tensor:
-        """One of every few squares, with a probability in proportion to its detail.
-
-        Detail is the mean absolute difference of neighbours in the green channel.
+        Args: turn: (N, 3) of 0 and 1: transposed or not, and then flipped down and right or not.
         """
-        green = self.pixels[:, 1][drawn].short()
-        across, down = (green.diff(dim=axis).abs_().float().mean((1, 2)) for axis in (1, 2))
-        weight = (across + down + 1e-3).view(-1, candidates)  # flat squares too, where there is nothing else
-        kept = torch.multinomial(weight, 1, generator=generator)[:, 0]
-        return drawn.view(-1, candidates, *drawn.shape[1:])[torch.arange(len(kept), device=kept.device), kept]
+        swap, flip_rows, flip_columns = turn.unbind(1)
+        width, end = self.sizes[picture, 1], size - 1
+        row, column = width * (1 - 2 * flip_rows), 1 - 2 * flip_columns
+        corner = self.starts[picture] + (top + end * flip_rows) * width + left + end * flip_columns
+        return corner, torch.where(swap == 1, column, row), torch.where(swap == 1, row, column)
+
+    def _detail(self, corner: Tensor, down: Tensor, right: Tensor, size: int) -> Tensor:
+        """The mean absolute difference of neighbours in green, along every fourth row and column of each square."""
+        green, all_, few = self.pixels[:, 1], *(torch.arange(0, size, n, device=corner.device) for n in (1, 4))
+        across = green[_squares(corner, down, right, few, all_)].short().diff(dim=2)
+        along = green[_squares(corner, down, right, all_, few)].short().diff(dim=1)
+        mean = [lines.abs_().float().mean((1, 2)) for lines in (across, along)]
+        return mean[0] + mean[1] + 1e-3  # flat squares too, where there is nothing else
+
+
+def _squares(corner: Tensor, down: Tensor, right: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """The pixels in rows i and columns j of each square, int64 (N, len(i), len(j))."""
+    return (corner[:, None] + down[:, None] * i)[:, :, None] + (right[:, None] * j)[:, None]
 
 
 def crops_of(pixels: Tensor, places: Tensor) -> Tensor:
     """(pixels, 3) and int64 (N, size, size) -> (N, 3, size, size)."""
-    return pixels[places].permute(0, 3, 1, 2)
+    return pixels.index_select(0, places.flatten()).view(*places.shape, 3).permute(0, 3, 1, 2)
 
 
 def read_images(folder: Path, smallest: int = 1) -> list[NDArray[np.uint8]]:
@@ -208,8 +220,11 @@ def reduce_bicubic(images: Tensor, scale: int) -> Tensor:
     def inner(n: int) -> Tensor:
         return torch.from_numpy(bicubic_matrix(n, n // scale)[_MARGIN:-_MARGIN]).to(images.device)
 
-    rows, columns = inner(images.shape[2]), inner(images.shape[3])
-    return (rows @ images.double() @ columns.T).add(_HALF).floor().clamp(0, 255).float()
+    n, channels, height, width = images.shape
+    # Crops are (N, H, W, C) in memory, and stay so until they are small.
+    lines = inner(height) @ images.permute(0, 2, 3, 1).double().reshape(n, height, width * channels)
+    lines = lines.view(n, -1, width, channels).transpose(2, 3)
+    return (lines @ inner(width).T).add_(_HALF).floor_().clamp_(0, 255).float().transpose(1, 2)
 
 
 def reduce_whole(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:

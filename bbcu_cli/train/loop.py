@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +27,14 @@ from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, placed, read_checkpoint
 from bbcu_cli.train.data import Pictures, crop_size, draw_batch, generator_for, read_images
 from bbcu_cli.train.photo_validation import PhotoValidation
+from bbcu_cli.train.processes import processes, stop_request
 from bbcu_cli.train.recipes import Recipe
 from bbcu_cli.train.start import calm, centre
 from bbcu_cli.train.teacher import Lesson, Teacher, open_teacher, taught_pictures
 from bbcu_cli.train.validate import Validation
+
+# The most of a run's time that goes into validation: where a checkpoint comes too soon for the next, it goes without.
+_VALIDATION: Final = 0.02
 
 # Several processes agree on stopping this often; each time costs a round of messages.
 _AGREE_EVERY: Final = 10
@@ -48,18 +49,20 @@ class Progress:
         loss: mean loss since the last checkpoint.
         rate: learning rate of that step.
         speed: steps per second since the last checkpoint.
+        remaining: seconds to the last step, at the mean speed of this process.
         psnr: the latest validation score in dB, None before the first.
         saved: a checkpoint has been written with this report, and the log has it too.
-        gains: of a photo run, what the latest validation has gained on the input itself in dB, by level.
+        scores: of each level, if this report comes with a validation: PSNR in dB, of a photo run the gain on the input.
     """
 
     step: int
     loss: float
     rate: float
     speed: float
+    remaining: float
     psnr: float | None
     saved: bool
-    gains: Mapping[str, float] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,8 @@ class Run:
         device: "cpu", "cuda", "cuda:1".
         compiled: use torch.compile (on CUDA with CUDA graphs).
         interval: steps between two checkpoints.
-        provenance: what to write into the packed model beside the recipe: data, licence, command.
+        provenance: what to write into the packed model beside the recipe: data, licence, command. A run that is
+            resumed keeps what it began with, but for what is given anew.
     """
 
     spec: ModelSpec
@@ -114,55 +118,26 @@ def train(
         The packed model; of a twin, the checkpoint.
 
     Raises:
+        UsageError: the recipe does not suit the task.
         TrainingError: no usable pictures, or nothing to resume from, or a checkpoint of another network.
         KeyboardInterrupt: Ctrl-C (or SIGTERM); a checkpoint has been saved first.
     """
-    with _processes(run.device) as (rank, world, device), _stop_request() as stop:
+    run.recipe.require_task(run.spec.task)
+    with processes(run.device) as (rank, world, device), stop_request() as stop:
         return _Trainer(run, rank, world, device, report_lesson, stop).fit(report, stop)
 
 
-@contextmanager
-def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """(rank, number of processes, device) of this process, with the process group open under torchrun."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield 0, 1, torch.device(device)
-        return
-    local = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device.startswith("cuda") else device)
-    torch.distributed.init_process_group("nccl" if local.type == "cuda" else "gloo")
-    try:
-        yield torch.distributed.get_rank(), world, local
-        # None leaves while another still waits for what it sent, or writes the model.
-        torch.distributed.barrier(device_ids=[local.index] if local.type == "cuda" else None)
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def _stop_request() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that a step is never cut in half."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield stop
-        return
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class _Meter:
-    """Mean loss and speed since the last checkpoint.
+    """Mean loss and speed since the last checkpoint, and the time that is left at the pace of this process.
 
     Reading waits for the device, so between checkpoints it is done once a second at most.
     """
 
-    def __init__(self, step: int, device: torch.device) -> None:
+    def __init__(self, step: int, steps: int, device: torch.device) -> None:
         self.total = torch.zeros((), device=device)
         self.start, self.started = step, time.perf_counter()
         self.last_read = self.started
+        self.first, self.began, self.steps = step, self.started, steps
 
     def add(self, loss: Tensor) -> None:
         self.total += loss
@@ -170,11 +145,12 @@ class _Meter:
     def due(self) -> bool:
         return time.perf_counter() - self.last_read > 1
 
-    def read(self, step: int, rate: float, psnr: float | None, *, saved: bool) -> Progress:
+    def read(self, step: int, rate: float, psnr: float | None, scores: Mapping[str, float], *, saved: bool) -> Progress:
         """The report of that step; one that goes with a checkpoint starts a new mean."""
         steps, self.last_read = step - self.start, time.perf_counter()
         speed = steps / (self.last_read - self.started)
-        progress = Progress(step, self.total.item() / steps, rate, speed, psnr, saved)
+        remaining = (self.steps - step) * (self.last_read - self.began) / (step - self.first)
+        progress = Progress(step, self.total.item() / steps, rate, speed, remaining, psnr, saved, scores)
         if saved:
             self.total.zero_()
             self.start, self.started = step, self.last_read
@@ -200,8 +176,10 @@ class _Trainer:
             raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
         torch.manual_seed(recipe.seed)
         self.model = build_model(spec)
+        if recipe.twin:
+            calm(self.model)
         if run.init is not None:
-            load_initial(self.model, run.init)
+            load_initial(self.model, run.init, twin=recipe.twin)
         self.model = placed(self.model, device)
         images = read_images(run.data, crop_size(spec, recipe))
         self.teacher = self._open_teacher()
@@ -210,25 +188,23 @@ class _Trainer:
         else:
             self.pictures = Pictures(images, device)
         del images  # as large as the pictures
-        if run.init is None and not run.resume:
-            self._start()
+        if run.init is None and not run.resume and not recipe.twin and recipe.start == "centred":
+            first = generator_for(recipe.seed, 0, 0, device)
+            centre(self.model, draw_batch(self.pictures, spec, recipe, first)[0])
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, fused=True)
         self.step = 0
+        self.cpu_seconds: float | None = 0.0
         self.psnr: float | None = None
+        self.provenance = dict(run.provenance)
+        if run.init is not None:
+            self.provenance["init"] = run.init.name
         if run.resume:
             self._restore()
+        if self.teacher is not None:
+            self.provenance["teacher"] = f"{self.teacher.name}, SHA-256 of its weights {self.teacher.sha256}"
         validation = PhotoValidation if recipe.photo else Validation
         self.validation = validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
-
-    def _start(self) -> None:
-        """Leave the initial weights where training is best begun, the same in every process."""
-        recipe = self.run.recipe
-        if recipe.twin:
-            calm(self.model)
-        elif recipe.start == "centred":
-            first = generator_for(recipe.seed, 0, 0, self.device)
-            centre(self.model, draw_batch(self.pictures, self.run.spec, recipe, first)[0])
 
     def fit(self, report: Callable[[Progress], None], stop: threading.Event) -> Path:
         """Run the steps that are left; see `train`."""
@@ -237,18 +213,26 @@ class _Trainer:
         remove_stale_parts(self.run.out)
         simulate(self.model, self._simulation())
         forward = self._forward()
-        meter = _Meter(self.step, self.device)
+        meter = _Meter(self.step, recipe.steps, self.device)
+        due = 0.0
+        earlier, began = self.cpu_seconds, time.process_time()
         while self.step < recipe.steps:
             meter.add(self._optimise(forward))
             self.step += 1
             stopping = self._anyone(stop)
-            saving = stopping or self.step == recipe.steps or self.step % self.run.interval == 0
-            if saving and self.validation is not None:
+            done = self.step == recipe.steps
+            saving = stopping or done or self.step % self.run.interval == 0
+            scores: Mapping[str, float] = {}
+            if saving and self.validation is not None and (done or (not stopping and time.monotonic() >= due)):
+                asked = time.monotonic()
                 self.psnr = self.validation.score(self._averaged())
+                scores = self.validation.scores
+                due = time.monotonic() + (time.monotonic() - asked) / _VALIDATION
+            if saving:
+                seconds = self._summed(time.process_time() - began)
+                self.cpu_seconds = None if earlier is None else earlier + seconds
             if self.rank == 0 and (saving or meter.due()):
-                progress = meter.read(self.step, recipe.rate_at(self.step - 1), self.psnr, saved=saving)
-                if isinstance(self.validation, PhotoValidation):
-                    progress = replace(progress, gains=self.validation.gains)
+                progress = meter.read(self.step, recipe.rate_at(self.step - 1), self.psnr, scores, saved=saving)
                 if saving:
                     self._save(progress)
                 report(progress)
@@ -326,11 +310,15 @@ class _Trainer:
         """Whether any process was asked to stop; they ask each other now and then, to end on the same step."""
         if self.world == 1:
             return stop.is_set()
-        if self.step % _AGREE_EVERY:
-            return False
-        flag = torch.tensor(float(stop.is_set()), device=self.device)
-        torch.distributed.all_reduce(flag)
-        return flag.item() > 0
+        return self.step % _AGREE_EVERY == 0 and self._summed(float(stop.is_set())) > 0
+
+    def _summed(self, value: float) -> float:
+        """The sum over all processes, which all have to ask for it."""
+        if self.world == 1:
+            return value
+        total = torch.tensor(value, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.item()
 
     def _save(self, progress: Progress) -> None:
         run = self.run
@@ -338,7 +326,10 @@ class _Trainer:
             "spec": run.spec.to_dict(),
             "recipe": run.recipe.to_dict(),
             "step": self.step,
+            "cpu_seconds": self.cpu_seconds,
             "psnr": self.psnr,
+            "teacher": None if self.teacher is None else self.teacher.sha256,
+            "provenance": self.provenance,
             "model": self.model.state_dict(),
             "ema": self.ema,
             "optimiser": self.optimiser.state_dict(),
@@ -348,20 +339,29 @@ class _Trainer:
             packed = pack(run.spec, {n: t.cpu().numpy() for n, t in self.ema.items()}, self._provenance())
             write_atomic(run.out / MODEL, lambda file: file.write(to_bytes(packed)))
         with (run.out / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(asdict(progress)) + "\n")
+            log.write(json.dumps({**asdict(progress), "pixels": self._pixels, "cpu_seconds": self.cpu_seconds}) + "\n")
 
     def _provenance(self) -> dict[str, str]:
         score = {} if self.psnr is None else {"validation_psnr": f"{self.psnr:.2f}"}
+        seconds = {} if self.cpu_seconds is None else {"cpu_seconds": f"{self.cpu_seconds:.0f}"}
         return {
             "source": "trained with bbcu train",
             "recipe": json.dumps(self.run.recipe.to_dict()),
             "steps": str(self.step),
+            "pixels": str(self._pixels),
             "seed": str(self.run.recipe.seed),
             "processes": str(self.world),
             "arithmetic": str(self.arithmetic),
             **score,
-            **self.run.provenance,
+            **seconds,
+            **self.provenance,
         }
+
+    @property
+    def _pixels(self) -> int:
+        """Pixels of the input that the network has seen."""
+        recipe = self.run.recipe
+        return self.step * self.world * recipe.batch * recipe.patch**2
 
     def _restore(self) -> None:
         path = self.run.out / CHECKPOINT
@@ -373,3 +373,9 @@ class _Trainer:
         self.ema = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.psnr = state["step"], state["psnr"]
+        self.cpu_seconds = state.get("cpu_seconds")  # unknown of a run that began before it was counted
+        self.provenance = {**state.get("provenance", {}), **self.provenance}
+        if state.get("teacher") is not None and self.teacher is None and self.run.recipe.distill > 0:
+            raise TrainingError(
+                f"{path} is of a run that has a teacher; give its --teacher, or --distill 0 to go on without."
+            )

@@ -37,7 +37,7 @@ class PhotoValidation:
 
     Attributes:
         baseline: mean PSNR of the input itself by level, in dB; of super-resolution, of its bicubic enlargement.
-        gains: what the latest score has gained on that, by level.
+        scores: what the latest validation has gained on that, by level.
     """
 
     def __init__(self, spec: ModelSpec, recipe: Recipe, folder: Path) -> None:
@@ -50,7 +50,7 @@ class PhotoValidation:
         self.trials = {trial.strength: trial for trial in _trials(spec, recipe)}
         self.pairs: dict[str, list[tuple[NDArray[np.uint8], NDArray[np.float32]]]] = {}
         self.baseline: dict[str, float] = {}
-        self.gains: dict[str, float] = {}
+        self.scores: dict[str, float] = {}
         for level, trial in self.trials.items():
             made = [trial.degrade(image) for image in images]
             self.pairs[level] = [(truth, x) for truth, x, _ in made]
@@ -60,7 +60,7 @@ class PhotoValidation:
     def score(self, model: nn.Module) -> float:
         """Mean PSNR over all levels in dB: on Y (sr) or on RGB."""
         scores = {level: mean_psnr(model, self.pairs[level], trial.convention) for level, trial in self.trials.items()}
-        self.gains = {level: score - self.baseline[level] for level, score in scores.items()}
+        self.scores = {level: score - self.baseline[level] for level, score in scores.items()}
         return float(np.mean(list(scores.values())))
 
 

@@ -75,6 +75,18 @@ class Recipe:
             if not holds:
                 raise UsageError(f"Impossible training recipe: {complaint}.")
 
+    def require_task(self, task: Task) -> None:
+        """Refuse a task that the recipe does not suit.
+
+        Raises:
+            UsageError: deblocking, with a patch that is not made of whole JPEG blocks.
+        """
+        if task == "deblock" and self.patch % 8:
+            raise UsageError(
+                f"Impossible training recipe: patch is {self.patch}, and for deblock it is made of whole JPEG blocks; "
+                "give a multiple of 8."
+            )
+
     def rate_at(self, step: int) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to a hundredth of the peak."""
         if step < self.warmup:

@@ -129,7 +129,7 @@ def open_teacher(name: str, spec: ModelSpec, device: torch.device, arithmetic: A
     """
     if name.endswith((".pt", ".pth")):
         state = read_checkpoint(Path(name))
-        if not state["recipe"]["twin"]:
+        if not state["recipe"].get("twin", False):
             raise TrainingError(f"{name} is no full-precision twin; a binary network teaches by its packed model.")
         packed, own, weights = None, ModelSpec.from_dict(state["spec"]), state["ema"]
     else:

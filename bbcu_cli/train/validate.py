@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -18,30 +19,39 @@ from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.data import read_images
 from bbcu_cli.train.recipes import Recipe
 
-# What denoising and deblocking are compared at: the levels that the paper's tables are read by.
-SIGMA: Final = 25.0
-QUALITY: Final = 10
+# What denoising and deblocking are compared at: the levels of the catalogue's tables.
+SIGMAS: Final = (15.0, 25.0, 50.0)
+QUALITIES: Final = (10, 20, 30, 40)
 # Larger pictures are cut to their centre, so that a validation costs seconds.
 _SIDE: Final = 240
 
 
 class Validation:
-    """Pairs of input and truth, made once."""
+    """Pairs of input and truth at each level, made once; `scores` is what the latest validation found, by level."""
 
     def __init__(self, spec: ModelSpec, recipe: Recipe, folder: Path) -> None:
-        """Degrade the pictures at the level of the tables, or the nearest to it that the recipe trains for.
+        """Degrade the pictures at the levels of the tables, or the nearest to them that the recipe trains for.
 
         Raises:
             TrainingError: the folder has no usable image.
         """
-        sigma, quality = float(np.clip(SIGMA, *recipe.sigma)), int(np.clip(QUALITY, *recipe.quality))
-        self.trial = Trial(spec.task, spec.scale, sigma=sigma, quality=quality)
         images = [Image(centre(pixels, _SIDE)) for pixels in read_images(folder, 8 * spec.scale)]
-        self.pairs = [self.trial.degrade(image)[:2] for image in images]
+        self.levels = [(trial, [trial.degrade(image)[:2] for image in images]) for trial in _trials(spec, recipe)]
+        self.scores: dict[str, float] = {}
 
     def score(self, model: nn.Module) -> float:
-        """Mean PSNR in dB: on Y (sr, deblock) or on RGB (denoise)."""
-        return mean_psnr(model, self.pairs, self.trial.convention)
+        """Mean PSNR in dB over pictures and levels: on Y (sr, deblock) or on RGB (denoise)."""
+        self.scores = {trial.strength: mean_psnr(model, pairs, trial.convention) for trial, pairs in self.levels}
+        return fmean(self.scores.values())
+
+
+def _trials(spec: ModelSpec, recipe: Recipe) -> list[Trial]:
+    """What the network is measured by, once each where several levels of the tables come down to one."""
+    if spec.task == "denoise":
+        return [Trial("denoise", sigma=sigma) for sigma in sorted(set(np.clip(SIGMAS, *recipe.sigma).tolist()))]
+    if spec.task == "deblock":
+        return [Trial("deblock", quality=q) for q in sorted(set(np.clip(QUALITIES, *recipe.quality).tolist()))]
+    return [Trial("sr", spec.scale)]
 
 
 def mean_psnr(
