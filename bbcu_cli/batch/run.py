@@ -23,7 +23,7 @@ from bbcu_cli.batch.manifest import Manifest
 from bbcu_cli.batch.queue import FedSession, Feeder
 from bbcu_cli.engines.cpu import default_threads
 from bbcu_cli.errors import BbcuError
-from bbcu_cli.files import remove_stale_parts, write_atomic
+from bbcu_cli.files import parts_folder, remove_stale_parts, write_atomic, write_whole
 from bbcu_cli.image import Bands, EncodeOptions, Image, ImageInfo, decode, encode, losses, probe, write
 from bbcu_cli.restoration.pipeline import DEFAULT_MEMORY, Footprint, Model, Options, Pixels, footprint, restored_bands
 from bbcu_cli.score.metrics import Convention, Scores
@@ -198,7 +198,7 @@ def _save(
     output.parent.mkdir(parents=True, exist_ok=True)
     if settings.compare and whole:
         picture = encode(_side_by_side(whole, model), "PNG", settings.encoding)
-        write_atomic(compare_path(output), lambda file: file.write(picture), overwrite=overwrite)
+        write_whole(compare_path(output), picture, overwrite=overwrite)
     write_atomic(output, content, overwrite=overwrite)
     if manifest and job.source:
         manifest.done(job.source, output)
@@ -251,8 +251,9 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     """
     jobs = list(jobs)
     todo, rows = _triage(jobs, manifest, settings)
-    for folder in {job.output.parent for job in jobs if job.output and job.output.parent.is_dir()}:
-        remove_stale_parts(folder)
+    for folder in {parts_folder(job.output) for job in jobs if job.output}:
+        if folder.is_dir():
+            remove_stale_parts(folder)
     yield from rows
     threads = (settings.threads or default_threads()) + model.session.info.concurrency + 1
     budget = settings.options.memory or DEFAULT_MEMORY

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed
 from bbcu_cli.errors import BbcuError, CheckpointError, UsageError
+from bbcu_cli.files import write_whole
 from bbcu_cli.hub.reference import HubRef
 from bbcu_cli.spec import ModelSpec
 
@@ -213,11 +214,13 @@ class Catalogue:
             raise CheckpointError(f"Catalogue {path} is damaged ({error}); reinstall bbcu.") from error
 
     def save(self, folder: Path) -> None:
-        """Write ``catalogue.json`` into a folder, whole or not at all."""
+        """Write ``catalogue.json`` into a folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         content = {"schema": SCHEMA, "models": {entry.name: entry.to_dict() for entry in self}}
-        part = folder / f".{FILE}.{os.getpid()}"
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        part.replace(folder / FILE)
+        write_whole(folder / FILE, (json.dumps(content, indent=2) + "\n").encode())
 
     def refreshed(self, folder: Path) -> tuple[Catalogue, list[str]]:
         """The catalogue that fits the files of a folder, and a line for every change.

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from bbcu_cli.checkpoint.packed import MAX_FILE_BYTES
-from bbcu_cli.errors import CheckpointError, WeightsUnavailableError
+from bbcu_cli.errors import CheckpointError, OutputError, WeightsUnavailableError
+from bbcu_cli.files import write_whole
 from bbcu_cli.hub.reference import HubRef
 
 _T = TypeVar("_T")
@@ -150,9 +151,7 @@ def _follow(path: Path, ref: HubRef) -> None:
     snapshot = path.parents[ref.filename.count("/")]
     note = snapshot.parents[1] / "refs" / ref.revision
     note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_name(f".{note.name}.{os.getpid()}")
-    part.write_text(snapshot.name, encoding="utf-8")
-    part.replace(note)
+    write_whole(note, snapshot.name.encode())
 
 
 @contextlib.contextmanager
@@ -179,7 +178,7 @@ def plain_words(repo: str, what: str) -> Iterator[None]:
     backend: type[BaseException] = HfHubHTTPError.__bases__[0]
     try:
         yield
-    except (backend, OSError, ValueError, RuntimeError) as error:
+    except (backend, OSError, OutputError, ValueError, RuntimeError) as error:
         raise WeightsUnavailableError(_explain(error, repo, what)) from error
 
 
@@ -194,7 +193,8 @@ def _explain(error: BaseException, repo: str, what: str) -> str:
     access = "set HF_TOKEN to a token of an account that may use it, or run `hf auth login`"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     no_file = isinstance(error, errors.EntryNotFoundError) and status is not None
-    local = isinstance(error, OSError) and error.errno is not None  # those of the network come wrapped by the backend
+    # Those of the network come wrapped by the backend.
+    local = isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno is not None)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     cases = (
         (isinstance(error, errors.HFValidationError), f"is no name that the hub allows ({lines[0][:160]})"),
