@@ -21,7 +21,7 @@ import numpy as np
 from bbcu_cli.batch.jobs import STDIO, Job, compare_path
 from bbcu_cli.batch.manifest import Manifest
 from bbcu_cli.batch.queue import FedSession, Feeder
-from bbcu_cli.engines.cpu import default_threads
+from bbcu_cli.cores import default_threads
 from bbcu_cli.errors import BbcuError
 from bbcu_cli.files import parts_folder, remove_stale_parts, write_atomic, write_whole
 from bbcu_cli.image import Bands, EncodeOptions, Image, ImageInfo, decode, encode, losses, probe, write
@@ -80,7 +80,7 @@ class Settings:
         notes: what to tell about a decoded image before it is restored.
         truths: ground truth to score results with.
         compare: also write a side-by-side of input, result and ground truth.
-        threads: of an encoder; None takes all CPUs.
+        threads: of an encoder; None: `default_threads()`.
     """
 
     options: Options

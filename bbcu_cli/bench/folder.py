@@ -136,7 +136,7 @@ def bench_folder(
         folder: of images; not entered deeper.
         model: the network on its engine.
         form: format of the results.
-        threads: of the encoders; None takes all CPUs.
+        threads: of the encoders; None: `default_threads()`.
         output: where to; None is a folder that is removed again.
 
     Raises:
