@@ -19,7 +19,7 @@ from bbcu_cli.batch.run import Row, Settings, Truths, options_key, run
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import EncodeOptions
-from bbcu_cli.restoration.pipeline import Model, Options
+from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.score.trial import convention_of
 
 

@@ -17,7 +17,8 @@ from typing import Final
 from bbcu_cli.errors import BbcuError, UsageError
 from bbcu_cli.files import write_whole
 from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
-from bbcu_cli.restoration.pipeline import load_model, run_tiled
+from bbcu_cli.restoration.model import load_model
+from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.score.metrics import mean_scores
 from bbcu_cli.score.trial import Trial, evaluate_trial, images_at
 from bbcu_cli.spec import ModelSpec, Task

@@ -162,8 +162,7 @@ def _trial(
     trial, name = _requested(options)
     trial = replace(trial, border=border)
     truths = images_at(gt)
-    model, _ = engine.open(name, trial.task, trial.scale)
-    stack.enter_context(model)
+    model = stack.enter_context(engine.load(name, trial.task, trial.scale))
     wish = engine.options()
     info = model.session.info
     facts = (("model", model.name), ("engine", f"{info.name} on {info.device}, {info.detail}"))
