@@ -1,14 +1,18 @@
-"""How many CPUs this process may use, counted in one way for engines, encoders and training."""
+"""How many CPUs this process may use, counted in one way for engines, encoders and training; and threads for them."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from bbcu_cli.errors import UsageError
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 MAX_THREADS: Final = 1024  # more are a slip of the finger
 VARIABLE: Final = "BBCU_THREADS"
@@ -48,6 +52,16 @@ def usable_cpus() -> int:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # Rounded up, as Java and Go do: with 1.5 CPUs two threads get all of them, one thread two thirds.
     return max(1, math.ceil(min(cpus or 1, cpu_quota())))
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[[_T], _R], item: _T) -> Future[_R]:
+    """`pool.submit`; where the system starts no more threads, this one does the work itself."""
+    try:
+        return pool.submit(work, item)
+    except RuntimeError:  # nobody waits for what the pool may still make of it
+        done: Future[_R] = Future()
+        done.set_result(work(item))
+        return done
 
 
 def cpu_quota(root: Path = Path("/")) -> float:

@@ -49,5 +49,11 @@ class OutOfMemoryError(EngineError):
     """A tile did not fit the memory of its device; the pipeline tries again with smaller ones."""
 
 
+class ThreadsError(BbcuError):
+    """The system starts no more threads for this process."""
+
+    exit_code = 1
+
+
 class TrainingError(BbcuError):
     """Training cannot start or go on: no usable data, a checkpoint of another network."""

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,15 @@ def test_doctor_tells_what_a_run_would_use(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("BBCU_THREADS", "1")
     done = CliRunner().invoke(app, ["doctor"])
     assert "threads: 1" in io.StringIO(done.stdout).readline()
+
+
+def test_where_no_thread_can_be_started_the_encoder_works_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is the same, and nothing is said about PNG."""
+    image = Image(np.random.default_rng(4).integers(0, 255, (300, 2000, 3), dtype=np.uint8))
+    expected = encode(image, "PNG", threads=4)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert encode(image, "PNG", threads=4) == expected

@@ -146,6 +146,21 @@ def test_a_result_that_is_not_finite_is_never_written(value: float) -> None:
         restore(np.zeros((5, 5, 3), np.uint8), stub("m-x2", value=value))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), ValueError("odd"), OSError(5, "lost")])
+def test_whatever_an_engine_raises_is_an_engine_error(error: Exception) -> None:
+    """The library's caller has one kind of error to expect, and it names the engine."""
+
+    class Failing(_Doubling):
+        def run(self, _: Floats) -> Floats:
+            raise error
+
+    model = Model("m-x2", SMALL_SPECS["m-x2"], {}, Failing(2))
+    with pytest.raises(EngineError, match="Engine stub on cpu failed"):
+        restore(np.zeros((5, 5, 3), np.uint8), model)
+    with pytest.raises(EngineError, match="Engine stub on cpu failed"):
+        run_tiled(model, np.zeros((5, 5, 3), np.float32))
+
+
 @pytest.mark.parametrize("value", [-3.0, 7.0])
 def test_results_out_of_range_are_clipped(value: float) -> None:
     """No wrap-around."""

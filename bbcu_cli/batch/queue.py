@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from bbcu_cli.cores import submit
 from bbcu_cli.engines.base import Session, SessionContext
 
 Floats = NDArray[np.float32]
@@ -82,7 +83,7 @@ class EngineQueue:
                 raise StoppedError
             reply: Future[_Timed]
             if self._pool:
-                reply = self._pool.submit(self._timed, x)
+                reply = submit(self._pool, self._timed, x)
             else:
                 reply = Future()
                 self._calls.put((x, reply))

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.batch.jobs import plan_jobs
-from bbcu_cli.batch.run import Settings, run
+from bbcu_cli.batch.run import run
+from bbcu_cli.batch.settings import Settings
 from bbcu_cli.engines.base import Session, SessionContext
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import EncodeOptions

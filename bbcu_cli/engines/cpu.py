@@ -103,7 +103,9 @@ class CpuSession(SessionContext):
         except MemoryError as error:
             raise EngineError(f"Out of memory on a {height}x{width} tile; use a smaller --tile.") from error
         except ValueError as error:
-            raise EngineError(f"The packed engine refused a {x.shape} tile: {error}.") from error
+            raise EngineError(f"The packed engine rejected a {x.shape} tile: {error}.") from error
+        except RuntimeError as error:  # std::system_error: a thread did not start
+            raise EngineError(f"The packed engine failed: {error}; if threads are short, give --threads 1.") from error
         return output
 
 

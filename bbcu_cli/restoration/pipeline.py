@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 
+from bbcu_cli.engines.base import EngineInfo
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Bands, Image
 from bbcu_cli.image.image import Pixels
@@ -38,13 +40,26 @@ def _turn_back(y: Floats, *, quarter: int, flip: bool) -> Floats:
     return np.rot90(y[..., ::-1] if flip else y, -quarter, axes=(2, 3))
 
 
+@contextmanager
+def _as_engine_error(info: EngineInfo) -> Iterator[None]:
+    """Name the engine in whatever its library raises, before anyone who takes rows calls it a failure of his own."""
+    try:
+        yield
+    except MemoryError as error:
+        raise EngineError("Out of memory while restoring; try a smaller --tile.") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise EngineError(f"Engine {info.name} on {info.device} failed: {reason}") from error
+
+
 def _run(model: Model, x: Floats, *, self_ensemble: bool) -> Floats:
     """One tile through the engine, (N, C, H, W) -> (N, C, S*H, S*W), checked to be finite."""
-    if self_ensemble:
-        outputs = (back(model.session.run(np.ascontiguousarray(turned))) for turned, back in _dihedral(x))
-        result: Floats = sum(outputs, np.float32(0)) / np.float32(8)
-    else:
-        result = model.session.run(np.ascontiguousarray(x))
+    with _as_engine_error(model.session.info):
+        if self_ensemble:
+            outputs = (back(model.session.run(np.ascontiguousarray(turned))) for turned, back in _dihedral(x))
+            result: Floats = sum(outputs, np.float32(0)) / np.float32(8)
+        else:
+            result = model.session.run(np.ascontiguousarray(x))
     if not math.isfinite(float(result.sum(dtype=np.float64))):
         info = model.session.info
         raise EngineError(
@@ -139,6 +154,10 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
         return Image(np.empty((rows, columns, image.channels), depth), alpha)
 
     def rows() -> Iterator[Image]:
+        with _as_engine_error(model.session.info):  # nothing that goes wrong here is a failure of the encoder
+            yield from bands()
+
+    def bands() -> Iterator[Image]:
         band, painted = Region(0, 0, 0, width), None
         for core, block in restored_tiles(model, planes.read, image.size, tile, self_ensemble=options.self_ensemble):
             if painted is None:
