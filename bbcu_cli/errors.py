@@ -18,7 +18,11 @@ class UsageError(BbcuError):
 
 
 class ImageError(BbcuError):
-    """A file cannot be read or written as an image."""
+    """A file cannot be read as an image, or an image cannot be written in that format."""
+
+
+class OutputError(BbcuError):
+    """The system refused to write a file: no space, no permission, a broken disk."""
 
 
 class CheckpointError(BbcuError):
@@ -43,6 +47,12 @@ class EngineError(BbcuError):
 
 class OutOfMemoryError(EngineError):
     """A tile did not fit the memory of its device; the pipeline tries again with smaller ones."""
+
+
+class ThreadsError(BbcuError):
+    """The system starts no more threads for this process."""
+
+    exit_code = 1
 
 
 class TrainingError(BbcuError):

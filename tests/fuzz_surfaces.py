@@ -16,14 +16,15 @@ from fuzz import ODD, Surface, dumped, mutated, scrambled
 from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, soft_mask
 from small import SMALL_SPECS, small_model
 
-from bbcu_cli.batch.manifest import NAME, Manifest
+from bbcu_cli.batch.manifest import NAME, Manifest, stamp_of
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed, to_bytes
 from bbcu_cli.engines.cpu import CpuEngine
 from bbcu_cli.errors import BbcuError
 from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.reference import for_model, parse
 from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode
-from bbcu_cli.restoration.pipeline import Options, open_model, restore_image
+from bbcu_cli.restoration.model import Options, open_model
+from bbcu_cli.restoration.pipeline import restore_image
 from bbcu_cli.spec import ModelSpec
 
 TINY = ModelSpec("bbcu-m", "sr", 2, 3, blocks=1)
@@ -210,15 +211,15 @@ def records() -> Surface:
     source, output, foreign = Path("a.txt"), Path("b.txt"), Path("c.txt")
     for path in (source, output, foreign):
         path.write_bytes(b"x")
-    Manifest("key").done(source, output.resolve())
+    Manifest("key").done(output.resolve(), stamp_of(source))
     whole = Path(NAME).read_bytes()
 
     def attack(rng: random.Random) -> None:
         parts = [whole] * rng.choice([1, 2]) + [b"\n" + dumped(scrambled(json.loads(whole), rng))]
         Path(NAME).write_bytes(b"".join(mutated(part, rng) if rng.random() < 0.4 else part for part in parts))
         record = Manifest("key")
-        assert record.verdict(source, output.resolve()) in ("current", "outdated", "foreign")
-        assert record.verdict(source, foreign.resolve()) != "current"
+        assert record.verdict(output.resolve(), stamp_of(source)) in ("current", "outdated", "foreign")
+        assert record.verdict(foreign.resolve(), stamp_of(source)) != "current"
         record.begun(output.resolve())
 
     return Surface(attack, (BbcuError,))

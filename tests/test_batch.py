@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from small import SMALL_SPECS
 
 from bbcu_cli.batch.jobs import JobList, plan_jobs
 from bbcu_cli.batch.manifest import Manifest
-from bbcu_cli.batch.run import Row, Settings, Truths, options_key, run
+from bbcu_cli.batch.run import run
+from bbcu_cli.batch.settings import Row, Settings, Truths, options_key
 from bbcu_cli.engines.base import EngineInfo, SessionContext
-from bbcu_cli.errors import ImageError
+from bbcu_cli.errors import ImageError, UsageError
 from bbcu_cli.image import EncodeOptions
-from bbcu_cli.restoration.pipeline import Model, Options
+from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.score.trial import convention_of
 
 
@@ -105,8 +107,8 @@ def test_skip_existing_makes_only_what_is_missing_or_outdated(folder: Path, mode
         return list(run(listing.jobs, model, settings(existing="skip"), Manifest(key)))
 
     assert statuses(go("k")) == "ddfdd"
-    assert sorted(statuses(go("k"))) == sorted("ssssf")
-    assert sorted(statuses(go("other"))) == sorted("ddddf")
+    assert statuses(go("k")) == "ssfss"
+    assert statuses(go("other")) == "ddfdd"
     Pillow.new("RGB", (5, 5)).save(folder / "a.png")
     rows = go("other")
     assert [Path(row.source).name for row in rows if row.status == "done"] == ["a.png"]
@@ -122,6 +124,100 @@ def test_skip_existing_never_replaces_a_file_of_somebody_else(folder: Path, mode
     assert rows["a.png"].status == "failed"
     assert "--overwrite" in rows["a.png"].error
     assert foreign.read_bytes() == b"mine"
+
+
+def test_fail_fast_stops_at_a_file_of_somebody_else(folder: Path, model: Model) -> None:
+    """In its place: what comes before it is done, what comes after it is not."""
+    out = folder.parent / "in_x2"
+    out.mkdir()
+    (out / "b.png").write_bytes(b"mine")
+    rows = run(jobs_of(folder).jobs, model, settings(existing="skip", fail_fast=True), Manifest("k"))
+    assert Path(next(rows).source).name == "a.png"
+    with pytest.raises(UsageError, match="not known as an output of bbcu"):
+        next(rows)
+
+
+def test_a_source_that_vanished_fails_alone(folder: Path, model: Model) -> None:
+    """Its output is still there; the others are seen to be up to date."""
+    listing = jobs_of(folder)
+    list(run(listing.jobs, model, settings(existing="skip"), Manifest("k")))
+    (folder / "b.png").unlink()
+    rows = list(run(listing.jobs, model, settings(existing="skip"), Manifest("k")))
+    assert statuses(rows) == "sffss"
+    assert "No such file" in rows[1].error
+    assert (folder.parent / "in_x2" / "b.png").exists()
+
+
+class _Failing(_Plain):
+    """An engine that raises what an engine's library raises."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def run(self, _: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise self.error
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("error", [RuntimeError("lost"), ValueError("lost"), OSError(5, "lost"), MemoryError()])
+def test_a_failing_engine_is_not_called_a_failure_of_the_encoder(
+    error: Exception, form: str, folder: Path, model: Model
+) -> None:
+    """Rows are made while the encoder asks for them; what goes wrong there is said of the engine."""
+    [row] = run(jobs_of(folder).jobs[:1], replace(model, session=_Failing(error)), settings(format=form))
+    assert row.status == "failed"
+    assert "cannot be written" not in row.error
+    assert ("Engine stub on cpu failed" in row.error and "lost" in row.error) or "Out of memory" in row.error
+
+
+def test_where_few_threads_can_be_started_all_is_done(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of one thread beside the main one: images go one after the other, and are encoded as well."""
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if threading.active_count() > 1:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert statuses(list(run(jobs_of(folder).jobs, model, settings()))) == "ddfdd"
+
+
+def test_where_no_thread_can_be_started_each_file_says_so(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a traceback, and nothing about PNG."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    rows = list(run(jobs_of(folder).jobs, model, settings()))
+    assert statuses(rows) == "fffff"
+    assert all(row.error.startswith("No thread can be started here (can't start new thread)") for row in rows)
+
+
+def test_a_source_that_changes_while_it_is_restored_fails(folder: Path, model: Model) -> None:
+    """Nothing is put in place of a picture that nobody has read; the next run makes it."""
+    source, output = folder / "a.png", folder.parent / "in_x2" / "a.png"
+
+    class Replacing(_Plain):
+        def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+            if self.runs == 0:
+                Pillow.new("RGB", (7, 7)).save(source)
+            return super().run(x)
+
+    rows = list(
+        run(jobs_of(folder).jobs[:1], replace(model, session=Replacing()), settings(existing="skip"), Manifest("k"))
+    )
+    assert "changed while it was restored" in rows[0].error
+    assert not output.exists()
+    assert statuses(list(run(jobs_of(folder).jobs[:1], model, settings(existing="skip"), Manifest("k")))) == "d"
+    with Pillow.open(output) as picture:
+        assert picture.size == (14, 14)
 
 
 def test_an_output_that_appears_during_the_run_is_not_replaced(folder: Path, model: Model) -> None:
@@ -149,6 +245,19 @@ def test_litter_of_a_killed_run_is_gone_after_the_next(folder: Path, model: Mode
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png", "d.png", "e.png", "other.part"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_litter_behind_a_linked_output_is_removed(folder: Path, model: Model) -> None:
+    """A killed run's part lies where the link leads."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".bbcu-0123456789abcdef.part").touch()
+    out = folder.parent / "in_x2"
+    out.mkdir()
+    (out / "a.png").symlink_to(elsewhere / "a.png")
+    list(run(jobs_of(folder).jobs, model, settings(existing="overwrite")))
+    assert [path.name for path in elsewhere.iterdir()] == ["a.png"]
+
+
 def test_results_are_scored_and_compared(folder: Path, model: Model) -> None:
     """A ground truth equal to the result scores infinity; the side-by-side is written beside it."""
     (folder / "c.png").unlink()
@@ -161,6 +270,53 @@ def test_results_are_scored_and_compared(folder: Path, model: Model) -> None:
     assert row.scores is not None
     assert row.scores.psnr_y == float("inf")
     assert (folder.parent / "in_x2" / "a_compare.png").exists()
+
+
+def test_results_that_are_skipped_are_scored_and_get_the_side_by_side_that_they_lack(
+    folder: Path, model: Model
+) -> None:
+    """The mean of a second run is that of the first, and no row is left without its picture."""
+    (folder / "c.png").unlink()
+    listing = jobs_of(folder)
+    out = folder.parent / "in_x2"
+    list(run(listing.jobs, model, settings(), Manifest("k")))
+    truth = folder.parent / "truth"
+    out.rename(truth)
+    paths = {job: truth / job.output.name for job in listing.jobs if job.output}
+    wish = {"existing": "skip", "truths": Truths(paths, convention_of("sr", 2))}
+    first = list(run(listing.jobs, model, settings(**wish), Manifest("k")))
+    again = list(run(listing.jobs, model, settings(**wish, compare=True), Manifest("k")))
+    assert (statuses(first), statuses(again)) == ("dddd", "ssss")
+    assert [row.scores for row in again] == [row.scores for row in first]
+    pictures = sorted(out.glob("*_compare.png"))
+    assert len(pictures) == 4
+    before = [path.stat().st_mtime_ns for path in pictures]
+    assert statuses(list(run(listing.jobs, model, settings(**wish, compare=True), Manifest("k")))) == "ssss"
+    assert [path.stat().st_mtime_ns for path in pictures] == before
+
+
+def test_lossy_results_that_are_skipped_say_how_they_are_scored(folder: Path, model: Model) -> None:
+    """A new result is scored before it is compressed, one that is kept can only be scored as it was stored."""
+    [job] = plan_jobs([str(folder / "a.png")], None, tag="_x2", suffix=None, extension=".jpg", recursive=False).jobs
+    list(run([job], model, settings(format="JPEG"), Manifest("k")))
+    assert job.output is not None
+    truths = Truths({job: job.output}, convention_of("sr", 2))
+    [row] = run([job], model, settings(format="JPEG", existing="skip", truths=truths), Manifest("k"))
+    assert row.notes == ("scored as the JPEG file holds it",)
+    assert row.scores is not None
+    assert row.scores.psnr_y == float("inf")
+
+
+def test_skip_existing_never_replaces_a_side_by_side_of_somebody_else(folder: Path, model: Model) -> None:
+    """A file of that name which no manifest knows is left alone and named."""
+    listing = jobs_of(folder)
+    list(run(listing.jobs, model, settings(), Manifest("k")))
+    foreign = folder.parent / "in_x2" / "a_compare.png"
+    foreign.write_bytes(b"mine")
+    rows = list(run(listing.jobs, model, settings(existing="skip", compare=True), Manifest("k")))
+    assert statuses(rows) == "fsfss"
+    assert "a_compare.png" in rows[0].error
+    assert foreign.read_bytes() == b"mine"
 
 
 def test_the_key_of_the_manifest_changes_with_whatever_shapes_an_output() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bbcu_cli.batch.manifest import NAME, Manifest
+from bbcu_cli.batch.manifest import NAME, Manifest, Verdict, stamp_of
 
 
 @pytest.fixture
@@ -19,18 +19,23 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     manifest = Manifest("k")
     manifest.begun(output)
     output.write_bytes(b"output")
-    manifest.done(source, output)
+    manifest.done(output, stamp_of(source))
     return source, output
+
+
+def verdict(key: str, source: Path, output: Path) -> Verdict:
+    """What a run with that key knows of the output."""
+    return Manifest(key).verdict(output, stamp_of(source))
 
 
 def test_an_output_that_was_recorded_is_current(files: tuple[Path, Path]) -> None:
     """Same source, same options, untouched output."""
-    assert Manifest("k").verdict(*files) == "current"
+    assert verdict("k", *files) == "current"
 
 
 def test_other_options_make_it_outdated(files: tuple[Path, Path]) -> None:
     """The name alone says nothing."""
-    assert Manifest("other").verdict(*files) == "outdated"
+    assert verdict("other", *files) == "outdated"
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -38,21 +43,21 @@ def test_a_changed_source_or_output_makes_it_outdated(which: int, files: tuple[P
     """A source that was edited, or a result that was tampered with, is made again."""
     files[which].write_bytes(b"changed")
     os.utime(files[which], ns=(1, 1))
-    assert Manifest("k").verdict(*files) == "outdated"
+    assert verdict("k", *files) == "outdated"
 
 
 def test_a_run_killed_before_the_end_knows_its_file(files: tuple[Path, Path]) -> None:
     """Begun and not done is ours to make again, not a stranger's."""
     Manifest("k").begun(files[1])
-    assert Manifest("k").verdict(*files) == "outdated"
+    assert verdict("k", *files) == "outdated"
 
 
 def test_a_file_that_nobody_recorded_is_foreign(files: tuple[Path, Path]) -> None:
     """It is never replaced silently."""
     stranger = files[1].with_name("b.png")
     stranger.touch()
-    assert Manifest("k").verdict(files[0], stranger) == "foreign"
-    assert Manifest("k").verdict(files[0], files[1].with_name("c.png")) == "absent"
+    assert verdict("k", files[0], stranger) == "foreign"
+    assert verdict("k", files[0], files[1].with_name("c.png")) == "absent"
 
 
 @pytest.mark.parametrize("junk", [b'\n{"output": "a.p', b"\n[1, 2]\n", b"\n\xff\xfe\n", b"\n" + b"[" * 100_000])
@@ -60,6 +65,15 @@ def test_torn_and_foreign_lines_spoil_only_themselves(junk: bytes, files: tuple[
     """A kill in the middle of a line loses that line, and the next one is whole again."""
     with (files[1].parent / NAME).open("ab") as file:
         file.write(junk)
-    assert Manifest("k").verdict(*files) == "current"
-    Manifest("k2").done(*files)
-    assert Manifest("k2").verdict(*files) == "current"
+    assert verdict("k", *files) == "current"
+    Manifest("k2").done(files[1], stamp_of(files[0]))
+    assert verdict("k2", *files) == "current"
+
+
+def test_an_output_without_its_source_is_not_current(files: tuple[Path, Path]) -> None:
+    """Nobody can say that it is what would be made; trying to will say that the source is gone."""
+    files[0].unlink()
+    assert stamp_of(files[0]) is None
+    assert verdict("k", *files) == "outdated"
+    Manifest("k").done(files[1], None)
+    assert verdict("k", *files) == "outdated"

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from bbcu_cli.bench.engines import binary_layers, random_model, run_bench
 from bbcu_cli.engines import cpu
-from bbcu_cli.engines.cpu import CpuEngine, default_threads, kernel_sets, measure_layer
-from bbcu_cli.errors import EngineUnavailableError, UsageError
+from bbcu_cli.engines.cpu import CpuEngine, kernel_sets, measure_layer
+from bbcu_cli.errors import EngineError, EngineUnavailableError, UsageError
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
 compiled = pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
@@ -200,18 +200,6 @@ def test_without_the_compiled_module_the_reason_is_given(monkeypatch: pytest.Mon
         measure_layer("scalar", 8, 1)
 
 
-def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OMP_NUM_THREADS is respected when it is a positive number; nonsense is not."""
-    for text, expected in (("3", 3), ("2,4", 2)):
-        monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert default_threads() == expected
-    for text in ("0", "-1", "many", ""):
-        monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert default_threads() >= 1
-    with pytest.raises(UsageError):
-        CpuEngine(0)
-
-
 @compiled
 def test_other_threads_run_meanwhile() -> None:
     """The engine releases the interpreter lock."""
@@ -224,6 +212,22 @@ def test_other_threads_run_meanwhile() -> None:
         ticks += 1
         time.sleep(0.001)
     assert ticks > 5
+
+
+@compiled
+def test_threads_that_do_not_start_are_one_sentence() -> None:
+    """The compiled module raises std::system_error then, which Python sees as a RuntimeError."""
+
+    class Exhausted:
+        scale = 1
+
+        def run(self, *_: object) -> None:
+            raise RuntimeError("Resource temporarily unavailable")
+
+    session = CpuEngine(2).open(random_model(SMALL["denoise"]))
+    session._network = Exhausted()
+    with pytest.raises(EngineError, match="--threads 1"):
+        session.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
 @compiled

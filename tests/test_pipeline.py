@@ -10,16 +10,9 @@ from small import SMALL_SPECS, small_model
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, ImageInfo, Metadata
-from bbcu_cli.restoration.pipeline import (
-    Model,
-    Options,
-    footprint,
-    open_model,
-    restore,
-    restore_image,
-    restored_bands,
-    run_tiled,
-)
+from bbcu_cli.restoration.memory import footprint
+from bbcu_cli.restoration.model import Model, Options, open_model
+from bbcu_cli.restoration.pipeline import restore, restore_image, restored_bands, run_tiled
 from bbcu_cli.restoration.tiling import TileSize
 
 Floats = NDArray[np.float32]
@@ -151,6 +144,21 @@ def test_a_result_that_is_not_finite_is_never_written(value: float) -> None:
     """Black or coloured garbage is an error that names the engine."""
     with pytest.raises(EngineError, match="not finite"):
         restore(np.zeros((5, 5, 3), np.uint8), stub("m-x2", value=value))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), ValueError("odd"), OSError(5, "lost")])
+def test_whatever_an_engine_raises_is_an_engine_error(error: Exception) -> None:
+    """The library's caller has one kind of error to expect, and it names the engine."""
+
+    class Failing(_Doubling):
+        def run(self, _: Floats) -> Floats:
+            raise error
+
+    model = Model("m-x2", SMALL_SPECS["m-x2"], {}, Failing(2))
+    with pytest.raises(EngineError, match="Engine stub on cpu failed"):
+        restore(np.zeros((5, 5, 3), np.uint8), model)
+    with pytest.raises(EngineError, match="Engine stub on cpu failed"):
+        run_tiled(model, np.zeros((5, 5, 3), np.float32))
 
 
 @pytest.mark.parametrize("value", [-3.0, 7.0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,13 +18,18 @@ from bbcu_cli.files import TEMP_PREFIX
 
 NAME: Final = f"{TEMP_PREFIX}manifest.jsonl"
 Verdict = Literal["absent", "current", "outdated", "foreign"]
+Stamp = tuple[int, ...]
+"""Size and modification time of a file, or of several: enough to notice that one was replaced."""
 _Entries = dict[str, dict[str, Any]]
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size and modification time: enough to notice that a file was replaced."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def stamp_of(*paths: Path) -> Stamp | None:
+    """The stamp of files as they are now; None when one is not there."""
+    try:
+        states = [path.stat() for path in paths]
+    except OSError:  # reading it will say why
+        return None
+    return tuple(number for state in states for number in (state.st_size, state.st_mtime_ns))
 
 
 def _read(folder: Path) -> _Entries:
@@ -43,7 +49,7 @@ def _read(folder: Path) -> _Entries:
 
 @dataclass(slots=True)
 class Manifest:
-    """The records of the output folders of one run.
+    """The records of the output folders of one run; threads may share it.
 
     Attributes:
         key: stands for the model and every option that shapes an output.
@@ -51,27 +57,34 @@ class Manifest:
 
     key: str
     _folders: dict[Path, _Entries] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def verdict(self, source: Path, output: Path) -> Verdict:
-        """Whether an output exists, and is what this run would make of its source.
+    def verdict(self, output: Path, made_from: Stamp | None) -> Verdict:
+        """Whether a file exists, and is what this run would make of files with that stamp.
 
         "foreign" is a file that no run of bbcu is known to have made.
         """
         if not os.path.lexists(output):
             return "absent"
-        entry = self._entries(output.parent).get(output.name)
+        with self._lock:
+            entry = self._entries(output.parent).get(output.name)
         if entry is None:
             return "foreign"
-        done = {"state": "done", "key": self.key, "source": _stamp(source), "made": _stamp(output)}
-        return "current" if all(entry.get(name) == value for name, value in done.items()) else "outdated"
+        done = self._done(output, made_from)
+        same = made_from is not None and all(entry.get(name) == value for name, value in done.items())
+        return "current" if same else "outdated"
 
     def begun(self, output: Path) -> None:
-        """Note that an output is about to be put in place."""
+        """Note that a file is about to be put in place."""
         self._append(output, {"state": "begun"})
 
-    def done(self, source: Path, output: Path) -> None:
-        """Note that an output is complete."""
-        self._append(output, {"state": "done", "key": self.key, "source": _stamp(source), "made": _stamp(output)})
+    def done(self, output: Path, made_from: Stamp | None) -> None:
+        """Note that a file is complete, and the stamp of what it was made from, as that was read."""
+        self._append(output, self._done(output, made_from))
+
+    def _done(self, output: Path, made_from: Stamp | None) -> dict[str, Any]:
+        made = list(stamp_of(output) or ())
+        return {"state": "done", "key": self.key, "source": list(made_from or ()), "made": made}
 
     def _entries(self, folder: Path) -> _Entries:
         if folder not in self._folders:
@@ -80,7 +93,8 @@ class Manifest:
 
     def _append(self, output: Path, event: dict[str, Any]) -> None:
         entry = {"output": output.name, **event}
-        self._entries(output.parent)[output.name] = entry
+        with self._lock:
+            self._entries(output.parent)[output.name] = entry
         # One write to a file opened for appending: processes that share a folder do not tear each other's lines. The
         # line break comes first, so that a torn predecessor spoils only itself.
         descriptor = os.open(output.parent / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

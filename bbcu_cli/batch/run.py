@@ -2,239 +2,53 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import json
-import sys
-import time
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO, Literal
 
-import numpy as np
-
-from bbcu_cli.batch.jobs import STDIO, Job, compare_path
+from bbcu_cli.batch.jobs import STDIO, Job
 from bbcu_cli.batch.manifest import Manifest
-from bbcu_cli.batch.queue import FedSession, Feeder
-from bbcu_cli.engines.cpu import default_threads
-from bbcu_cli.errors import BbcuError
-from bbcu_cli.files import remove_stale_parts, write_atomic
-from bbcu_cli.image import Bands, EncodeOptions, Image, ImageInfo, decode, encode, losses, probe, write
-from bbcu_cli.restoration.pipeline import DEFAULT_MEMORY, Footprint, Model, Options, Pixels, footprint, restored_bands
-from bbcu_cli.score.metrics import Convention, Scores
-
-_EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
-Status = Literal["done", "skipped", "failed"]
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What became of one file; sizes are (height, width).
-
-    Attributes:
-        seconds: that the engine took.
-        decode_seconds: of reading the file.
-        encode_seconds: of all the rest: colour, scores, compression, the disk.
-    """
-
-    source: str
-    output: str
-    status: Status
-    seconds: float = 0.0
-    decode_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    size_in: Size | None = None
-    size_out: Size | None = None
-    model: str = ""
-    engine: str = ""
-    tile: str = ""
-    scores: Scores | None = None
-    notes: tuple[str, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Truths:
-    """The ground truth of every job, and how results are compared with it."""
-
-    paths: Mapping[Job, Path]
-    convention: Convention
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a run treats its files.
-
-    Attributes:
-        format: the output format, a name of `image.formats.FORMATS`.
-        max_pixels: larger inputs are refused before they are decoded.
-        existing: what happens to an output that is already there: "refuse" (the run fails for that file),
-            "overwrite", or "skip" when the manifest knows it as made from this source with these options.
-        fail_fast: the first failure ends the run.
-        notes: what to tell about a decoded image before it is restored.
-        truths: ground truth to score results with.
-        compare: also write a side-by-side of input, result and ground truth.
-        threads: of an encoder; None takes all CPUs.
-    """
-
-    options: Options
-    encoding: EncodeOptions
-    format: str
-    max_pixels: int
-    existing: Literal["refuse", "overwrite", "skip"] = "refuse"
-    fail_fast: bool = False
-    notes: Callable[[Image], tuple[str, ...]] | None = None
-    truths: Truths | None = None
-    compare: bool = False
-    threads: int | None = None
-
-    @property
-    def gathered(self) -> bool:
-        """Whether whole results are needed, not only their rows one after the other."""
-        return self.compare or self.truths is not None
-
-    def footprint(self, image: ImageInfo, model: Model) -> Footprint:
-        """Tile and memory for one image; a UsageError if it cannot be done in the memory that is allowed."""
-        return footprint(image, model, self.options, self.format, gathered=self.gathered)
-
-
-def options_key(model_digest: str, settings: Settings) -> str:
-    """A digest of everything that shapes an output: what `--skip-existing` compares."""
-    options = settings.options
-    shaping = [model_digest, options.self_ensemble, options.chroma, repr(settings.encoding), settings.format]
-    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """A job with what its header tells; stdin is read into memory."""
-
-    job: Job
-    source: Path | bytes
-    need: int  # bytes of memory beside the process itself
-
-    @classmethod
-    def of(cls, job: Job, model: Model, settings: Settings) -> _Input:
-        """Look at a file; what is wrong with it is found again, and told, when it is restored."""
-        source = sys.stdin.buffer.read() if job.source is None else job.source
-        need = 0
-        with contextlib.suppress(*_EXPECTED):
-            need = settings.footprint(probe(source), model).image
-        return cls(job, source, need)
+from bbcu_cli.batch.one import EXPECTED, Given, look_at, restore_one
+from bbcu_cli.batch.queue import EngineQueue
+from bbcu_cli.batch.settings import Row, Settings
+from bbcu_cli.cores import default_threads
+from bbcu_cli.errors import BbcuError, EngineError, ThreadsError
+from bbcu_cli.files import parts_folder, remove_stale_parts
+from bbcu_cli.restoration.memory import DEFAULT_MEMORY
+from bbcu_cli.restoration.model import Model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Whole:
-    """An image, its whole result and its ground truth, where they are to be compared."""
+class _UnderWay:
+    """A job with its row to come; `thread` works on it, unless all is known already."""
 
-    source: Image
-    result: Image
-    truth: Image | None
+    job: Job
+    row: Future[Row]
+    need: int = 0
+    thread: threading.Thread | None = None
 
-
-def _restore(given: _Input, model: Model, settings: Settings, manifest: Manifest | None, feeder: Feeder) -> Row:
-    """One image from file to file."""
-    started, job = time.perf_counter(), given.job
-    session = FedSession(feeder, model.session)
-    model = replace(model, session=session)
-    footprint = settings.footprint(probe(given.source, name=job.name), model)
-    image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
-    decoded = time.perf_counter()
-    notes = (*image.notes, *(settings.notes(image) if settings.notes else ()))
-    bands = restored_bands(image, model, settings.options, footprint.tile)
-    whole, scores = None, None
-    if settings.gathered:
-        result = bands.whole()
-        truth = None
-        if settings.truths:
-            from bbcu_cli.score.trial import score_images  # here and below: a plain restoration starts without these
-
-            truth = decode(settings.truths.paths[job], max_pixels=settings.max_pixels)
-            scores = score_images(truth, result, settings.truths.convention, model.spec.scale)
-        whole, bands = _Whole(image, result, truth), Bands.of(result)
-    lost = losses(bands, settings.format, settings.encoding)
-    _save(job, bands, whole, model.name, settings, manifest)
-    info, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
-    return Row(
-        job.name,
-        str(job.output or STDIO),
-        "done",
-        seconds=session.computing,
-        decode_seconds=decoded - started,
-        encode_seconds=rest,
-        size_in=image.size,
-        size_out=bands.size,
-        model=model.name,
-        engine=f"{info.name} on {info.device}, {info.detail}",
-        tile=str(footprint.tile),
-        scores=scores,
-        notes=(*notes, *lost),
-    )
+    def finish(self, *, fail_fast: bool) -> Row:
+        """The row; a failure is one, too, unless it shall end the run."""
+        if self.thread:
+            self.thread.join()
+        try:
+            return self.row.result()
+        except EXPECTED as error:
+            reason = _reason(error)
+            if fail_fast:
+                raise error if isinstance(error, BbcuError) else EngineError(f"{self.job.name}: {reason}") from error
+            return Row(self.job.name, str(self.job.output or STDIO), "failed", error=reason)
 
 
-def _save(
-    job: Job, bands: Bands, whole: _Whole | None, model: str, settings: Settings, manifest: Manifest | None
-) -> None:
-    """Write the result as its rows come, and before it the side-by-side."""
-    output, overwrite = job.output, settings.existing != "refuse"
-
-    def content(file: BinaryIO) -> None:
-        write(bands, settings.format, file, settings.encoding, threads=settings.threads)
-        if manifest and output:
-            manifest.begun(output)
-
-    if output is None:
-        memory = io.BytesIO()
-        content(memory)
-        sys.stdout.buffer.write(memory.getbuffer())
-        sys.stdout.buffer.flush()
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if settings.compare and whole:
-        picture = encode(_side_by_side(whole, model), "PNG", settings.encoding)
-        write_atomic(compare_path(output), lambda file: file.write(picture), overwrite=overwrite)
-    write_atomic(output, content, overwrite=overwrite)
-    if manifest and job.source:
-        manifest.done(job.source, output)
-
-
-def _side_by_side(done: _Whole, model: str) -> Image:
-    from bbcu_cli.score.compare import side_by_side
-
-    def planes(image: Image) -> Pixels:
-        return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])
-
-    truth = planes(done.truth) if done.truth else None
-    return Image(side_by_side(planes(done.source), planes(done.result), truth, label=model))
-
-
-def _failed(job: Job, error: BaseException) -> Row:
-    reason = "out of memory; try a smaller --memory or --tile" if isinstance(error, MemoryError) else str(error)
-    return Row(job.name, str(job.output or STDIO), "failed", error=reason)
-
-
-def _triage(jobs: list[Job], manifest: Manifest | None, settings: Settings) -> tuple[list[Job], list[Row]]:
-    """What is left to do, and rows for what is not."""
-    if settings.existing != "skip" or manifest is None:
-        return jobs, []
-    todo: list[Job] = []
-    rows: list[Row] = []
-    for job in jobs:
-        verdict = manifest.verdict(job.source, job.output) if job.source and job.output else "absent"
-        if verdict == "current":
-            rows.append(Row(job.name, str(job.output), "skipped"))
-        elif verdict == "foreign":
-            complaint = f"{job.output} exists and is not known as an output of bbcu; move it or give --overwrite."
-            rows.append(Row(job.name, str(job.output), "failed", error=complaint))
-        else:
-            todo.append(job)
-    return todo, rows
+def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --memory or --tile"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifest | None = None) -> Iterator[Row]:
@@ -250,40 +64,73 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
         BbcuError: with `fail_fast`, the first failure.
     """
     jobs = list(jobs)
-    todo, rows = _triage(jobs, manifest, settings)
-    for folder in {job.output.parent for job in jobs if job.output and job.output.parent.is_dir()}:
-        remove_stale_parts(folder)
-    yield from rows
+    for folder in {parts_folder(job.output) for job in jobs if job.output}:
+        if folder.is_dir():
+            remove_stale_parts(folder)
     threads = (settings.threads or default_threads()) + model.session.info.concurrency + 1
     budget = settings.options.memory or DEFAULT_MEMORY
-    under_way: deque[tuple[_Input, Future[Row]]] = deque()
+    under_way: deque[_UnderWay] = deque()
 
-    def admits(given: _Input) -> bool:
-        busy = [other.need for other, future in under_way if not future.done()]
-        return not busy or (len(busy) < threads and sum(busy) + given.need <= budget)
+    def busy() -> list[int]:
+        return [one.need for one in under_way if not one.row.done()]
+
+    def admits(need: int) -> bool:
+        return not busy() or (len(busy()) < threads and sum(busy()) + need <= budget)
 
     def finished() -> Iterator[Row]:
-        while under_way and under_way[0][1].done():
-            given, future = under_way.popleft()
-            try:
-                yield future.result()
-            except _EXPECTED as error:
-                if settings.fail_fast:
-                    raise
-                yield _failed(given.job, error)
+        while under_way and under_way[0].row.done():
+            yield under_way.popleft().finish(fail_fast=settings.fail_fast)
 
-    workers = ThreadPoolExecutor(threads, "image")
     try:
-        with Feeder(model.session) as feeder:
-            for job in todo:
-                given = _Input.of(job, model, settings)
-                feeder.serve(until=partial(admits, given))
-                future = workers.submit(_restore, given, model, settings, manifest, feeder)
-                future.add_done_callback(lambda _: feeder.wake())
-                under_way.append((given, future))
+        with EngineQueue(model.session) as queue:
+            for job in jobs:
+                try:
+                    given = look_at(job, model, settings, manifest)
+                    queue.serve(until=partial(admits, given.need))
+                    work = partial(restore_one, given, model, settings, manifest, queue)
+                    under_way.append(_started(given, work, queue, busy))
+                except EXPECTED as error:
+                    under_way.append(_UnderWay(job, _known(error)))
                 yield from finished()
             while under_way:
-                feeder.serve(until=under_way[0][1].done)
+                queue.serve(until=under_way[0].row.done)
                 yield from finished()
     finally:
-        workers.shutdown(cancel_futures=True)
+        for one in under_way:
+            if one.thread:
+                one.thread.join()
+
+
+def _started(given: Given, work: Callable[[], Row], queue: EngineQueue, busy: Callable[[], list[int]]) -> _UnderWay:
+    """An image on a thread of its own; where no more can be started, as soon as another one is finished.
+
+    Raises:
+        ThreadsError: no other one is under way.
+    """
+    row: Future[Row] = Future()
+
+    def body() -> None:
+        try:
+            row.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever takes the row gets it
+            row.set_exception(error)
+        queue.wake()
+
+    while True:
+        thread = threading.Thread(target=body, name="image")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not (others := len(busy())):
+                raise ThreadsError(
+                    f"No thread can be started here ({error}); raise the limit (`ulimit -u`) or end other programs."
+                ) from error
+            queue.serve(until=lambda most=others: len(busy()) < most)  # type: ignore[misc]
+        else:
+            return _UnderWay(given.job, row, given.need, thread)
+
+
+def _known(error: BaseException) -> Future[Row]:
+    row: Future[Row] = Future()
+    row.set_exception(error)
+    return row

@@ -20,9 +20,9 @@ from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.batch.jobs import JobList
-    from bbcu_cli.batch.run import Row, Settings, Truths
+    from bbcu_cli.batch.settings import Row, Settings, Truths
     from bbcu_cli.image import Image
-    from bbcu_cli.restoration.pipeline import Model
+    from bbcu_cli.restoration.model import Model
     from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.score.metrics import Scores
     from bbcu_cli.spec import Task
@@ -136,9 +136,10 @@ def _restore(
     inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
-    from bbcu_cli.batch import run as batch
+    from bbcu_cli.batch import settings as batch
     from bbcu_cli.batch.jobs import compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
+    from bbcu_cli.batch.run import run
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
@@ -154,8 +155,7 @@ def _restore(
     if not (files.overwrite or files.skip_existing or files.dry_run):
         refuse_existing(outputs)
     truths = _truths(listing, request, talk.gt) if talk.gt else None
-    model, digest = engine.open(request.model, request.task, request.scale)
-    with model:
+    with engine.load(request.model, request.task, request.scale) as model:
         settings = batch.Settings(
             options=engine.options(request.chroma),
             encoding=files.encoding(),
@@ -172,10 +172,10 @@ def _restore(
             _print_plan(listing, model, settings, as_json=talk.json)
             return
         remember = listing.batch or files.skip_existing
-        manifest = Manifest(batch.options_key(digest, settings)) if remember else None
+        manifest = Manifest(batch.options_key(model.sha256, settings)) if remember else None
         with _reporter(listing, talk) as report:
             rows = []
-            for row in batch.run(listing.jobs, model, settings, manifest):
+            for row in run(listing.jobs, model, settings, manifest):
                 rows.append(row)
                 report(row)
     _conclude(rows, listing, talk)
@@ -213,7 +213,7 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
     Raises:
         UsageError: an input has none.
     """
-    from bbcu_cli.batch.run import Truths
+    from bbcu_cli.batch.settings import Truths
     from bbcu_cli.score.trial import by_stem, convention_of, find_truth, images_at
 
     found = images_at(Path(gt))
@@ -296,13 +296,13 @@ def _failure_text(row: Row) -> str:
 
 
 def _row_text(row: Row) -> str:
-    if row.status == "skipped":
-        return f"{row.source}: {row.output} is up to date"
     if row.status == "failed":
         return _failure_text(row)
-    text = (
-        f"{row.source} -> {row.output}  ({_size_text(row.size_in)} to {_size_text(row.size_out)}, {row.seconds:.2f} s)"
-    )
+    if row.status == "skipped":
+        text = f"{row.source}: {row.output} is up to date"
+    else:
+        sizes = f"{_size_text(row.size_in)} to {_size_text(row.size_out)}"
+        text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s)"
     if row.scores:
         text += f"  {_scores_text(row.scores)}"
     return "".join([text, *(f"\n  {line}" for line in row.notes)])

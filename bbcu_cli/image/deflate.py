@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from bbcu_cli.cores import submit
+
 try:  # ISA-L, also for ARM: photographs as small as zlib's level 3 makes them in a seventh of the time
     from isal import isal_zlib as zlib
 except ImportError:  # no wheel for this platform
@@ -25,7 +27,7 @@ def in_order(work: Callable[[_T], _R], items: Iterable[_T], *, threads: int) -> 
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[_R]] = deque()
         for item in items:
-            pending.append(pool.submit(work, item))
+            pending.append(submit(pool, work, item))
             if len(pending) > 4 * threads:
                 yield pending.popleft().result()
         while pending:

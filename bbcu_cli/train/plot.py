@@ -12,7 +12,7 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFont
 
 from bbcu_cli.errors import TrainingError
-from bbcu_cli.image import write_atomic
+from bbcu_cli.files import write_atomic
 from bbcu_cli.train.checkpoint import LOG
 
 PLOT: Final = "curve.png"
@@ -48,7 +48,7 @@ def plot(run: Path) -> Path:
 
     Raises:
         TrainingError: the folder has no log, or nothing is in it yet.
-        ImageError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     rows = read_log(run / LOG)
     picture = _drawn(panels(rows), f"{run.resolve().name}, step {rows[-1]['step']:,}")

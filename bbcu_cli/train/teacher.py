@@ -29,7 +29,8 @@ from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.hub import locate
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
-from bbcu_cli.restoration.pipeline import Options, open_model, run_tiled
+from bbcu_cli.restoration.model import Options, open_model
+from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.restoration.tiling import fit, plan
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import Arithmetic
@@ -133,7 +134,7 @@ def open_teacher(name: str, spec: ModelSpec, device: torch.device, arithmetic: A
             raise TrainingError(f"{name} is no full-precision twin; a binary network teaches by its packed model.")
         packed, own, weights = None, ModelSpec.from_dict(state["spec"]), state["ema"]
     else:
-        packed = locate(name).model
+        packed = locate(name).file.model
         own, weights = packed.spec, {key: torch.from_numpy(array.copy()) for key, array in unpack(packed).items()}
     wanted = spec.task, spec.scale, spec.channels
     if (own.task, own.scale, own.channels) != wanted:
@@ -175,7 +176,7 @@ def taught_pictures(
 
     Raises:
         TrainingError: a picture of the folder cannot be read; when it is asked for.
-        ImageError: a picture cannot be written there.
+        OutputError: a picture cannot be written there.
         KeyboardInterrupt: `stop` was set.
     """
     own = folder / teacher.sha256[:16]

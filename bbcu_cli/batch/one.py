@@ -1,0 +1,219 @@
+"""One image from file to file: decoded, restored, scored, compared, written; or kept as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from bbcu_cli.batch.jobs import STDIO, Job, compare_path
+from bbcu_cli.batch.manifest import Manifest, Stamp, Verdict, stamp_of
+from bbcu_cli.batch.queue import EngineQueue, QueuedSession
+from bbcu_cli.batch.settings import Row, Settings
+from bbcu_cli.errors import BbcuError, ImageError, UsageError
+from bbcu_cli.files import write_atomic, write_whole
+from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
+from bbcu_cli.image.image import Pixels
+from bbcu_cli.restoration.model import Model
+from bbcu_cli.restoration.pipeline import restored_bands
+from bbcu_cli.score.metrics import Scores
+
+EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A job with what was seen of its files before any of them was read.
+
+    Attributes:
+        source: where to decode from; stdin is read into memory.
+        stamp: of the source; None for stdin, and when the source is not there.
+        result: what is known of its output.
+        comparison: what is known of its side-by-side; "current" when none is wanted.
+        need: bytes of memory beside the process itself.
+    """
+
+    job: Job
+    source: Path | bytes
+    stamp: Stamp | None
+    result: Verdict
+    comparison: Verdict
+    need: int
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to be written."""
+        return self.result == self.comparison == "current"
+
+
+def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | None) -> Given:
+    """Look at the files of a job; what is wrong with the image is found again, and told, when it is restored.
+
+    Raises:
+        UsageError: with `existing` "skip", a file that bbcu did not make is in the way.
+    """
+    source = sys.stdin.buffer.read() if job.source is None else job.source
+    stamp = None if job.source is None else stamp_of(job.source)
+    beside = _comparison(job, settings)
+    result = _verdict(job.output, stamp, manifest, settings) if job.output else "absent"
+    comparison = _verdict(beside, _compared(job, stamp, settings), manifest, settings) if beside else "current"
+    need = 0
+    with contextlib.suppress(*EXPECTED):
+        need = settings.footprint(probe(source), model).image
+    return Given(job, source, stamp, result, comparison, need)
+
+
+def _comparison(job: Job, settings: Settings) -> Path | None:
+    """Where its side-by-side is written, if one is wanted."""
+    return compare_path(job.output) if settings.compare and job.output else None
+
+
+def _compared(job: Job, stamp: Stamp | None, settings: Settings) -> Stamp | None:
+    """The stamp of everything that a side-by-side is made from."""
+    truth = () if settings.truths is None else stamp_of(settings.truths.paths[job])
+    return None if stamp is None or truth is None else (*stamp, *truth)
+
+
+def _verdict(path: Path, made_from: Stamp | None, manifest: Manifest | None, settings: Settings) -> Verdict:
+    if settings.existing != "skip" or manifest is None:
+        return "absent"
+    verdict = manifest.verdict(path, made_from)
+    if verdict == "foreign":
+        raise UsageError(f"{path} exists and is not known as an output of bbcu; move it or give --overwrite.")
+    return verdict
+
+
+def restore_one(given: Given, model: Model, settings: Settings, manifest: Manifest | None, queue: EngineQueue) -> Row:
+    """Restore an image, or look again at a result that is there.
+
+    Raises:
+        BbcuError, OSError, MemoryError: what was wrong with this image.
+    """
+    if given.result == "current":
+        return _kept(given, model, settings, manifest)
+    started, job = time.perf_counter(), given.job
+    session = QueuedSession(queue, model.session)
+    model = replace(model, session=session)
+    footprint = settings.footprint(probe(given.source, name=job.name), model)
+    image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
+    decoded = time.perf_counter()
+    notes = (*image.notes, *(settings.notes(image) if settings.notes else ()))
+    bands = restored_bands(image, model, settings.options, footprint.tile)
+    scores = None
+    if settings.gathered:
+        result = bands.whole()
+        truth = _truth(job, settings)
+        scores = _score(truth, result, model, settings)
+        _compare(given, (image, result, truth), model, settings, manifest)
+        bands = Bands.of(result)
+    lost = losses(bands, settings.format, settings.encoding)
+    _save(given, bands, settings, manifest)
+    info, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
+    return Row(
+        job.name,
+        str(job.output or STDIO),
+        "done",
+        seconds=session.computing,
+        decode_seconds=decoded - started,
+        encode_seconds=rest,
+        size_in=image.size,
+        size_out=bands.size,
+        model=model.name,
+        engine=f"{info.name} on {info.device}, {info.detail}",
+        tile=str(footprint.tile),
+        scores=scores,
+        notes=(*notes, *lost),
+    )
+
+
+def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | None) -> Row:
+    """An output that is as this run would make it is scored, and gets the side-by-side that it lacks."""
+    job = given.job
+    row = Row(job.name, str(job.output), "skipped")
+    if job.output is None or (given.finished and settings.truths is None):
+        return row
+    result = decode(job.output, max_pixels=sys.maxsize)
+    truth = _truth(job, settings)
+    if not given.finished:
+        image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
+        _compare(given, (image, result, truth), model, settings, manifest)
+    as_stored = settings.truths is not None and FORMATS[settings.format].lossy and not settings.encoding.lossless
+    notes = (f"scored as the {settings.format} file holds it",) if as_stored else ()
+    return replace(row, scores=_score(truth, result, model, settings), notes=notes)
+
+
+def _truth(job: Job, settings: Settings) -> Image | None:
+    return decode(settings.truths.paths[job], max_pixels=settings.max_pixels) if settings.truths else None
+
+
+def _score(truth: Image | None, result: Image, model: Model, settings: Settings) -> Scores | None:
+    if truth is None or settings.truths is None:
+        return None
+    from bbcu_cli.score.trial import score_images  # here and below: a plain restoration starts without these
+
+    return score_images(truth, result, settings.truths.convention, model.spec.scale)
+
+
+def _compare(
+    given: Given,
+    images: tuple[Image, Image, Image | None],
+    model: Model,
+    settings: Settings,
+    manifest: Manifest | None,
+) -> None:
+    """Write the side-by-side of input, result and ground truth, if one is wanted and not there."""
+    path = _comparison(given.job, settings)
+    if path is None or given.comparison == "current":
+        return
+    _require_unchanged(given)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made_from = _compared(given.job, given.stamp, settings)
+    picture = encode(_side_by_side(*images, model.name), "PNG", settings.encoding)
+    if manifest:
+        manifest.begun(path)
+    write_whole(path, picture, overwrite=settings.existing != "refuse")
+    if manifest:
+        manifest.done(path, made_from)
+
+
+def _require_unchanged(given: Given) -> None:
+    """Raise an ImageError if the source is no longer the file that was read: nothing is put in place of that one."""
+    if given.job.source and stamp_of(given.job.source) != given.stamp:
+        raise ImageError(f"{given.job.source} changed while it was restored; restore it again")
+
+
+def _side_by_side(source: Image, result: Image, truth: Image | None, label: str) -> Image:
+    from bbcu_cli.score.compare import side_by_side
+
+    def planes(image: Image) -> Pixels:
+        return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])
+
+    return Image(side_by_side(planes(source), planes(result), None if truth is None else planes(truth), label=label))
+
+
+def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | None) -> None:
+    """Write the result as its rows come."""
+    job, output = given.job, given.job.output
+
+    def content(file: BinaryIO) -> None:
+        write(bands, settings.format, file, settings.encoding, threads=settings.threads)
+        _require_unchanged(given)
+        if manifest and output:
+            manifest.begun(output)
+
+    if output is None:
+        memory = io.BytesIO()
+        content(memory)
+        sys.stdout.buffer.write(memory.getbuffer())
+        sys.stdout.buffer.flush()
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, content, overwrite=settings.existing != "refuse")
+    if manifest and job.source:
+        manifest.done(output, given.stamp)

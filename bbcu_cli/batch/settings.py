@@ -1,0 +1,97 @@
+"""The values of a run: how it treats its files, and what it says of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bbcu_cli.batch.jobs import Job
+from bbcu_cli.image import EncodeOptions, Image, ImageInfo
+from bbcu_cli.restoration.memory import Footprint, footprint
+from bbcu_cli.restoration.model import Model, Options
+from bbcu_cli.score.metrics import Convention, Scores
+
+Status = Literal["done", "skipped", "failed"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one file; sizes are (height, width).
+
+    Attributes:
+        seconds: that the engine took.
+        decode_seconds: of reading the file.
+        encode_seconds: of all the rest: colour, scores, compression, the disk.
+    """
+
+    source: str
+    output: str
+    status: Status
+    seconds: float = 0.0
+    decode_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    size_in: Size | None = None
+    size_out: Size | None = None
+    model: str = ""
+    engine: str = ""
+    tile: str = ""
+    scores: Scores | None = None
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """The ground truth of every job, and how results are compared with it."""
+
+    paths: Mapping[Job, Path]
+    convention: Convention
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run treats its files.
+
+    Attributes:
+        format: the output format, a name of `image.formats.FORMATS`.
+        max_pixels: larger inputs are rejected before they are decoded.
+        existing: what happens to an output that is already there: "refuse" (the run fails for that file),
+            "overwrite", or "skip" when the manifest knows it as made from this source with these options.
+        fail_fast: the first failure ends the run.
+        notes: what to tell about a decoded image before it is restored.
+        truths: ground truth to score results with.
+        compare: also write a side-by-side of input, result and ground truth.
+        threads: of an encoder; None: `default_threads()`.
+    """
+
+    options: Options
+    encoding: EncodeOptions
+    format: str
+    max_pixels: int
+    existing: Literal["refuse", "overwrite", "skip"] = "refuse"
+    fail_fast: bool = False
+    notes: Callable[[Image], tuple[str, ...]] | None = None
+    truths: Truths | None = None
+    compare: bool = False
+    threads: int | None = None
+
+    @property
+    def gathered(self) -> bool:
+        """Whether whole results are needed, not only their rows one after the other."""
+        return self.compare or self.truths is not None
+
+    def footprint(self, image: ImageInfo, model: Model) -> Footprint:
+        """Tile and memory for one image; a UsageError if it cannot be done in the memory that is allowed."""
+        return footprint(image, model, self.options, self.format, gathered=self.gathered)
+
+
+def options_key(model_digest: str, settings: Settings) -> str:
+    """A digest of everything that shapes an output: what `--skip-existing` compares."""
+    options = settings.options
+    shaping = [model_digest, options.self_ensemble, options.chroma, repr(settings.encoding), settings.format]
+    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]
