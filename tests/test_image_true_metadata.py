@@ -21,7 +21,8 @@ from small import SMALL_SPECS
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.image import FORMATS, Image, Metadata, decode, encode, losses, xmp
 from bbcu_cli.image.metadata import scaled
-from bbcu_cli.restoration.pipeline import Model, restore_image
+from bbcu_cli.restoration.model import Model
+from bbcu_cli.restoration.pipeline import restore_image
 
 OUTPUTS = [name for name, fmt in FORMATS.items() if fmt.xmp and fmt.writable]
 SOURCES = ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"]

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError
-from bbcu_cli.restoration.pipeline import Options, load_model, restore, run_tiled
+from bbcu_cli.restoration.model import Options, load_model
+from bbcu_cli.restoration.pipeline import restore, run_tiled
 from bbcu_cli.score.camera import MID_GRAY, camera_noise
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec
 from bbcu_cli.train import data, photos
