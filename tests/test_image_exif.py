@@ -219,7 +219,7 @@ WRONG = [
     (282, text(b"72"), "XResolution"),
     (296, text(b"inch"), "ResolutionUnit"),
     (306, (5, bytes(16)), "DateTime"),
-    (274, (5, struct.pack("<2L", 1, 1)), "Orientation"),
+    (274, (5, struct.pack("<2L", 1, 0)), "Orientation"),
     (33432, (12, struct.pack("<d", 1.5)), "Copyright"),
     (18246, text(b"five"), "Rating"),
     (EXIF, {41486: text(b"many"), 33434: rationals(1, 250)}, "FocalPlaneXResolution"),
@@ -399,6 +399,13 @@ def test_too_much_exif_for_a_jpeg_loses_the_maker_note_first() -> None:
     assert any("maker's note" in loss for loss in losses(image, "JPEG"))
     fields = written_fields(encode(image, "JPEG"), "JPEG")
     assert fields == {271: text(b"Maker"), EXIF: {33434: rationals(1, 250)}}
+
+
+def test_text_of_exif_3_is_ascii_to_a_tiff() -> None:
+    """TIFF knows no type 129, and its readers skip what has it."""
+    image = decode(with_fields("PNG", {33432: (129, "© José".encode() + b"\0")}), max_pixels=10**6)
+    assert written_fields(encode(image, "TIFF"), "TIFF")[33432] == text("© José".encode())
+    assert written_fields(encode(image, "JPEG"), "JPEG")[33432] == (129, "© José".encode() + b"\0")
 
 
 def test_a_tiff_is_whole_whatever_exif_it_is_given() -> None:

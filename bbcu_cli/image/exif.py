@@ -21,10 +21,10 @@ from bbcu_cli.image.ifd import Block, Directory, Field
 HEADER: Final = b"Exif\0\0"
 
 DESCRIPTION, ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 270, 274, 282, 283, 296
-_COLOUR_SPACE = 40961
+_COLOUR_SPACE, _GAMMA = 40961, 42240
 _SUBJECT_AREA, _SUBJECT_PLACE, _FOCAL_X, _FOCAL_Y = 37396, 41492, 41486, 41487
 _INCH, _CENTIMETRE = 2, 3
-_MOST_SAMPLING = 1 << 28
+_MOST_SAMPLING = 1 << 24
 
 _TEXT: Final = frozenset({ifd.ASCII, ifd.UTF8, ifd.BYTE, ifd.UNDEFINED})
 _WHOLE: Final = frozenset({ifd.SHORT, ifd.LONG})
@@ -108,7 +108,7 @@ def scaled(exif: bytes, factor: int) -> bytes | None:
     Raises:
         ValueError: it is no EXIF block.
     """
-    block = unpack(exif)
+    block, _ = clean(unpack(exif))  # no change but to a block that was made by hand
     details = dict(_below(block, ifd.EXIF))
     for tag in (_SUBJECT_AREA, _SUBJECT_PLACE):
         if isinstance(value := details.get(tag), Field):
@@ -148,10 +148,10 @@ def with_resolution(block: Block, dpi: tuple[float, float] | None) -> Block:
 
 def orientation_of(block: Block) -> int:
     """1 to 8; 1 when the block says nothing, or anything else."""
-    try:
-        found = int(block.numbers(_field(block, ORIENTATION))[0])
-    except ValueError:
+    value = block.directory.get(ORIENTATION)
+    if not isinstance(value, Field) or value.kind not in _WHOLE:
         return 1
+    found = int(block.numbers(value)[0])
     return found if 1 <= found <= 8 else 1
 
 
@@ -177,7 +177,7 @@ def without(block: Block, directory: int, *tags: int) -> Block:
 
 def without_colour_space(block: Block) -> Block:
     """The block of a picture whose colours were converted: it says nothing of the space that they were in."""
-    return without(block, ifd.EXIF, _COLOUR_SPACE, ifd.INTEROPERABILITY)
+    return without(block, ifd.EXIF, _COLOUR_SPACE, _GAMMA, ifd.INTEROPERABILITY)
 
 
 def _with(block: Block, tag: int, below: Directory) -> Block:

@@ -97,5 +97,7 @@ def _text(text: tuple[tuple[str, str], ...], kind: str, lost: list[str]) -> tupl
     if kind == "PNG":
         for keyword, _ in fit:
             if png_keyword(keyword) != keyword:
-                lost.append(f"the text under {keyword!r} is written under {png_keyword(keyword)!r}, as readers expect")
+                lost.append(
+                    f"the text under {keyword!r} is written under {png_keyword(keyword)!r}, which readers take for text"
+                )
     return tuple(fit)

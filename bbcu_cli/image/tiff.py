@@ -94,7 +94,12 @@ def _described(metadata: Metadata) -> Block:
     """All that describes the picture, in the byte order of its EXIF: a maker's note may depend on it."""
     block = Block() if metadata.exif is None else exif.unpack(metadata.exif)
     block = exif.with_resolution(exif.clean(block)[0], metadata.dpi)  # here a tag of storage would break the file
-    more: dict[int, Field] = {}
+    # TIFF has no type for UTF-8, which is EXIF's own: text of any encoding stands under ASCII.
+    more = {
+        tag: Field(ifd.ASCII, value.data)
+        for tag, value in block.directory.items()
+        if isinstance(value, Field) and value.kind == ifd.UTF8
+    }
     if metadata.xmp is not None:
         more[_XMP] = Field(ifd.BYTE, metadata.xmp)
     if metadata.icc is not None:
