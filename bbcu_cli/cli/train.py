@@ -287,7 +287,10 @@ class _Bars:
             if self.teacher is None:
                 self.teacher = self.bars.add_task("", total=lesson.pictures)
             self.bars.update(
-                self.teacher, completed=lesson.picture, description=f"teacher: {_words_of_teacher(lesson)}"
+                self.teacher,
+                completed=lesson.picture,
+                description=f"teacher: {_words_of_teacher(lesson)}",
+                visible=lesson.picture < lesson.pictures,
             )
 
 
@@ -301,9 +304,8 @@ def _shown(steps: int) -> Iterator[_Lines | _Bars]:
     if not sys.stderr.isatty():
         yield _Lines(steps)
         return
-    with Bars(
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=Console(stderr=True)
-    ) as bars:
+    columns = (BarColumn(16), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Bars(*columns, console=Console(stderr=True)) as bars:
         yield _Bars(steps, bars)
 
 

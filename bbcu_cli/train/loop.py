@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -174,6 +174,7 @@ class _Trainer:
         spec, recipe = run.spec, run.recipe
         if not run.resume and (run.out / CHECKPOINT).exists():
             raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
+        saved = self._saved() if run.resume else None
         torch.manual_seed(recipe.seed)
         self.model = build_model(spec)
         if recipe.twin:
@@ -199,8 +200,10 @@ class _Trainer:
         self.provenance = dict(run.provenance)
         if run.init is not None:
             self.provenance["init"] = run.init.name
-        if run.resume:
-            self._restore()
+        if saved is not None:
+            self._restore(saved)
+        state = self.model.state_dict()
+        self.averaging = list(self.ema.values()), [state[name] for name in self.ema]
         if self.teacher is not None:
             self.provenance["teacher"] = f"{self.teacher.name}, SHA-256 of its weights {self.teacher.sha256}"
         validation = PhotoValidation if recipe.photo else Validation
@@ -265,8 +268,7 @@ class _Trainer:
             group["lr"] = recipe.rate_at(self.step)
         self.optimiser.step()
         with torch.no_grad():
-            state = self.model.state_dict()
-            torch._foreach_lerp_(list(self.ema.values()), [state[n] for n in self.ema], 1 - recipe.ema_at(self.step))
+            torch._foreach_lerp_(*self.averaging, 1 - recipe.ema_at(self.step))
         return loss.detach()
 
     def _simulation(self) -> Simulation:
@@ -363,19 +365,23 @@ class _Trainer:
         recipe = self.run.recipe
         return self.step * self.world * recipe.batch * recipe.patch**2
 
-    def _restore(self) -> None:
-        path = self.run.out / CHECKPOINT
+    def _saved(self) -> dict[str, Any]:
+        """The checkpoint to go on from."""
+        run, path = self.run, self.run.out / CHECKPOINT
         state = read_checkpoint(path)
-        if state["spec"] != self.run.spec.to_dict():
+        if state["spec"] != run.spec.to_dict():
             other = ModelSpec.from_dict(state["spec"])
             raise TrainingError(f"{path} is of another network ({other.arch} x{other.scale}); give another --out.")
+        if state.get("teacher") is not None and run.teacher is None and run.recipe.distill > 0:
+            raise TrainingError(
+                f"{path} is of a run that has a teacher; give its --teacher, or --distill 0 to go on without."
+            )
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.ema = {name: tensor.to(self.device) for name, tensor in state["ema"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.psnr = state["step"], state["psnr"]
         self.cpu_seconds = state.get("cpu_seconds")  # unknown of a run that began before it was counted
         self.provenance = {**state.get("provenance", {}), **self.provenance}
-        if state.get("teacher") is not None and self.teacher is None and self.run.recipe.distill > 0:
-            raise TrainingError(
-                f"{path} is of a run that has a teacher; give its --teacher, or --distill 0 to go on without."
-            )
