@@ -242,18 +242,19 @@ def test_channels_of_no_stated_meaning_are_left_out_with_a_note() -> None:
     np.testing.assert_array_equal(read(tiff(many[..., :4], 8)), many[..., :4])
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("bits", [4, 8, 12, 16])
 @pytest.mark.parametrize("planar", [False, True])
 def test_cmyk_of_any_depth_goes_through_its_profile(bits: int, planar: bool) -> None:  # noqa: FBT001
-    """16 bits are reduced to 8 with a note, and give what 8 bits give; alpha beside them is kept."""
-    inks = np.asarray(Pillow.fromarray(photo()).convert("CMYK"))
-    expected = read(saved(Pillow.fromarray(inks, "CMYK"), "TIFF", icc_profile=cmyk_profile()))
-    stored = np.dstack([inks, soft_mask()]).astype(np.uint16) * (1 if bits == 8 else 257)
+    """More than 8 bits are reduced to 8 with a note, and give what those give; alpha beside them is kept."""
+    stored = cut_to(bits, np.dstack([np.asarray(Pillow.fromarray(photo()).convert("CMYK")), soft_mask()]))
+    scaled = spread(stored, bits)
+    reduced = scaled if bits <= 8 else np.floor(scaled / 257 + 0.5).astype(np.uint8)
+    expected = read(saved(Pillow.fromarray(reduced[..., :4], "CMYK"), "TIFF", icc_profile=cmyk_profile()))
     data = tiff(stored, bits, photometric=5, extras=[2], planar=planar, tags={34675: cmyk_profile()})
     found = read(data)
     np.testing.assert_array_equal(found[..., :3], expected)
-    np.testing.assert_array_equal(found[..., 3], soft_mask())
-    assert any("16-bit CMYK" in note for note in decode(data, max_pixels=10**6).notes) == (bits == 16)
+    np.testing.assert_array_equal(found[..., 3], reduced[..., 4])
+    assert any(f"{bits}-bit CMYK" in note for note in decode(data, max_pixels=10**6).notes) == (bits > 8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -280,6 +281,7 @@ REFUSED = {
     "LogLuv": (tiff(photo(), 8, photometric=32845, compression=34676), "LogLuv"),
     "unknown colours": (tiff(photo(), 8, photometric=4711), "PhotometricInterpretation 4711"),
     "a mask": (tiff(gray_photo()[..., None] >> 7, 1, photometric=4), "transparency mask"),
+    "other inks": (tiff(np.dstack([photo()] * 2), 8, photometric=5, tags={332: 2}), "not CMYK"),
     "five channels": (tiff(np.dstack([photo()] * 2)[..., :5], 8, photometric=1, extras=[0] * 4), "5 channels"),
     "JPEG XL": (tiff(photo(), 8, compression=50002), "compressed by JPEG XL"),
     "JPEG 2000": (tiff(photo(), 8, compression=34712), "compressed by JPEG 2000"),

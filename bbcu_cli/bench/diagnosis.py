@@ -20,6 +20,7 @@ LIBRARIES = (
     "numpy",
     "pillow",
     "pillow-heif",
+    "rawpy",
     "safetensors",
     "huggingface-hub",
     "typer",

@@ -23,11 +23,8 @@ from bbcu_cli.image.raw_file import RawFile, kind_in_tiff
 from bbcu_cli.image.tiff_directory import Directory, TiffContainer
 from bbcu_cli.image.tiff_layout import (
     CMYK,
-    JPEG,
     PALETTE,
-    WEBP,
     WHITE_IS_ZERO,
-    YCBCR,
     Layout,
     completed,
     read_layout,
@@ -103,22 +100,22 @@ class TiffFile:
         notes = [f"{self.fault}; the picture before it was read"] if self.fault else []
         left = len(layout.extras) - (layout.alpha is not None)
         if left:
-            some = "a channel" if left == 1 else f"{left} channels"
-            notes.append(f"{some} beside the colour, of a meaning that the file does not say, will be left out")
+            some = "a channel beside the colour was" if left == 1 else f"{left} channels beside the colour were"
+            notes.append(f"{some} left out, because the file does not say what it means")
         samples = read_samples(self.container, layout)
         palette = self._palette(layout)
         if palette is not None:
             samples = _looked_up(samples, palette, layout)
-        elif layout.meaning == CMYK:
-            samples, said = self._from_cmyk(samples)
-            notes += said
-        elif layout.meaning == YCBCR and layout.compression not in (JPEG, WEBP):
-            self._from_ycbcr(samples)
         else:
             _scale(samples, layout)
         if layout.premultiplied:
             for band in _bands(samples):
                 band[..., :-1] = unpremultiply(band[..., :-1], band[..., -1])
+        if layout.meaning == CMYK:
+            samples, said = self._from_cmyk(samples, layout.bits[0])
+            notes += said
+        elif layout.subsampled:
+            self._from_ycbcr(samples)
         about, left_out = self._metadata(info)
         samples = upright(samples, layout.orientation)
         return Image(
@@ -153,10 +150,10 @@ class TiffFile:
         palette: Pixels = colours[:, : 1 if gray else 3].astype(np.uint8)
         return palette
 
-    def _from_cmyk(self, samples: Pixels) -> tuple[Pixels, list[str]]:
+    def _from_cmyk(self, samples: Pixels, bits: int) -> tuple[Pixels, list[str]]:
         notes = []
         if samples.dtype != np.uint8:
-            notes.append("16-bit CMYK was reduced to 8 bits")
+            notes.append(f"{bits}-bit CMYK was reduced to 8 bits")
             small = np.empty(samples.shape, np.uint8)
             for band, result in _bands(samples, small):
                 result[:] = to_8_bit(band)

@@ -49,6 +49,7 @@ class Layout:
         tiled: tiles are padded to their full size, strips are not.
         offsets, lengths: where each strip or tile lies and its bytes; plane by plane, row by row.
         subsampling: (vertical, horizontal) of YCbCr.
+        inks: 1 where they are cyan, magenta, yellow and black.
         tables: what the strips' or tiles' JPEG streams have in common.
     """
 
@@ -69,6 +70,7 @@ class Layout:
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     subsampling: tuple[int, int]
+    inks: int
     tables: bytes | None
 
     @property
@@ -109,7 +111,7 @@ class Layout:
 
     @property
     def subsampled(self) -> bool:
-        """YCbCr samples lie in blocks: some of Y, then Cb and Cr."""
+        """The samples are YCbCr and lie in blocks, maybe of one pixel: some of Y, then Cb and Cr."""
         return self.meaning == YCBCR and not self.planar and self.compression not in (JPEG, WEBP)
 
     def units(self, rows: int) -> int:
@@ -186,6 +188,7 @@ def read_layout(file: TiffContainer, page: Directory) -> Layout:
         offsets=offsets,
         lengths=lengths,
         subsampling=(int(subsampling[-1]), int(subsampling[0])) if meaning == YCBCR else (1, 1),
+        inks=file.number(page, 332, 1),
         tables=file.data(page, 347),
     )
 

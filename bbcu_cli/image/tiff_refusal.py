@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bbcu_cli.image.tiff_layout import (
+    CMYK,
     COLOURS,
     DEFLATE,
     FAX,
@@ -80,6 +81,7 @@ def _rules_of_arrangement(layout: Layout, bits: int) -> Iterator[tuple[bool, str
         samples > _MOST_SAMPLES or (layout.colours == 1 and extras > 1),
         f"has {samples} channels, and bbcu does not know which make a picture; extract one, or three as RGB, first",
     )
+    yield layout.meaning == CMYK and layout.inks != 1, "has inks that are not CMYK; convert it to RGB first"
     yield jpeg and bits != 8, f"is compressed by {bits}-bit JPEG, which bbcu does not read; {_RECOMPRESS}"
     yield (
         layout.compression in FAX and (bits != 1 or layout.together != 1),
