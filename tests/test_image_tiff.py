@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import struct
 from typing import Any
 
 import numpy as np
 import pytest
 from pictures import as_jpeg, cmyk_profile, deep, gray_photo, photo, saved, soft_mask
 from PIL import Image as Pillow
-from tiff_files import by_libtiff, deflate, directory, lzw, pack_bits, spread, tiff
+from tiff_files import by_libtiff, deflate, lzw, pack_bits, spread, tiff, written
 
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import Image, decode, encode, probe
@@ -46,15 +45,6 @@ def taken_from(parts: list[bytes]) -> Any:
 def cut_to(bits: int, samples: np.ndarray) -> np.ndarray:
     """Samples of all values of `bits` bits."""
     return deep(samples) >> (16 - bits)
-
-
-def written(pages: list[tuple[np.ndarray, dict[str, Any]]], **options: Any) -> bytes:
-    """What tifffile makes of pages."""
-    file = io.BytesIO()
-    with tifffile.TiffWriter(file, **options) as writer:
-        for samples, about in pages:
-            writer.write(samples, **{"photometric": "rgb", **about})
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("bits", DEPTHS)
@@ -290,6 +280,7 @@ REFUSED = {
     "12-bit JPEG": (tiff(cut_to(12, photo()), 12, compression=7), "12-bit JPEG"),
     "differences of 12 bits": (tiff(cut_to(12, photo()), 12, predictor=2, compression=8, encode=deflate), "12-bit"),
     "differences of floats": (tiff(photo(), 8, compression=8, encode=deflate, tags={317: 3}), "predictor 3"),
+    "sparse tiles": (tiff(photo(), 8, chunk=(16, 16), tags={324: [8] * 11 + [0], 325: [768] * 11 + [0]}), "sparse"),
     "YCbCr in planes": (tiff(photo(), 8, photometric=6, planar=True, tags={530: [1, 1]}), "YCbCr"),
 }
 
@@ -303,56 +294,6 @@ def test_what_is_whole_and_not_read_is_called_what_it_is(name: str) -> None:
             look(data)
         assert words in str(caught.value)
         assert "damaged" not in str(caught.value)
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("bits", [8, 12])
-def test_a_thumbnail_in_front_is_not_the_picture(order: str, big: bool, bits: int) -> None:  # noqa: FBT001
-    """NewSubfileType 1 (or the old SubfileType 2) in front: the picture is a later page, or one below the first."""
-    samples = cut_to(bits, photo(13, 21))
-    for small in ({254: 1}, {255: 2}, {254: 5}):
-        page = tiff(samples, bits, order=order, big=big)
-        at = struct.unpack_from(order + ("Q" if big else "L"), page, 8 if big else 4)[0]
-        thumb = {256: 4, 257: 2, 258: 8, 259: 1, 262: 1, 277: 1, 273: 8, 279: 8, **small}
-        for entries, following in ((thumb, at), (thumb | {330: at}, 0)):
-            first = directory(entries, len(page), following, order=order, big=big)
-            pointer = struct.pack(order + ("Q" if big else "L"), len(page))
-            data = page[: 8 if big else 4] + pointer + page[16 if big else 8 :] + first
-            np.testing.assert_array_equal(read(data), spread(samples, bits))
-            assert probe(data).frames == 1
-
-
-def test_pages_that_are_pictures_are_counted_and_others_are_not() -> None:
-    """Thumbnails before, between and behind, masks, and pages below pages of a whole picture."""
-    small, whole = (photo(12, 16), {"subfiletype": 1}), (photo(), {})
-    for pages, count in (
-        ([small, whole, small], 1),
-        ([whole, small, (gray_photo() > 99, {"subfiletype": 4, "photometric": "minisblack"})], 1),
-        ([small, whole, whole], 2),
-        ([(photo(), {"subifds": 2}), small, small], 1),
-        ([(photo(12, 16), {"subifds": 2, "subfiletype": 1}), whole, whole], 2),
-        ([small], 1),
-    ):
-        data = written(pages)
-        assert probe(data).frames == count
-        if count == 1:
-            np.testing.assert_array_equal(read(data), photo(12, 16) if pages == [small] else photo())
-
-
-@pytest.mark.parametrize("following", [10**6, 9, 8, 2**32 - 1])
-def test_a_bad_pointer_behind_a_good_page_costs_a_note(following: int) -> None:
-    """To behind the end, into the pixels, to an odd place: the page in front of it is whole."""
-    data = tiff(photo(), 8, following=following)
-    np.testing.assert_array_equal(read(data), photo())
-    assert any("page 1" in note for note in decode(data, max_pixels=10**6).notes)
-
-
-def test_a_list_of_pages_that_leads_back_ends_there() -> None:
-    """As a loop it has one page."""
-    data = tiff(photo(), 8)
-    at = struct.unpack_from("<L", data, 4)[0]
-    np.testing.assert_array_equal(read(tiff(photo(), 8, following=at)), photo())
 
 
 def test_lengths_of_strips_may_be_missing() -> None:

@@ -104,6 +104,17 @@ def directory(entries: Mapping[int, Any], at: int, following: int = 0, *, order:
     return table + struct.pack(order + offset, following) + extra
 
 
+def written(pages: list[tuple[NDArray[Any], dict[str, Any]]], **options: Any) -> bytes:
+    """What tifffile makes of pages."""
+    from tifffile import TiffWriter
+
+    file = io.BytesIO()
+    with TiffWriter(file, **options) as writer:
+        for samples, about in pages:
+            writer.write(samples, **{"photometric": "rgb", **about})
+    return file.getvalue()
+
+
 def spread(samples: NDArray[Any], bits: int) -> NDArray[Any]:
     """What samples of `bits` bits are in 8 or 16: the nearest value of the same share of white."""
     top = 65535 if bits > 8 else 255

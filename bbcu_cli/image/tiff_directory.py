@@ -93,7 +93,7 @@ class TiffContainer:
             EOFError: the file has not that many there.
         """
         if at < 0 or count < 0 or at + count > self.length:
-            raise EOFError(f"it has {self.length} bytes and speaks of {count} at {at}")
+            raise EOFError(f"it has {self.length} bytes, and its directories speak of byte {at + count}")
         self.stream.seek(at)
         return self.stream.read(count)
 

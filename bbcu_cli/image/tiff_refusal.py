@@ -82,6 +82,9 @@ def _rules_of_arrangement(layout: Layout, bits: int) -> Iterator[tuple[bool, str
         f"has {samples} channels, and bbcu does not know which make a picture; extract one, or three as RGB, first",
     )
     yield layout.meaning == CMYK and layout.inks != 1, "has inks that are not CMYK; convert it to RGB first"
+    listed = min(len(layout.offsets), len(layout.lengths))
+    absent = (layout.offsets[:listed] == 0) & (layout.lengths[:listed] == 0)
+    yield bool(absent.any()), "leaves out strips or tiles (sparse); fill them first: gdal_translate in.tif out.tif"
     yield jpeg and bits != 8, f"is compressed by {bits}-bit JPEG, which bbcu does not read; {_RECOMPRESS}"
     yield (
         layout.compression in FAX and (bits != 1 or layout.together != 1),

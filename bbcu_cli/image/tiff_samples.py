@@ -115,8 +115,6 @@ def _one_by_one(file: TiffContainer, layout: Layout) -> Iterator[tuple[_Chunk, i
     """Chunk, row of the picture, and a few units of bytes (units, bytes)."""
     for chunk in _chunks(layout):
         at, length = int(layout.offsets[chunk.index]), int(layout.lengths[chunk.index])
-        if length == 0:
-            raise ValueError(f"strip or tile {chunk.index} has no data")
         size, top = layout.unit_bytes, chunk.top
         for data in _PLAIN[layout.compression](file, layout, at, length, layout.units(chunk.rows) * size):
             units = np.frombuffer(data, np.uint8).reshape(-1, size)
