@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageCms
 from skimage.data import chelsea
+from tiff_files import deflate, lzw, tiff
 
 XMP_SIDEWAYS = (
     b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -238,6 +239,27 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
 
 
+def bmp(
+    pixels: NDArray[Any],
+    bits: int,
+    masks: tuple[int, ...],
+    *,
+    compression: int = 3,
+    header: int = 40,
+    top_down: bool = False,
+) -> bytes:
+    """A BMP of integers (H, W) of 16 or 32 bits that masks cut into channels."""
+    height, width = pixels.shape
+    rows = pixels if top_down else pixels[::-1]
+    stride = -(-width * bits // 32) * 4
+    body = b"".join(row.astype(f"<u{bits // 8}").tobytes().ljust(stride, b"\0") for row in rows)
+    head = struct.pack("<LllHHL", header, width, -height if top_down else height, 1, bits, compression)
+    head += struct.pack("<LllLL", len(body), 11811, 11811, 0, 0)
+    head += struct.pack(f"<{len(masks)}L", *masks) if compression else b""
+    head = head.ljust(header, b"\0")
+    return b"BM" + struct.pack("<LHHL", 14 + len(head) + len(body), 0, 0, 14 + len(head)) + head + body
+
+
 def huge_png(height: int, width: int) -> bytes:
     """A small PNG that really holds `height` x `width` white pixels of 1 bit."""
     deflate = zlib.compressobj(9)
@@ -282,6 +304,15 @@ def awkward_files() -> dict[str, bytes]:
         "photo.bmp": saved(picture, "BMP"),
         "photo.avif": saved(picture, "AVIF"),
         "still.gif": saved(picture, "GIF"),
+        "packed.tif": tiff(rgb16 >> 4, 12, planar=True, compression=8, encode=deflate, chunk=(16, 32)),
+        "planes.tif": tiff(np.dstack([rgb16, deep(mask)]), 16, extras=[1], planar=True, order=">", big=True),
+        "indexed.tif": tiff(rgb[..., :1] >> 4, 4, photometric=3, tags={320: list(range(0, 65536, 1366))}, chunk=7),
+        "separated.tif": tiff(np.dstack([rgb16, rgb16[..., 0]]), 16, photometric=5, compression=5, encode=lzw),
+        "fax.tif": saved(Pillow.fromarray(gray).convert("1"), "TIFF", compression="group4"),
+        "scan.tif": tiff(rgb, 8, photometric=6, compression=7, encode=lambda *_: as_jpeg(rgb)),
+        "no end.jpg": as_jpeg(rgb)[:-2],
+        "bad chunk.png": as_png(rgb)[:33] + chunk(b"pHYs", bytes(9))[:-1] + b"?" + as_png(rgb)[33:],
+        "565.bmp": bmp(rgb[..., 0].astype(int) * 257, 16, (0xF800, 0x7E0, 0x1F)),
         # From here on: to be refused.
         "animated.gif": animation("GIF"),
         "pages.tiff": animation("TIFF"),
@@ -289,8 +320,16 @@ def awkward_files() -> dict[str, bytes]:
         "truncated.png": as_png(rgb)[:-2000],
         "text.png": b"This is no picture.\n",
         "empty.jpg": b"",
+        "float.tif": saved(Pillow.fromarray(gray.astype(np.float32)), "TIFF"),
+        "camera.raf": b"FUJIFILMCCD-RAW 0201" + bytes(100),
+        "12 bits.jpg": as_jpeg(rgb).replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"),
     }
 
 
-REFUSED_FILES = frozenset({"animated.gif", "pages.tiff", "truncated.jpg", "truncated.png", "text.png", "empty.jpg"})
+REFUSED_FILES = frozenset(
+    {
+        "animated.gif", "pages.tiff", "truncated.jpg", "truncated.png", "text.png", "empty.jpg", "float.tif",
+        "camera.raf", "12 bits.jpg",
+    }
+)  # fmt: skip
 """Those of `awkward_files` that no program can restore."""

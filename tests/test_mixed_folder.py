@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import bmp, chunk
 from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
+from tiff_files import lzw, tiff
 
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.files import TEMP_PREFIX
@@ -61,6 +63,11 @@ def turned(rng: np.random.Generator) -> bytes:
     return saved("RGB", "JPEG", exif=exif)(rng)
 
 
+def damaged_beside(data: bytes) -> bytes:
+    """A PNG with a resolution whose checksum is wrong."""
+    return data[:33] + chunk(b"pHYs", bytes(9))[:-1] + b"?" + data[33:]
+
+
 def cut(make: Maker) -> Maker:
     """The first two thirds of a file."""
 
@@ -69,6 +76,11 @@ def cut(make: Maker) -> Maker:
         return whole[: len(whole) * 2 // 3]
 
     return half
+
+
+def of_noise(write: Callable[[np.ndarray], bytes]) -> Maker:
+    """What a function makes of 16-bit noise (H, W, 3)."""
+    return lambda rng: write(rng.integers(0, 65536, (*rng.integers(9, 60, 2), 3)))
 
 
 def several(form: str) -> Maker:
@@ -84,15 +96,19 @@ GOOD: dict[str, list[Maker]] = {
     ],
     ".jpg": [
         *(saved(mode, "JPEG") for mode in ("RGB", "L", "CMYK")),
-        saved("RGB", "JPEG", progressive=True), turned,
+        saved("RGB", "JPEG", progressive=True), turned, lambda rng: saved("RGB", "JPEG")(rng)[:-2],
     ],
+    ".apng": [lambda rng: damaged_beside(saved("RGB", "PNG")(rng))],
+    ".mpo": [saved("RGB", "MPO")],
     ".tiff": [
         *(saved(mode, "TIFF", compression="tiff_lzw") for mode in ("RGB", "CMYK", "L")),
         deep(3, "TIFF"), deep(3, "TIFF", alpha=True),
+        of_noise(lambda noise: tiff(noise >> 4, 12, compression=5, encode=lzw, chunk=(16, 16))),
+        of_noise(lambda noise: tiff(noise, 16, planar=True, order=">", big=True, chunk=5)),
     ],
     ".webp": [saved("RGB", "WEBP"), saved("RGBA", "WEBP", lossless=True)],
     ".avif": [saved("RGB", "AVIF")],
-    ".bmp": [saved("RGB", "BMP")],
+    ".bmp": [saved("RGB", "BMP"), of_noise(lambda noise: bmp(noise[..., 0], 16, (0xF800, 0x7E0, 0x1F)))],
     ".gif": [saved("P", "GIF")],
     ".JPEG": [saved("RGB", "PNG")],  # the content decides
 }  # fmt: skip
@@ -102,6 +118,7 @@ BAD: dict[str, list[Maker]] = {
     ".tif": [several("TIFF"), saved("F", "TIFF"), lambda _: b"II*\0\x08\0\0\0"],
     ".gif": [several("GIF")],
     ".webp": [lambda _: b"RIFF\0\0\0\0WEBPVP8 "],
+    ".raf": [lambda _: b"FUJIFILMCCD-RAW 0201"],
 }
 OTHER = ("notes.txt", "data.json", "README", "archive.zip", "movie.mp4", "Makefile.png.bak")
 FOLDERS = ("", "a", "a/b", "a/b/c", "Ünï çødé 日本", "with space", "-dash", "[brackets]")

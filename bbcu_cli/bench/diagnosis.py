@@ -21,6 +21,7 @@ LIBRARIES = (
     "numpy",
     "pillow",
     "pillow-heif",
+    "rawpy",
     "safetensors",
     "huggingface-hub",
     "typer",

@@ -199,7 +199,7 @@ def _output_format(files: FileOptions) -> tuple[str, str | None]:
         return named or "PNG", None
     extension = f".{files.format.lower().removeprefix('.')}"
     name = SUFFIXES.get(extension)
-    if name is None or not FORMATS[name].writable:
+    if name is None or not FORMATS[name].writable or extension in FORMATS[name].read_suffixes:
         known = ", ".join(form.suffixes[0].removeprefix(".") for form in FORMATS.values() if form.writable)
         raise UsageError(f"--format {files.format} is unknown; give one of {known}.")
     if named not in (None, name):

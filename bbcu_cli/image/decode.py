@@ -4,17 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, Protocol
 
 from PIL.Image import DecompressionBombError
 
 from bbcu_cli.errors import ImageError
+from bbcu_cli.image.avif_file import AvifFile
+from bbcu_cli.image.bmp_file import open_bmp
 from bbcu_cli.image.formats import HEAD_BYTES, describe_stranger, identify
 from bbcu_cli.image.heic import HeicFile
-from bbcu_cli.image.image import Image, ImageInfo
-from bbcu_cli.image.pillow import MOST_FRAMES, PillowFile
+from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
+from bbcu_cli.image.jpeg_file import JpegFile
+from bbcu_cli.image.pillow import open_gif, open_webp
+from bbcu_cli.image.png_file import PngFile
+from bbcu_cli.image.raw_file import RawFile
+from bbcu_cli.image.tiff_file import open_tiff
+
+
+class _File(Protocol):
+    """A file whose header was read; its methods raise almost anything when it is damaged."""
+
+    def info(self) -> ImageInfo:
+        """What the header says."""
+
+    def decode(self, info: ImageInfo, /) -> Image:
+        """All pixels and metadata; `info` is what `info` gave."""
+
+
+_READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
+    "PNG": PngFile.open,
+    "JPEG": JpegFile.open,
+    "TIFF": open_tiff,
+    "WebP": open_webp,
+    "AVIF": AvifFile.open,
+    "HEIC": HeicFile.open,
+    "BMP": open_bmp,
+    "GIF": open_gif,
+    "RAW": RawFile.open,
+}
+"""Name of a format -> what reads the header of a file, given its name and stream."""
 
 
 def probe(source: Path | bytes, *, name: str | None = None) -> ImageInfo:
@@ -68,7 +98,7 @@ def _name(source: Path | bytes) -> str:
 
 
 @contextlib.contextmanager
-def _open(source: Path | bytes, name: str) -> Iterator[PillowFile | HeicFile]:
+def _open(source: Path | bytes, name: str) -> Iterator[_File]:
     """Look at the first bytes of a file and let the right reader read its header."""
     with contextlib.ExitStack() as stack:
         try:
@@ -84,7 +114,7 @@ def _open(source: Path | bytes, name: str) -> Iterator[PillowFile | HeicFile]:
         if kind is None:
             raise ImageError(f"{name} is not an image that bbcu reads: it is {describe_stranger(head)}")
         with blaming(name):
-            file = HeicFile.open(name, stream) if kind == "HEIC" else PillowFile.open(name, kind, stream)
+            file = _READERS[kind](name, stream)
         yield file
 
 
@@ -100,6 +130,8 @@ def blaming(name: str) -> Iterator[None]:
     except DecompressionBombError as error:  # Pillow's own limit, where it asks before we can: WebP, GIF
         raise ImageError(f"{name} is too large to be read as such ({error}); convert it to PNG first") from error
     except Exception as error:  # decoders raise almost anything: struct.error, SyntaxError, KeyError, ...
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         state = "truncated" if "truncated" in reason.lower() or isinstance(error, EOFError) else "damaged"
+        if reason.startswith("image file is truncated"):  # Pillow, which then counts bytes that say nothing
+            reason = "its pixels end too early"
         raise ImageError(f"{name} is {state} ({reason}); get a whole copy of it") from error

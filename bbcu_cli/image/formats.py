@@ -18,6 +18,7 @@ class Format:
 
     Attributes:
         suffixes: file name endings, the usual one first.
+        read_suffixes: more of them, which we do not write under.
         writable: we write it.
         depth: most bits per sample.
         gray: one gray channel stays one gray channel.
@@ -28,6 +29,7 @@ class Format:
     """
 
     suffixes: tuple[str, ...]
+    read_suffixes: tuple[str, ...] = ()
     writable: bool = True
     depth: int = 8
     gray: bool = True
@@ -43,19 +45,54 @@ class Format:
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
-        "PNG": Format((".png",), depth=16, text=True),
-        "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), alpha=False, lossy=True, max_side=65500),
+        "PNG": Format((".png",), (".apng",), depth=16, text=True),
+        "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), (".mpo",), alpha=False, lossy=True, max_side=65500),
         "TIFF": Format((".tif", ".tiff"), depth=16),
         "WebP": Format((".webp",), gray=False, lossy=True, dpi="exif", max_side=16383),
         "AVIF": Format((".avif",), gray=False, lossy=True, dpi="exif", max_side=16384),
         "HEIC": Format((".heic", ".heif", ".hif"), gray=False, lossy=True, dpi="exif", max_side=16384),
         "BMP": Format((".bmp", ".dib"), alpha=False, icc=False, exif=False, xmp=False),
         "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
+        "RAW": Format(
+            (".dng",),
+            (
+                ".3fr",
+                ".arw",
+                ".cr2",
+                ".cr3",
+                ".crw",
+                ".dcr",
+                ".erf",
+                ".iiq",
+                ".kdc",
+                ".mef",
+                ".mos",
+                ".mrw",
+                ".nef",
+                ".nrw",
+                ".orf",
+                ".pef",
+                ".raf",
+                ".raw",
+                ".rw2",
+                ".rwl",
+                ".sr2",
+                ".srf",
+                ".srw",
+                ".x3f",
+            ),
+            writable=False,
+            depth=16,
+            alpha=False,
+            icc=False,
+            xmp=False,
+            dpi=False,
+        ),
     }
 )
 
 SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
-    {suffix: name for name, fmt in FORMATS.items() for suffix in fmt.suffixes}
+    {suffix: name for name, fmt in FORMATS.items() for suffix in fmt.suffixes + fmt.read_suffixes}
 )
 """File name ending, lower case -> name of the format."""
 
@@ -79,23 +116,60 @@ _SIGNATURES: Final = (
 _BRANDS: Final = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
 )
-_OTHERS: Final = (
-    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"8BPS", "a Photoshop document"),
-    (b"%PDF", "a PDF document"),
-    (b"\x76\x2f\x31\x01", "an OpenEXR image"),
-    (b"PK\x03\x04", "a zip archive"),
+_RAWS: Final = (
+    (b"IIRO", "Olympus ORF"),
+    (b"IIRS", "Olympus ORF"),
+    (b"MMOR", "Olympus ORF"),
+    (b"IIU\0", "Panasonic RW2"),
+    (b"FUJIFILMCCD-RAW", "Fujifilm RAF"),
+    (b"II\x1a\0\0\0HEAPCCDR", "Canon CRW"),
+    (b"\0MRM", "Minolta MRW"),
+    (b"FOVb", "Sigma X3F"),
+    (b"II*\0\x10\0\0\0CR\x02", "Canon CR2"),
 )
+"""Camera raw files by their first bytes; many others are TIFFs that only their directories tell."""
+_PHASE_ONE: Final = (b"IIIITwaR", b"MMMMRawT")
+_CANON_BRAND: Final = b"crx "
+_MAGICK: Final = "ImageMagick: magick in{} out.png"
+_OTHERS: Final = (
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image", "OpenJPEG: opj_decompress -i in.jp2 -o out.png"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image", "OpenJPEG: opj_decompress -i in.j2k -o out.png"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image", "libjxl: djxl in.jxl out.png"),
+    (0, b"\xff\x0a", "a JPEG XL image", "libjxl: djxl in.jxl out.png"),
+    (0, b"II\xbc\x01", "a JPEG XR image", "jxrlib: JxrDecApp -i in.jxr -o out.tif"),
+    (0, b"8BPS", "a Photoshop document", _MAGICK.format(".psd[0]")),
+    (0, b"gimp xcf", "a GIMP image", "GIMP"),
+    (0, b"%PDF", "a PDF document", "poppler: pdftoppm -png in.pdf out"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR image, of light without a white", None),
+    (0, b"#?R", "a Radiance HDR image, of light without a white", None),
+    (0, b"SIMPLE  =", "a FITS image", None),
+    (128, b"DICM", "a DICOM image", "dcmtk: dcm2img in.dcm out.png"),
+    (0, b"qoif", "a QOI image", _MAGICK.format(".qoi")),
+    (0, b"\0\0\x01\0", "an icon (ICO)", _MAGICK.format(".ico")),
+    (0, b"icns", "an icon (ICNS)", _MAGICK.format(".icns")),
+    (0, b"DDS ", "a DDS texture", _MAGICK.format(".dds")),
+    (0, b"SDPX", "a DPX image", _MAGICK.format(".dpx")),
+    (0, b"XPDS", "a DPX image", _MAGICK.format(".dpx")),
+    (0, b"\x8aMNG", "an MNG animation", None),
+    *((0, b"P" + digit + space, "a PNM image", _MAGICK.format(".pnm")) for digit in b"1 2 3 4 5 6 7".split()
+      for space in (b" ", b"\n", b"\r", b"\t")),
+    *((0, b"P" + digit + b"\n", "a PFM image, of light without a white", None) for digit in (b"F", b"f")),
+    (0, b"PK\x03\x04", "a zip archive", None),
+    (0, b"\x1f\x8b", "a gzip archive", None),
+    (4, b"ftypqt", "a video", None),
+    (4, b"ftypisom", "a video", None),
+    (4, b"ftypmp4", "a video", None),
+)  # fmt: skip
+"""(offset, bytes, what such a file is, what converts it to an image that we read)."""
 
-HEAD_BYTES: Final = 64
+HEAD_BYTES: Final = 256
 """How much of a file `identify` wants to see."""
 
 
 def identify(head: bytes) -> str | None:
     """Name of the format that a file beginning with `head` has, whatever its name; None when we read no such thing."""
+    if raw_kind(head) is not None:
+        return "RAW"
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return name
@@ -103,25 +177,35 @@ def identify(head: bytes) -> str | None:
         return "WebP"
     if head[4:8] == b"ftyp":
         # The major brand says what the file is, the others what it is compatible with; "mif1" alone says little.
-        brands = [head[8:12], *(head[at : at + 4] for at in range(16, min(len(head), head[3]), 4))]
+        end = min(len(head), int.from_bytes(head[:4], "big"))
+        brands = [head[8:12], *(head[at : at + 4] for at in range(16, end, 4))]
         known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
         return "AVIF" if "AVIF" in known else known[0] if known else None
     return None
 
 
+def raw_kind(head: bytes) -> str | None:
+    """The kind of camera raw file that begins with `head`; None also for those that begin as any TIFF does."""
+    if head[4:12] == b"ftyp" + _CANON_BRAND:
+        return "Canon CR3"
+    if head[8:16] in _PHASE_ONE:
+        return "Phase One IIQ"
+    return next((kind for signature, kind in _RAWS if head.startswith(signature)), None)
+
+
 def describe_stranger(head: bytes) -> str:
-    """What a file that `identify` does not know seems to be, to be put after "it is"."""
+    """What a file that `identify` does not know seems to be, and what to do, to be put after "it is"."""
     if not head:
         return "an empty file"
-    for signature, description in _OTHERS:
-        if head.startswith(signature):
-            return description
+    for at, signature, description, tool in _OTHERS:
+        if head.startswith(signature, at):
+            return f"{description}; convert it first, for example with {tool}" if tool else description
     if b"\0" not in head:
         try:
-            codecs.getincrementaldecoder("utf-8")().decode(head)  # incremental: the cut may go through a character
+            text = codecs.getincrementaldecoder("utf-8")().decode(head)  # incremental: the cut may divide a character
         except UnicodeDecodeError:
             return "of an unknown kind"
-        return "a text file"
+        return "an SVG drawing; render it first" if "<svg" in text else "a text file"
     return "of an unknown kind"
 
 
@@ -132,7 +216,7 @@ def format_of(path: PurePath) -> str:
         ImageError: the ending is missing, unknown, or of a format that is only read.
     """
     name = SUFFIXES.get(path.suffix.lower())
-    if name is None or not FORMATS[name].writable:
+    if name is None or not FORMATS[name].writable or path.suffix.lower() in FORMATS[name].read_suffixes:
         endings = ", ".join(fmt.suffixes[0] for fmt in FORMATS.values() if fmt.writable)
         ending = f"the ending {path.suffix!r}" if path.suffix else "a name without an ending"
         raise ImageError(f"{path.name}: images cannot be written under {ending}; use one of {endings}")

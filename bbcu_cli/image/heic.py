@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from bbcu_cli.errors import ImageError
-from bbcu_cli.image import metadata
+from bbcu_cli.image import isobmff, metadata
 from bbcu_cli.image.image import Image, ImageInfo
 
 
@@ -27,6 +29,23 @@ def library(name: str) -> ModuleType:
     return module
 
 
+_STRANGE_CODINGS: Final[Mapping[bytes, str]] = {
+    b"av01": "AV1", b"avc1": "H.264", b"evc1": "EVC", b"j2k1": "JPEG 2000", b"jpeg": "JPEG", b"mski": "a mask",
+    b"unci": "uncompressed samples", b"vvc1": "H.266",
+}  # fmt: skip
+
+
+def _refuse_strange(name: str, stream: BinaryIO) -> None:
+    """Raise an ImageError if the picture is coded in another way than HEIC, so that it is not called damaged."""
+    with contextlib.suppress(ValueError):
+        coding = isobmff.read(stream).coding
+        if coding in _STRANGE_CODINGS:
+            raise ImageError(
+                f"{name} is a HEIF file that holds {_STRANGE_CODINGS[coding]}, which bbcu does not read in it; "
+                "convert it to PNG first"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class HeicFile:
     """A HEIC file whose header was read; its methods raise whatever the library raises on damaged files."""
@@ -38,9 +57,18 @@ class HeicFile:
 
     @classmethod
     def open(cls, name: str, stream: BinaryIO) -> HeicFile:
-        """Read the header of `stream` and take its primary picture."""
-        file = library(name).open_heif(stream, convert_hdr_to_8bit=False)
-        return cls(name, stream, file[file.primary_index], len(file) - 1)
+        """Read the header of `stream` and take its primary picture.
+
+        Raises:
+            ImageError: it is coded in a way that libheif does not decode here.
+        """
+        heif = library(name)
+        try:
+            file = heif.open_heif(stream, convert_hdr_to_8bit=False)
+            return cls(name, stream, file[file.primary_index], len(file) - 1)
+        except Exception:
+            _refuse_strange(name, stream)
+            raise
 
     def info(self) -> ImageInfo:
         """What the header says; the library has turned the picture upright."""

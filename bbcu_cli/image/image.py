@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[Any]
 """Samples of one depth: uint8 or uint16."""
+
+MOST_FRAMES: Final = 1000
+"""Counting frames and pages stops here: a hostile TIFF can chain millions of pages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""What an AVIF or HEIC file says of its main picture: code points of its colours, and EXIF as it lies in the file.
+"""What an AVIF or HEIC file says of its main picture: code points of its colours, its crop, and EXIF as it lies there.
 
-Pillow tells no code points, and writes the EXIF of an AVIF anew when it is turned.
+Pillow tells no code points, does not crop, and writes the EXIF of an AVIF anew when it is turned.
 
 Source: ISO/IEC 14496-12 (boxes and items) and 23008-12 (HEIF: properties and EXIF).
 """
@@ -8,8 +8,10 @@ Source: ISO/IEC 14496-12 (boxes and items) and 23008-12 (HEIF: properties and EX
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO, Final
 
 _MOST_BYTES: Final = 1 << 24  # of the box that describes all, and of an EXIF block
@@ -25,10 +27,32 @@ class Described:
     Attributes:
         codes: ColourPrimaries and TransferCharacteristics of ITU-T H.273; None when it gives none.
         exif: the EXIF block, from its TIFF header on; None when there is none.
+        coding: how the picture is coded, the type of its item (b"hvc1", b"grid", ...).
+        aperture: the clean aperture (clap), width, height and the offset of its centre to the right and down; what is
+            outside of it is not to be shown.
     """
 
     codes: tuple[int, int] | None = None
     exif: bytes | None = None
+    coding: bytes = b""
+    aperture: tuple[Fraction, Fraction, Fraction, Fraction] | None = None
+
+    def crop(self, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        """(top, left, bottom, right) of what is to be shown of a picture of a size, not yet turned; None: all of it.
+
+        Raises:
+            ValueError: the aperture is not within the picture.
+        """
+        if self.aperture is None:
+            return None
+        width, height, right, down = self.aperture
+        top, left = (size[0] - height) / 2 + down, (size[1] - width) / 2 + right
+        edges = (top, left, top + height, left + width)
+        if not (0 <= top < edges[2] <= size[0] and 0 <= left < edges[3] <= size[1]):
+            raise ValueError("its crop (clap) is not within the picture")
+        if any(edge.denominator != 1 for edge in edges):
+            raise ValueError("its crop (clap) cuts through pixels")
+        return int(top), int(left), int(edges[2]), int(edges[3])
 
 
 def read(stream: BinaryIO) -> Described:
@@ -44,9 +68,12 @@ def read(stream: BinaryIO) -> Described:
         boxes = dict(meta.boxes())
         main = _main(boxes[b"pitm"])
         references = list(_references(boxes[b"iref"])) if b"iref" in boxes else []
-        codes = _codes(boxes[b"iprp"], main, references)
-        return Described(codes, _exif(stream, boxes, main, references))
-    except (IndexError, KeyError) as error:
+        owned = _properties(boxes[b"iprp"])
+        codes = _codes(owned, main, references)
+        items = dict(_items(boxes[b"iinf"])) if b"iinf" in boxes else {}
+        exif = _exif(stream, boxes, items, main, references)
+        return Described(codes, exif, items.get(main, b""), _aperture(owned.get(main, [])))
+    except (IndexError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"its description is damaged ({error})") from error
 
 
@@ -117,8 +144,8 @@ def _references(iref: _Bytes) -> Iterator[_Reference]:
         yield kind, item, [box.integer(width) for _ in range(box.integer(2))]
 
 
-def _codes(iprp: _Bytes, main: int, references: list[_Reference]) -> tuple[int, int] | None:
-    """Of the main picture, or of the tiles that it is put together from."""
+def _properties(iprp: _Bytes) -> dict[int, list[tuple[bytes, bytes]]]:
+    """Item -> (name, content) of its properties."""
     properties: list[tuple[bytes, bytes]] = []
     owned: dict[int, list[int]] = {}
     for name, box in iprp.boxes():
@@ -131,21 +158,43 @@ def _codes(iprp: _Bytes, main: int, references: list[_Reference]) -> tuple[int, 
                 width = 2 if version_and_flags & 1 else 1  # their first bit says "essential"
                 mask = (1 << (8 * width - 1)) - 1
                 owned.setdefault(item, []).extend(box.integer(width) & mask for _ in range(box.integer(1)))
+    return {
+        item: [properties[index - 1] for index in indices if 0 < index <= len(properties)]
+        for item, indices in owned.items()
+    }
+
+
+def _codes(
+    owned: Mapping[int, list[tuple[bytes, bytes]]], main: int, references: list[_Reference]
+) -> tuple[int, int] | None:
+    """Of the main picture, or of the tiles that it is put together from."""
     tiles = [tile for kind, item, to in references if (kind, item) == (b"dimg", main) for tile in to]
     for item in (main, *tiles[:1]):
-        for index in owned.get(item, ()):
-            name, content = properties[index - 1] if 0 < index <= len(properties) else (b"", b"")
+        for name, content in owned.get(item, ()):
             if name == b"colr" and content[:4] == b"nclx" and len(content) >= 8:
                 return int.from_bytes(content[4:6], "big"), int.from_bytes(content[6:8], "big")
     return None
 
 
-def _exif(stream: BinaryIO, boxes: Mapping[bytes, _Bytes], main: int, references: list[_Reference]) -> bytes | None:
+def _aperture(properties: list[tuple[bytes, bytes]]) -> tuple[Fraction, Fraction, Fraction, Fraction] | None:
+    for name, content in properties:
+        if name == b"clap" and len(content) == 32:
+            numbers = struct.unpack(">LLLLlLlL", content)
+            width, height, right, down = map(Fraction, numbers[::2], numbers[1::2])
+            return width, height, right, down
+    return None
+
+
+def _exif(
+    stream: BinaryIO,
+    boxes: Mapping[bytes, _Bytes],
+    items: Mapping[int, bytes],
+    main: int,
+    references: list[_Reference],
+) -> bytes | None:
     """Content of the EXIF item that describes the main picture, past the offset that it begins with."""
-    if b"iinf" not in boxes:
-        return None
     about = {item for kind, item, to in references if kind == b"cdsc" and main in to}
-    found = [item for item, kind in _items(boxes[b"iinf"]) if kind == b"Exif" and (item in about or not about)]
+    found = [item for item, kind in items.items() if kind == b"Exif" and (item in about or not about)]
     if not found or b"iloc" not in boxes:
         return None
     method, extents = _places(boxes[b"iloc"])[found[0]]

@@ -1,0 +1,64 @@
+"""Reading AVIF."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from PIL.AvifImagePlugin import AvifImageFile
+
+from bbcu_cli.image import isobmff
+from bbcu_cli.image.image import ImageInfo, Pixels
+from bbcu_cli.image.pillow import PillowFile, plain_samples
+
+
+@dataclass(frozen=True, slots=True)
+class AvifFile(PillowFile):
+    """An AVIF file. Pillow makes an orientation of `irot` and `imir`, and knows nothing of `clap`.
+
+    Attributes:
+        crop: (top, left, bottom, right) of what is to be shown.
+        fault: why the file's own crop is not that.
+    """
+
+    crop: tuple[int, int, int, int]
+    fault: str | None
+
+    @classmethod
+    def open(cls, name: str, stream: BinaryIO) -> AvifFile:
+        """Read the header of `stream`."""
+        picture = AvifImageFile(stream)
+        size = picture.size[1], picture.size[0]
+        crop, fault = None, None
+        with contextlib.suppress(ValueError):  # `metadata.read` notes a damaged description
+            described = isobmff.read(stream)
+            try:
+                crop = described.crop(size)
+            except ValueError as error:
+                fault = f"{error}, so the whole picture was taken"
+        return cls(name, "AVIF", stream, picture, crop or (0, 0, *size), fault)
+
+    def _size(self) -> tuple[int, int]:
+        top, left, bottom, right = self.crop
+        return bottom - top, right - left
+
+    def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
+        self.picture.load()
+        top, left, bottom, right = self.crop
+        return plain_samples(self.picture, info)[top:bottom, left:right], []
+
+    def _found(self) -> tuple[Mapping[Any, Any], list[str]]:
+        notes = [self.fault] if self.fault else []
+        if _is_deep(self.stream):
+            notes.append("more than 8 bits per sample were reduced to 8: Pillow reads AVIF no deeper")
+        return self.picture.info, notes
+
+
+def _is_deep(stream: BinaryIO) -> bool:
+    """The file's codec configuration (av1C: 4 bytes, high_bitdepth is bit 6 of the third) says 10 or 12 bits."""
+    stream.seek(0)
+    head = stream.read(1 << 16)
+    at = head.find(b"av1C")
+    return 0 <= at < len(head) - 6 and bool(head[at + 6] & 0x40)

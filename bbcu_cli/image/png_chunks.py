@@ -1,0 +1,187 @@
+"""The chunks of a PNG file, as Pillow can bear them: it gives up a picture for one damaged or large chunk beside it.
+
+Source: PNG specification, third edition.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, BinaryIO, Final
+
+from PIL import PngImagePlugin
+
+from bbcu_cli.errors import ImageError
+
+_SIGNATURE_BYTES: Final = 8
+_HEAD: Final = 8  # length and name
+_CHECKSUM: Final = 4
+_PICTURE: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_BESIDE: Final[Mapping[bytes, tuple[str, int]]] = {
+    b"tRNS": ("transparency", 1), b"gAMA": ("gamma", 4), b"cHRM": ("primary colours", 32), b"sRGB": ("sRGB mark", 1),
+    b"pHYs": ("resolution", 9), b"acTL": ("animation", 8), b"iCCP": ("colour profile", 0), b"eXIf": ("EXIF data", 0),
+    b"tEXt": ("text", 0), b"zTXt": ("text", 0), b"iTXt": ("text", 0),
+}  # fmt: skip
+"""Chunks beside the picture that are looked at: what they are, and the fewest bytes that they have."""
+_OF_PIXELS: Final = frozenset({b"tRNS", b"acTL"})
+"""Of these, those that nobody else reads; `metadata.read` notes what is wrong with the others."""
+_TRANSPARENCY: Final[Mapping[int, int]] = {0: 2, 2: 6}
+"""Colour type -> the fewest bytes of tRNS, where that is more than one."""
+_MOST_CHUNKS: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A PNG file.
+
+    Attributes:
+        sound: the file without what is damaged beside its picture, and all of that before the picture.
+        frames: of an animation; 1 for a still picture.
+        notes: one for each chunk about the pixels that was left out.
+    """
+
+    sound: BinaryIO
+    frames: int
+    notes: tuple[str, ...]
+
+
+def scan(stream: BinaryIO, name: str) -> Chunks:
+    """Sort the chunks of a file.
+
+    Raises:
+        ImageError: it is a PNG of Apple's own form.
+        ValueError: it has very many chunks.
+    """
+    first, beside, rest = [(0, _SIGNATURE_BYTES)], list[tuple[int, int]](), list[tuple[int, int]]()
+    notes: list[str] = []
+    announced = controlled = colour_type = 0
+    room = PngImagePlugin.MAX_TEXT_MEMORY
+    for kind, at, length in _chunks(stream):
+        piece = (at - _HEAD, _HEAD + length + _CHECKSUM)
+        if kind == b"CgBI":
+            raise ImageError(
+                f"{name} is a PNG in Apple's own form (CgBI), which bbcu does not read; convert it back first, with "
+                "xcrun pngcrush -revert-iphone-optimizations"
+            )
+        if kind in _PICTURE:
+            (first if kind in (b"IHDR", b"PLTE") else rest).append(piece)
+            if kind == b"IHDR":
+                colour_type = stream.read(10)[-1]
+        elif kind == b"fcTL":
+            controlled += not rest
+        elif kind in _BESIDE and not (kind == b"tRNS" and rest):
+            what, least = _BESIDE[kind]
+            try:
+                data = _data(
+                    stream, kind, length, _TRANSPARENCY.get(colour_type, 1) if kind == b"tRNS" else least, room
+                )
+                room -= _inflated_size(kind, data, room)
+                if kind == b"acTL":
+                    (announced,) = struct.unpack_from(">L", data)
+                else:
+                    beside.append(piece)
+            except (ValueError, IndexError, zlib.error) as error:
+                if kind in _OF_PIXELS:
+                    notes.append(f"the {what} ({kind.decode()}) could not be read ({error}) and was left out")
+    # The still picture is the first frame if fcTL says so in front of it, else it is one more.
+    frames = max(1, announced + (announced > 0 and not controlled))
+    return Chunks(io.BufferedReader(_Pieces(stream, [*first, *beside, *rest])), frames, tuple(notes))
+
+
+def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """(name, where its data begin, their length) of each chunk, a cut one included; the stream stands at the data."""
+    end = stream.seek(0, os.SEEK_END)
+    at = _SIGNATURE_BYTES
+    for _ in range(_MOST_CHUNKS):
+        stream.seek(at)
+        head = stream.read(_HEAD)
+        if len(head) < _HEAD or not head[4:].isalpha():
+            return
+        length, kind = struct.unpack(">L4s", head)
+        yield kind, at + _HEAD, length
+        at += _HEAD + length + _CHECKSUM
+        if kind == b"IEND" or at >= end:
+            return
+    raise ValueError(f"it has more than {_MOST_CHUNKS} chunks")
+
+
+def _data(stream: BinaryIO, kind: bytes, length: int, least: int, most: int) -> bytes:
+    """The data of a chunk, at which the stream stands.
+
+    Raises:
+        ValueError: it is cut, too long, too short, or its checksum is wrong.
+    """
+    if length > most:
+        raise ValueError(f"it has {length} bytes")
+    data, checksum = stream.read(length), stream.read(_CHECKSUM)
+    if len(data) < max(length, least) or len(checksum) < _CHECKSUM:
+        raise ValueError("it is cut")
+    if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
+        raise ValueError("its checksum is wrong")
+    return data
+
+
+def _inflated_size(kind: bytes, data: bytes, room: int) -> int:
+    """Bytes of a profile or text when it is inflated, as Pillow will do; 0 for other chunks.
+
+    Raises:
+        ValueError, IndexError, zlib.error: it is damaged, or more than Pillow or `room` takes.
+    """
+    if kind not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
+        return 0
+    _, rest = data.split(b"\0", 1)
+    if kind == b"tEXt" or (kind == b"iTXt" and rest[0] == 0):
+        return len(rest)
+    packed = rest
+    if kind == b"iTXt":
+        packed = rest[1:2] + rest[2:].split(b"\0", 2)[2]
+    if packed[0] != 0:
+        raise ValueError("its compression is unknown")
+    inflate = zlib.decompressobj()
+    size = len(inflate.decompress(packed[1:], min(room, PngImagePlugin.MAX_TEXT_CHUNK)))
+    if inflate.unconsumed_tail:
+        raise ValueError(f"it has more than {size} bytes")
+    if not inflate.eof:
+        raise ValueError("it is cut")
+    return size
+
+
+class _Pieces(io.RawIOBase):
+    """Some pieces of a file as if there were nothing between them."""
+
+    def __init__(self, stream: BinaryIO, pieces: list[tuple[int, int]]) -> None:
+        self._stream, self._at = stream, 0
+        self._pieces = pieces[:1]
+        for at, length in pieces[1:]:
+            start, before = self._pieces[-1]
+            if start + before == at:
+                self._pieces[-1] = (start, before + length)
+            else:
+                self._pieces.append((at, length))
+        self._starts = list(accumulate((length for _, length in self._pieces[:-1]), initial=0))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (self._at if whence == os.SEEK_CUR else 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        index = bisect_right(self._starts, self._at) - 1
+        (at, length), inside = self._pieces[index], self._at - self._starts[index]
+        self._stream.seek(at + inside)
+        data = self._stream.read(max(0, min(len(view), length - inside)))
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)

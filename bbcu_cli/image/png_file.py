@@ -1,0 +1,94 @@
+"""Reading PNG.
+
+Pillow has no 16-bit colour, yet its decoder unpacks 16-bit samples, keeping one of the two bytes; so such a file is
+decoded twice, once for each byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from PIL import ImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from bbcu_cli.image.image import ImageInfo, Pixels
+from bbcu_cli.image.pillow import PillowFile, exif_orientation, fetch, give_back, is_gray, plain_samples, rawmode
+from bbcu_cli.image.png_chunks import Chunks, scan
+
+_SCALES: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
+
+
+@dataclass(frozen=True, slots=True)
+class PngFile(PillowFile):
+    """A PNG file, of which Pillow sees the sound chunks."""
+
+    chunks: Chunks
+
+    @classmethod
+    def open(cls, name: str, stream: BinaryIO) -> PngFile:
+        """Read the header of `stream` and what lies beside its picture."""
+        chunks = scan(stream, name)
+        return cls(name, "PNG", stream, PngImageFile(chunks.sound), chunks)
+
+    def _is_gray(self) -> bool:
+        return is_gray(self.picture) or rawmode(self.picture).startswith(("I;16", "LA;16"))
+
+    def _depth(self) -> int:
+        return 16 if ";16" in rawmode(self.picture) else 8
+
+    def _frames(self) -> int:
+        return self.chunks.frames
+
+    def _orientation(self) -> object:
+        found = any(key in self.picture.info for key in ("exif", "Raw profile type exif"))
+        return exif_orientation(self.picture) if found else 1  # Pillow would decode the picture and look behind it
+
+    def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
+        picture, mode = self.picture, rawmode(self.picture)
+        transparent = picture.info.get("transparency")
+        if info.depth == 16 and picture.mode in ("RGB", "RGBA"):
+            samples = self._decoded_twice(mode)
+        else:
+            picture.load()
+            samples = plain_samples(picture, info)
+        if transparent is None or picture.mode == "P":
+            return samples, []
+        # PNG states the colour in the depth of the file, Pillow spreads 2 and 4 bits to 8.
+        return _append_alpha(samples, np.multiply(transparent, _SCALES.get(mode, 1))), []
+
+    def _decoded_twice(self, mode: str) -> Pixels:
+        """16-bit colours, once for their high and once for their low bytes: uint16 (H, W, bands)."""
+        if mode.startswith("LA;16"):  # Pillow's mode is RGBA here; as such it has the four bytes of each pixel
+            four = fetch(_unpacked_as("RGBA", self.picture))
+            return four[..., 0::2].astype(np.uint16) << 8 | four[..., 1::2]
+        stem = mode[:-1]
+        high = fetch(_unpacked_as(stem + "B", self.picture))
+        give_back(self.picture)
+        samples = high.astype(np.uint16)
+        del high
+        samples <<= 8
+        self.chunks.sound.seek(0)
+        samples |= fetch(_unpacked_as(stem + "L", PngImageFile(self.chunks.sound)))
+        return samples
+
+    def _found(self) -> tuple[Mapping[Any, Any], list[str]]:
+        return self.picture.info, list(self.chunks.notes)
+
+
+def _unpacked_as(mode: str, picture: ImageFile.ImageFile) -> ImageFile.ImageFile:
+    """Load a picture, unpacking its samples by another of Pillow's rules than its own."""
+    picture.tile = [
+        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in picture.tile
+    ]
+    picture.load()
+    return picture
+
+
+def _append_alpha(samples: Pixels, transparent: Any) -> Pixels:
+    """Add an alpha band that is zero where a pixel has the one `transparent` colour."""
+    most = np.iinfo(samples.dtype).max
+    alpha = np.where((samples == np.asarray(transparent)).all(axis=-1), 0, most).astype(samples.dtype)
+    return np.dstack([samples, alpha])
