@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.cli.app import app
-from bbcu_cli.errors import TrainingError
+from bbcu_cli.errors import TrainingError, UsageError
 from bbcu_cli.restoration.tiling import bytes_per_pixel
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import data, teacher
@@ -26,7 +26,7 @@ from bbcu_cli.train.checkpoint import CHECKPOINT, read_checkpoint
 from bbcu_cli.train.data import Pictures, draw_batch, generator_for, reduce_whole
 from bbcu_cli.train.loop import Run, train
 from bbcu_cli.train.recipes import Recipe
-from bbcu_cli.train.teacher import Lesson, Teacher, open_teacher, taught_pictures
+from bbcu_cli.train.teacher import Lesson, Teacher, open_teacher, taught_pictures, turned, turned_back
 
 CPU = torch.device("cpu")
 TORCH = Arithmetic()
@@ -98,9 +98,17 @@ def test_the_student_sees_what_the_teacher_saw(scale: int) -> None:
 
 
 def oriented(image: np.ndarray, way: int) -> np.ndarray:
-    """One of the eight flips and rotations."""
-    turned = image.transpose(1, 0, 2) if way & 1 else image
-    return turned[:: -1 if way & 2 else 1, :: -1 if way & 4 else 1]
+    """One of the eight flips and rotations, as `turned` makes it."""
+    x = image.transpose(1, 0, 2) if way & 1 else image
+    return x[:: -1 if way & 2 else 1, :: -1 if way & 4 else 1]
+
+
+@pytest.mark.parametrize("way", range(8))
+def test_every_view_is_turned_back(way: int) -> None:
+    """On a picture that is no square either."""
+    image = noise(5, 7)
+    np.testing.assert_array_equal(turned(image, way), oriented(image, way))
+    np.testing.assert_array_equal(turned_back(turned(image, way), way), image)
 
 
 def test_the_target_is_a_mixture() -> None:
@@ -126,21 +134,19 @@ def test_a_teacher_gives_the_mean_of_eight(
     if kind == "twin":
         name = str(train(Run(SR, replace(RECIPE, twin=True), pictures, tmp_path / "run")))
     one, image = open_teacher(name, SR, CPU, TORCH), noise(31, 26).astype(np.float32) / 255
-    with one.opened() as restore, torch.no_grad():
+    with torch.no_grad():
+        ways = [one.module(torch.from_numpy(oriented(image, way).copy()).permute(2, 0, 1)[None]) for way in range(8)]
+    once = ways[0][0].permute(1, 2, 0).numpy()
+    back = [turned_back(y[0].permute(1, 2, 0).numpy(), way) for way, y in enumerate(ways)]
+    with one.opened(8) as restore:
         whole = restore(image)
-        views = [one.module(torch.from_numpy(oriented(image, way).copy()).permute(2, 0, 1)[None]) for way in range(8)]
-    ways = [y[0].permute(1, 2, 0).numpy() for y in views]
-    back = [(y.transpose(1, 0, 2) if way & 1 else y) for way, y in ((w, flipped(y, w)) for w, y in enumerate(ways))]
     np.testing.assert_allclose(whole, np.mean(back, axis=0), atol=1e-5)
-    assert np.abs(ways[0] - whole).max() > 1e-3
+    assert np.abs(once - whole).max() > 1e-3
+    with one.opened(1) as restore:
+        np.testing.assert_allclose(restore(image), once, atol=1e-5)
     monkeypatch.setattr(teacher, "_MEMORY", bytes_per_pixel(SR, 5) * (2 * SR.halo + 9) ** 2)
-    with one.opened() as restore:
+    with one.opened(8) as restore:
         np.testing.assert_allclose(restore(image), whole, atol=1e-5)
-
-
-def flipped(image: np.ndarray, way: int) -> np.ndarray:
-    """The flips of `oriented` taken back."""
-    return image[:: -1 if way & 2 else 1, :: -1 if way & 4 else 1]
 
 
 def test_pictures_are_made_once_and_shared(tmp_path: Path) -> None:
@@ -150,7 +156,7 @@ def test_pictures_are_made_once_and_shared(tmp_path: Path) -> None:
     first = list(taught_pictures(one, images[:3], tmp_path / "kept", report=made.append))
     assert [lesson.picture for lesson in made] == [1, 2, 3]
     assert made[-1].restored == made[-1].total == 3 * 24 * 20
-    with one.opened() as restore:
+    with one.opened(8) as restore:
         expected = restore(reduce_whole(images[1], 2).astype(np.float32) / 255)
     np.testing.assert_array_equal(first[1], expected.clip(0, 1).astype(np.float16))
     made.clear()
@@ -161,13 +167,23 @@ def test_pictures_are_made_once_and_shared(tmp_path: Path) -> None:
     other = open_teacher(packed(tmp_path, SR, seed=1), SR, CPU, TORCH)
     taught_pictures(other, images, tmp_path / "kept", report=made.append)
     assert made[-1].restored == made[-1].total
+    made.clear()
+    (fewer,) = taught_pictures(one, images[:1], tmp_path / "kept", views=2, report=made.append)
+    assert made[-1].restored == 24 * 20
+    assert not np.array_equal(fewer, first[0])
+
+
+def test_a_strange_number_of_views_is_refused(pictures: Path, tmp_path: Path) -> None:
+    """Before anything is read."""
+    with pytest.raises(UsageError, match="the mean of 1, 2, 4 or 8 views, not of 3"):
+        train(Run(SR, RECIPE, pictures, tmp_path / "run", teacher_views=3))
 
 
 def test_a_teacher_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     """The picture at work is given up, those before it are kept; litter of a killed run is removed."""
     one, images, stop = opened(tmp_path), [noise(24, 20, seed) for seed in range(3)], threading.Event()
-    (tmp_path / "kept" / one.sha256[:16]).mkdir(parents=True)
-    litter = tmp_path / "kept" / one.sha256[:16] / ".bbcu-0123456789abcdef.part"
+    (tmp_path / "kept" / f"{one.sha256[:16]}-x8").mkdir(parents=True)
+    litter = tmp_path / "kept" / f"{one.sha256[:16]}-x8" / ".bbcu-0123456789abcdef.part"
     litter.touch()
     made: list[Lesson] = []
 

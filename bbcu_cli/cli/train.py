@@ -149,6 +149,12 @@ def train(
             rich_help_panel=START,
         ),
     ] = None,
+    teacher_views: Annotated[
+        int,
+        typer.Option(
+            help="Flips and rotations that each is the mean of: 1, 2, 4 or 8; a twin is slow.", rich_help_panel=START
+        ),
+    ] = 8,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BBCU_DEVICE", rich_help_panel=MACHINE)
     ] = "auto",
@@ -210,6 +216,7 @@ def train(
         val=val,
         teacher=teacher,
         teacher_pictures=teacher_pictures,
+        teacher_views=teacher_views,
         init=init,
         resume=resume,
         device=device,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bbcu_cli.checkpoint.pack import pack
 from bbcu_cli.checkpoint.packed import to_bytes
-from bbcu_cli.errors import TrainingError
+from bbcu_cli.errors import TrainingError, UsageError
 from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
@@ -30,7 +30,7 @@ from bbcu_cli.train.photo_validation import PhotoValidation
 from bbcu_cli.train.processes import processes, stop_request
 from bbcu_cli.train.recipes import Recipe
 from bbcu_cli.train.start import calm, centre
-from bbcu_cli.train.teacher import Lesson, Teacher, open_teacher, taught_pictures
+from bbcu_cli.train.teacher import VIEWS, Lesson, Teacher, open_teacher, taught_pictures
 from bbcu_cli.train.validate import Validation
 
 # The most of a run's time that goes into validation: where a checkpoint comes too soon for the next, it goes without.
@@ -76,6 +76,7 @@ class Run:
         val: folder of pictures to validate on; None validates nothing.
         teacher: what to distil from: checkpoint of a full-precision twin, or a packed model by path or name.
         teacher_pictures: folder of what teachers make of training pictures; None: "teacher" in `out`.
+        teacher_views: flips and rotations that they are the mean of: 1, 2, 4 or 8.
         init: packed model or checkpoint that the weights start from, also of another scale.
         resume: go on from the checkpoint in `out`.
         device: "cpu", "cuda", "cuda:1".
@@ -92,6 +93,7 @@ class Run:
     val: Path | None = None
     teacher: str | None = None
     teacher_pictures: Path | None = None
+    teacher_views: int = 8
     init: Path | None = None
     resume: bool = False
     device: str = "cpu"
@@ -118,11 +120,13 @@ def train(
         The packed model; of a twin, the checkpoint.
 
     Raises:
-        UsageError: the recipe does not suit the task.
+        UsageError: the recipe does not suit the task, or there is no such number of views.
         TrainingError: no usable pictures, or nothing to resume from, or a checkpoint of another network.
         KeyboardInterrupt: Ctrl-C (or SIGTERM); a checkpoint has been saved first.
     """
     run.recipe.require_task(run.spec.task)
+    if run.teacher_views not in VIEWS:
+        raise UsageError(f"A teacher's picture is the mean of 1, 2, 4 or 8 views, not of {run.teacher_views}.")
     with processes(run.device) as (rank, world, device), stop_request() as stop:
         return _Trainer(run, rank, world, device, report_lesson, stop).fit(report, stop)
 
@@ -205,7 +209,8 @@ class _Trainer:
         state = self.model.state_dict()
         self.averaging = list(self.ema.values()), [state[name] for name in self.ema]
         if self.teacher is not None:
-            self.provenance["teacher"] = f"{self.teacher.name}, SHA-256 of its weights {self.teacher.sha256}"
+            views = "" if self.pictures.taught is None else f", mean of {run.teacher_views} views"
+            self.provenance["teacher"] = f"{self.teacher.name}{views}, SHA-256 of its weights {self.teacher.sha256}"
         validation = PhotoValidation if recipe.photo else Validation
         self.validation = validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
 
@@ -297,8 +302,8 @@ class _Trainer:
         run, scale = self.run, self.run.spec.scale
         whole = [image[: len(image) // scale * scale, : image.shape[1] // scale * scale] for image in images]
         folder = run.teacher_pictures or run.out / "teacher"
-        share = self.rank / self.world
-        taught = taught_pictures(teacher, whole, folder, share=share, report=report, stop=stop)
+        share, views = self.rank / self.world, run.teacher_views
+        taught = taught_pictures(teacher, whole, folder, views=views, share=share, report=report, stop=stop)
         return Pictures(whole, self.device, taught, grid=scale)
 
     def _averaged(self) -> nn.Module:

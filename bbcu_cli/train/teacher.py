@@ -7,7 +7,6 @@ teacher sees each training picture once, whole, and what it makes of it is kept 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.hub import locate
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
-from bbcu_cli.restoration.model import Options, open_model
+from bbcu_cli.restoration.model import open_model
 from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.restoration.tiling import fit, plan
 from bbcu_cli.spec import ModelSpec
@@ -41,6 +40,11 @@ Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 Restore = Callable[[Floats], Floats]
 """float32 (H, W, C) in 0..1 -> float32 (S*H, S*W, C), not clipped."""
+
+# How many flips and rotations may be averaged, and which come first. On withheld pictures sr-m-x2 gains 0.09 dB by two,
+# 0.12 by four, 0.14 by eight.
+VIEWS: Final = (1, 2, 4, 8)
+_ORDER: Final = (0, 7, 3, 4, 1, 6, 2, 5)
 
 # Of the tiles that a picture is cut into; torch holds about this many feature maps at once.
 _MEMORY: Final = 1 << 30
@@ -66,20 +70,40 @@ class Teacher:
     packed: PackedModel | None
 
     @contextmanager
-    def opened(self, stop: Callable[[], None] = lambda: None) -> Iterator[Restore]:
-        """A function that gives the mean of what the network makes of the eight flips and rotations of a picture.
+    def opened(self, views: int = 1, stop: Callable[[], None] = lambda: None) -> Iterator[Restore]:
+        """A function that gives the mean of what the network makes of some flips and rotations of a picture.
 
         A packed model runs on the fastest engine there is, a twin in torch; tile by tile, each with its halo.
 
         Args:
+            views: how many of the eight; see `VIEWS`.
             stop: called now and then; raises to end it.
         """
         device = next(self.module.parameters()).device
         if self.packed is None:
-            yield partial(_run_twin, self, device, stop)
+            yield partial(_mean, partial(_run_twin, self, device, stop), views)
             return
         with open_model(self.packed, self.name, device=str(device), threads=torch.get_num_threads()) as model:
-            yield partial(run_tiled, model, options=Options(self_ensemble=True))
+            yield partial(_mean, partial(run_tiled, model), views)
+
+
+def _mean(restore: Restore, views: int, image: Floats) -> Floats:
+    """The mean of what becomes of the first views, each turned back."""
+    total = sum(turned_back(restore(np.ascontiguousarray(turned(image, way))), way) for way in _ORDER[:views])
+    mean: Floats = total / np.float32(views)
+    return mean
+
+
+def turned(image: Floats, way: int) -> Floats:
+    """One of the eight views of (H, W, C): bit 0 of `way` transposes, then 1 flips the rows and 2 the columns."""
+    x = image.transpose(1, 0, 2) if way & 1 else image
+    return x[:: -1 if way & 2 else 1, :: -1 if way & 4 else 1]
+
+
+def turned_back(image: Floats, way: int) -> Floats:
+    """Inverse of `turned`."""
+    x = image[:: -1 if way & 2 else 1, :: -1 if way & 4 else 1]
+    return x.transpose(1, 0, 2) if way & 1 else x
 
 
 @torch.inference_mode()
@@ -88,15 +112,10 @@ def _run_twin(teacher: Teacher, device: torch.device, stop: Callable[[], None], 
     height, width, scale = *image.shape[:2], teacher.spec.scale
     out = np.empty((height * scale, width * scale, image.shape[2]), np.float32)
     for core in plan(height, width, fit(height, width, teacher.spec, _FEATURE_MAPS, _MEMORY, 1 << 30)):
+        stop()
         padded = core.grown(teacher.spec.halo, height, width)
         x = torch.from_numpy(image[padded.slices]).to(device).permute(2, 0, 1)[None]
-        mean = torch.zeros(1, image.shape[2], scale * x.shape[2], scale * x.shape[3], device=device)
-        for quarter, flip in itertools.product(range(4), (False, True)):
-            stop()
-            turned = x.rot90(quarter, (2, 3))
-            y = teacher.module((turned.flip(3) if flip else turned).contiguous(memory_format=torch.channels_last))
-            mean += (y.flip(3) if flip else y).rot90(-quarter, (2, 3)) / 8
-        block = mean[0].permute(1, 2, 0).cpu().numpy()
+        block = teacher.module(x)[0].permute(1, 2, 0).cpu().numpy()
         out[core.scaled(scale).slices] = block[core.relative_to(padded).scaled(scale).slices]
     return out
 
@@ -153,6 +172,7 @@ def taught_pictures(
     images: Sequence[NDArray[np.uint8]],
     folder: Path,
     *,
+    views: int = 8,
     share: float = 0.0,
     report: Callable[[Lesson], None] = lambda _: None,
     stop: Event | None = None,
@@ -166,6 +186,7 @@ def taught_pictures(
         teacher: for super-resolution.
         images: uint8 (S*H, S*W, 3) each, reduced by MATLAB's bicubic for the teacher.
         folder: of any teachers' pictures; each has a folder of its own in it.
+        views: flips and rotations that are averaged.
         share: where in the list to begin, 0..1, so that processes do not begin with the same picture.
         report: told about every picture.
         stop: set to end it.
@@ -179,7 +200,7 @@ def taught_pictures(
         OutputError: a picture cannot be written there.
         KeyboardInterrupt: `stop` was set.
     """
-    own = folder / teacher.sha256[:16]
+    own = folder / f"{teacher.sha256[:16]}-x{views}"
     own.mkdir(parents=True, exist_ok=True)
     remove_stale_parts(own)
     files = [own / f"{_sha256_of_picture(image)[:32]}.npy" for image in images]
@@ -190,7 +211,7 @@ def taught_pictures(
             raise KeyboardInterrupt
 
     first = int(share * len(images))
-    with teacher.opened(stopping) as restore:
+    with teacher.opened(views, stopping) as restore:
         for count, i in enumerate([*range(first, len(images)), *range(first)], start=1):
             stopping()
             pixels = images[i][..., 0].size
