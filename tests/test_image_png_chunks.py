@@ -30,6 +30,7 @@ from bbcu_cli.image import Image, Metadata, decode, encode, probe
 from bbcu_cli.image.formats import is_image_name
 
 LARGE = np.random.default_rng(0).bytes(3 << 20)
+BOMB = zlib.compress(bytes(100 << 20), 1)
 PHYS = struct.pack(">LLB", 3780, 3780, 1)
 KINDS = {
     "RGB": (as_png(photo()), photo()),
@@ -65,10 +66,10 @@ BESIDE = {
     "cHRM, too short": (chunk(b"cHRM", bytes(7)), "cHRM"),
     "sRGB, empty": (chunk(b"sRGB", b""), "sRGB"),
     "tEXt, bad checksum": (damaged(b"tEXt", b"Comment\0hello"), "tEXt"),
-    "zTXt, much inflated": (chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(5 << 20))), "zTXt"),
+    "zTXt, much inflated": (chunk(b"zTXt", b"Comment\0\0" + BOMB), "zTXt"),
     "zTXt, cut": (chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"hello")[:-3]), "zTXt"),
     "zTXt, another compression": (chunk(b"zTXt", b"Comment\0\7" + zlib.compress(b"hello")), "zTXt"),
-    "iTXt, much inflated": (chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(5 << 20))), "iTXt"),
+    "iTXt, much inflated": (chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB), "iTXt"),
     "iTXt, cut": (chunk(b"iTXt", b"Comment\0\1"), "iTXt"),
     "iCCP, bad checksum": (damaged(b"iCCP", b"x\0\0" + zlib.compress(rgb_profile())), "iCCP"),
     "iCCP, garbage": (chunk(b"iCCP", b"x\0\0garbage"), "iCCP"),
@@ -139,7 +140,7 @@ def test_the_limits_of_pillow_are_neither_changed_nor_passed(monkeypatch: pytest
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 1000)
     image = read(data)
     np.testing.assert_array_equal(image.pixels, samples)
-    assert image.metadata.text == (("Title", "cat"),)
+    assert ("Title", "cat") in image.metadata.text
     assert (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY) == (100, 1000)
 
 
