@@ -5,6 +5,9 @@ The kernels alone, at more widths, are tested in tests/native/kernels_test.cpp (
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +29,7 @@ from bbcu_cli.engines.cpu import CpuEngine, kernel_sets, measure_layer
 from bbcu_cli.errors import EngineError, EngineUnavailableError, UsageError
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
+NATIVE = Path(cpu.__file__).parent.parent / "native"
 compiled = pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
 SETS = [k["name"] for k in kernel_sets() if k["supported"]]
 
@@ -231,6 +235,110 @@ def test_threads_that_do_not_start_are_one_sentence() -> None:
 
 
 @compiled
+def test_many_threads_run_at_once() -> None:
+    """Calls from several threads share the helpers, none waits for another's end, and each gets its own result."""
+    spec = SMALL["m-x4"]
+    sessions = [CpuEngine(threads).open(random_model(spec)) for threads in (1, 2, 3, 4)]
+    x = picture(spec, 90, 40)
+    truth = sessions[0].run(x)
+    results: list[NDArray[np.float32]] = []
+    workers = [
+        threading.Thread(target=lambda session=session: results.extend(session.run(x) for _ in range(3)))
+        for session in sessions
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert len(results) == 12
+    for result in results:
+        np.testing.assert_array_equal(result, truth)
+
+
+RUN_A_BAND_EACH = (
+    "import os, sys, numpy as np\n"
+    "from bbcu_cli.bench.engines import random_model\n"
+    "from bbcu_cli.engines.cpu import CpuEngine\n"
+    "from bbcu_cli.spec import DENOISE_SPEC\n"
+    "x = np.zeros((1, 3, 64, 16), np.float32)\n"
+    "model = random_model(DENOISE_SPEC)\n"
+)
+
+
+@compiled
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX")
+def test_without_more_threads_the_caller_does_the_work(tmp_path: Path) -> None:
+    """Where the system gives no thread the result is the same, only later; it was a RuntimeError."""
+    import resource
+
+    code = RUN_A_BAND_EACH + "print(np.array_equal(CpuEngine(4).open(model).run(x), CpuEngine(1).open(model).run(x)))\n"
+
+    def no_room_for_stacks() -> None:
+        hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        resource.setrlimit(resource.RLIMIT_STACK, (1 << 37, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 36, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+        preexec_fn=no_room_for_stacks,
+    )
+    assert result.stdout == "True\n", result.stderr
+
+
+@compiled
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX forks")
+def test_a_forked_child_computes(tmp_path: Path) -> None:
+    """A child has none of its parent's helpers and makes its own."""
+    code = RUN_A_BAND_EACH + (
+        "session = CpuEngine(3).open(model)\n"
+        "truth = session.run(x)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if np.array_equal(session.run(x), truth) else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.stdout == "0\n", result.stderr
+
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+@pytest.mark.skipif(not (shutil.which("g++") and shutil.which("nm")), reason="needs g++ and nm")
+@pytest.mark.parametrize(
+    ("source", "table", "flags"),
+    [
+        ("avx2", "kAvx2", "-mavx2 -mfma"),
+        ("avx512", "kAvx512", "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mgfni -mfma -w"),
+        ("neon", "kNeon", ""),
+    ],
+)
+def test_an_instruction_set_stays_in_its_file(source: str, table: str, flags: str, tmp_path: Path) -> None:
+    """A file of one instruction set shows the linker its table alone: a shared template would run on other CPUs too.
+
+    Compiled without optimisation, when everything that could be shared is emitted.
+    """
+    target = tmp_path / "kernels.o"
+    file = NATIVE / "kernels" / f"{source}.cpp"
+    here = source.startswith("avx") == X86
+    command = ["g++", "-std=c++17", "-O0", *(flags.split() if here else []), "-c", str(file), "-o", str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    symbols = subprocess.run(["nm", "-C", str(target)], check=True, capture_output=True, text=True).stdout
+    kinds = [line[17:].split(" ", 1) for line in symbols.splitlines()]
+    shown = [name for kind, name in kinds if kind != "U" and not kind.islower()]
+    assert shown == ([f"bbcu::{table}"] if here else [])
+
+
+@compiled
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process")
 def test_interrupt_stops_a_run(tmp_path: Path) -> None:
     """Ctrl-C ends a long run at once with KeyboardInterrupt, not after the image."""
     code = (
@@ -267,6 +375,7 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
 
 
 @compiled
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read by getrusage")
 def test_peak_memory_does_not_grow_with_height(tmp_path: Path) -> None:
     """Rows stream: four times the height needs more memory only for the input and the output."""
     code = (
@@ -307,7 +416,7 @@ def test_bench_compares_before_it_times() -> None:
     fields = report.to_dict()
     assert fields["engines"][0]["speedup"] >= 1 or fields["engines"][1]["speedup"] >= 1
     assert report.layer is not None
-    assert 0 < report.layer.share < 2
+    assert report.layer.share == report.layer.roofline / report.layer.fused
     with pytest.raises(UsageError):
         run_bench("denoise", SMALL["denoise"], (0, 40), runs=1)
 

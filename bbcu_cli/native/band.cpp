@@ -8,7 +8,8 @@ namespace bbcu {
 
 namespace {
 
-constexpr auto kLookForStop = std::chrono::milliseconds(20);
+constexpr auto kPollEvery = std::chrono::milliseconds(100);  // it may wait for the interpreter
+constexpr auto kLookEvery = std::chrono::milliseconds(20);
 
 }  // namespace
 
@@ -22,14 +23,26 @@ Level::Level(size_t width, size_t height_, MemoryPool* memory) : shape(width), h
     }
 }
 
-Run::Run(const Network& network_, const float* image_, size_t height_, size_t width_, float* output_)
-    : network(network_), image(image_), height(height_), width(width_), output(output_) {
+Run::Run(const Network& network_, const float* image_, size_t height_, size_t width_, float* output_,
+         const std::function<void()>& poll)
+    : network(network_), image(image_), height(height_), width(width_), output(output_), poll_(poll),
+      next_poll_(std::chrono::steady_clock::now() + kPollEvery) {
     MemoryPool* memory = network.memory_.get();
     levels.emplace_back(width, height, memory);
     for (const auto& stage : network.stages_) {
         level_in.push_back(levels.size() - 1);
-        if (stage->step > 1) levels.emplace_back(levels.back().shape.width * stage->step, levels.back().height * stage->step, memory);
+        if (stage->step > 1)
+            levels.emplace_back(levels.back().shape.width * stage->step, levels.back().height * stage->step, memory);
     }
+}
+
+void Run::look() {
+    if (stop_) throw Stopped();
+    if (std::this_thread::get_id() != caller_) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_poll_) return;
+    next_poll_ = now + kPollEvery;
+    poll_();
 }
 
 void Boundary::put(size_t stage, Row row) {
@@ -38,10 +51,13 @@ void Boundary::put(size_t stage, Row row) {
     changed_.notify_all();
 }
 
-Row& Boundary::get(size_t stage, size_t index, const std::atomic<bool>& stop) {
+Row& Boundary::get(size_t stage, size_t index, Run& run) {
     std::unique_lock<std::mutex> lock(mutex_);
-    while (!changed_.wait_for(lock, kLookForStop, [&] { return made_[stage] > index; }))
-        if (stop) throw Stopped();
+    while (!changed_.wait_for(lock, kLookEvery, [&] { return made_[stage] > index; })) {
+        lock.unlock();
+        run.look();
+        lock.lock();
+    }
     return rows_[stage][index];
 }
 
@@ -64,7 +80,8 @@ Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrd
                 row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width), memory);
         }
         auto& parts = parts_[run_.level_in[s]];
-        while (stage(s).kind == Stage::Kind::conv && step > 1 && step > parts.size()) parts.push_back(pools_[run_.level_in[s]].take());
+        while (stage(s).kind == Stage::Kind::conv && step > 1 && step > parts.size())
+            parts.push_back(pools_[run_.level_in[s]].take());
     }
     for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape, memory);
     for (FloatRow& row : taps_) row = FloatRow(kTaps * channels, run_.levels.back().shape, memory);
@@ -95,7 +112,7 @@ bool Band::ready(size_t s) const {
 }
 
 void Band::produce(size_t s) {
-    if (run_.stop) throw Stopped();
+    run_.look();
     const ptrdiff_t row = next_[s], count = next_rows(s);
     next_[s] += count;
     switch (stage(s).kind) {
@@ -112,7 +129,7 @@ Row* Band::input(size_t s, ptrdiff_t row) {
     if (row < 0 || row >= static_cast<ptrdiff_t>(level_in(s).height)) return nullptr;
     const ptrdiff_t own_end = end_[s - 1] * static_cast<ptrdiff_t>(stage(s - 1).step);
     if (row < own_end) return &slot(s - 1, row);
-    return &below_->get(s - 1, static_cast<size_t>(row - own_end), run_.stop);
+    return &below_->get(s - 1, static_cast<size_t>(row - own_end), run_);
 }
 
 // Puts the floats of a new output row of stage s into its slot.
@@ -342,10 +359,13 @@ void Band::make_tail(size_t s, ptrdiff_t row) {
     task.width = width;
     kernels_.sum_taps(task);
 
-    const size_t in_width = run_.width, in_stride = run_.levels.front().shape.stride, out_stride = level_in(s).shape.stride;
+    const size_t in_width = run_.width, in_stride = run_.levels.front().shape.stride,
+                 out_stride = level_in(s).shape.stride;
     const Phase vertical(static_cast<size_t>(row), scale);
     const ptrdiff_t upper = row / static_cast<ptrdiff_t>(scale) + vertical.first;
-    const auto inside = [&](ptrdiff_t y) { return std::clamp<ptrdiff_t>(y, 0, static_cast<ptrdiff_t>(run_.height) - 1); };
+    const auto inside = [&](ptrdiff_t y) {
+        return std::clamp<ptrdiff_t>(y, 0, static_cast<ptrdiff_t>(run_.height) - 1);
+    };
     load_image_row(inside(upper), image_rows_[0]);
     load_image_row(inside(upper + 1), image_rows_[1]);
     const float k = network.k_;
@@ -368,7 +388,8 @@ void Band::make_tail(size_t s, ptrdiff_t row) {
             const Phase horizontal(j, scale);
             float* phase = tail_rows_[1].data() + j * round_up(in_width, kRowPad);
             for (size_t x = 0; x < in_width; ++x)
-                phase[x] = horizontal.near * (blend + horizontal.first)[x] + horizontal.far * (blend + horizontal.first)[x + 1];
+                phase[x] = horizontal.near * (blend + horizontal.first)[x] +
+                           horizontal.far * (blend + horizontal.first)[x + 1];
             phases[j] = phase;
         }
         kernels_.interleave(phases, scale, in_width, skip);

@@ -3,9 +3,10 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
-#include <exception>
 #include <mutex>
+#include <thread>
 
 #include "buffers.h"
 
@@ -44,15 +45,27 @@ struct Level {
 };
 
 // What all bands of one run share.
-struct Run {
+class Run {
+public:
     const Network& network;
     const float* image;
     size_t height, width;
     float* output;
     std::vector<Level> levels;
     std::vector<size_t> level_in;  // per stage
-    std::atomic<bool> stop{false};
-    Run(const Network& network, const float* image, size_t height, size_t width, float* output);
+
+    // Made on the thread of the caller, whose `poll` is then called there.
+    Run(const Network& network, const float* image, size_t height, size_t width, float* output,
+        const std::function<void()>& poll);
+    void stop() { stop_ = true; }
+    // Between rows and while a band waits. Throws Stopped after stop, and what poll throws.
+    void look();
+
+private:
+    const std::function<void()>& poll_;
+    const std::thread::id caller_ = std::this_thread::get_id();
+    std::chrono::steady_clock::time_point next_poll_;  // of the caller alone
+    std::atomic<bool> stop_{false};
 };
 
 // The first two rows that the lower band makes at each stage, for the upper band, which reads past its own end.
@@ -60,8 +73,8 @@ class Boundary {
 public:
     explicit Boundary(size_t stages) : rows_(stages), made_(stages, 0) {}
     void put(size_t stage, Row row);
-    // Waits for row `index` (0 or 1). Throws Stopped.
-    Row& get(size_t stage, size_t index, const std::atomic<bool>& stop);
+    // Waits for row `index` (0 or 1). Throws as Run::look.
+    Row& get(size_t stage, size_t index, Run& run);
 
 private:
     std::mutex mutex_;
@@ -110,8 +123,8 @@ private:
     std::vector<ptrdiff_t> rows_at_once_;       // per level, of binary stages
     std::vector<std::vector<FloatRow>> parts_;  // per level: a float convolution before its PixelShuffle, by column
     std::array<FloatRow, 3> image_rows_;
-    std::array<FloatRow, 3> tail_rows_;         // the last convolution; rows of the enlarged input
-    std::array<FloatRow, 3> taps_;              // of the tail's newest input rows, row r in slot r % 3
+    std::array<FloatRow, 3> tail_rows_;             // the last convolution; rows of the enlarged input
+    std::array<FloatRow, 3> taps_;                  // of the tail's newest input rows, row r in slot r % 3
     std::array<ptrdiff_t, 3> taps_of_{-1, -1, -1};  // which rows these are
 };
 

@@ -1,4 +1,4 @@
-// The file that knows Python, with train/bindings.cpp: checks dtypes, shapes and contiguity, raises, and releases the GIL.
+// The file that knows Python, with train/bindings.cpp: checks dtypes, shapes and contiguity, raises, releases the GIL.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "dispatch.h"
 #include "engine.h"
 
 namespace nb = nanobind;
@@ -33,8 +34,8 @@ template <class Array>
 const typename Array::Scalar* checked(const Array& array, size_t size, const char* name) {
     require_aligned(array, name);
     if (array.size() != size)
-        throw std::invalid_argument(std::string(name) + " has " + std::to_string(array.size()) + " elements, expected " +
-                                    std::to_string(size));
+        throw std::invalid_argument(std::string(name) + " has " + std::to_string(array.size()) +
+                                    " elements, expected " + std::to_string(size));
     return array.data();
 }
 
@@ -52,8 +53,8 @@ void add_binary(bbcu::Network& net, const Words& signs, const Floats& scale, con
                 const Floats& offset, const Floats& shift, size_t step, float leak) {
     const size_t n = parts(step);
     net.add_binary(checked(signs, n * bbcu::kTaps, "signs"), checked(scale, n, "scale"), checked(bias, n, "bias"),
-                   checked(slope, n, "slope"), checked(offset, n, "offset"),
-                   checked(shift, bbcu::kFeatures, "shift"), step, leak);
+                   checked(slope, n, "slope"), checked(offset, n, "offset"), checked(shift, bbcu::kFeatures, "shift"),
+                   step, leak);
 }
 
 void add_conv(bbcu::Network& net, const Floats& weight, const Floats& bias, size_t step, float leak) {
@@ -85,16 +86,16 @@ nb::list describe_kernel_sets() {
     nb::list sets;
     for (const bbcu::KernelSet* set : bbcu::kernel_sets()) {
         nb::dict row;
-        row["name"] = set->name;
+        row["name"] = set->cpu->name;
         row["description"] = set->description;
-        row["required_features"] = set->required_features;
-        row["supported"] = set->supported();
+        row["required_features"] = set->cpu->required_features;
+        row["supported"] = set->cpu->supported();
         sets.append(row);
     }
     return sets;
 }
 
-std::string choose(const std::string& name) { return bbcu::choose_kernel_set(name).name; }
+std::string choose(const std::string& name) { return bbcu::choose_kernel_set(name).cpu->name; }
 
 nb::tuple measure_layer(const std::string& name, size_t width, size_t layers) {
     if (width < 1 || width > (size_t{1} << 16) || layers < 1 || layers > 256)

@@ -51,8 +51,10 @@ public:
     explicit Buffer(size_t count, MemoryPool* pool = nullptr) : size_(count) {
         const size_t bytes = checked_product(count, sizeof(T));
         MemoryPool::Block block{nullptr, bytes};
-        if (pool) block = pool->take(bytes);
-        else block.data = ::operator new(bytes, std::align_val_t{kAlign});
+        if (pool)
+            block = pool->take(bytes);
+        else
+            block.data = ::operator new(bytes, std::align_val_t{kAlign});
         data_ = {static_cast<T*>(block.data), Free{pool, block.bytes}};
         std::memset(block.data, 0, bytes);
     }
@@ -68,8 +70,10 @@ private:
         MemoryPool* pool = nullptr;
         size_t bytes = 0;
         void operator()(T* p) const {
-            if (pool) pool->give({p, bytes});
-            else ::operator delete(p, std::align_val_t{kAlign});
+            if (pool)
+                pool->give({p, bytes});
+            else
+                ::operator delete(p, std::align_val_t{kAlign});
         }
     };
     std::unique_ptr<T, Free> data_;

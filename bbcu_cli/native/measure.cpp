@@ -1,5 +1,5 @@
-// One binary layer by itself, for `bbcu bench`: the bare product, and the fused layer on as many rows as the engine takes
-// at once. The fused layer of the AVX-512 set may be the faster of the two: the bare loop is popcounts, the layer is not.
+// One binary layer by itself, for `bbcu bench`: the bare product, and the fused layer on as many rows as the engine
+// takes at once. The fused layer of the AVX-512 set may be the faster one: the bare loop is popcounts, the layer is not.
 
 #include <chrono>
 #include <random>
@@ -22,7 +22,7 @@ LayerTimes measure_layer(const KernelSet& kernels, size_t width, size_t layers) 
     Buffer<int16_t> taps(shape.stride);
     for (size_t x = 0; x < width; ++x) taps[x] = kFeatures * kTaps;
 
-    // As in a run, every layer has its own weights and packed rows, and the floats of the residual pass from layer to layer.
+    // As in a run, every layer has its own weights and packed rows, and the residual's floats pass from layer to layer.
     const size_t count = kernels.rows_at_once(width);
     FloatRow floats[kMaxRows];
     for (size_t r = 0; r < count; ++r) {

@@ -1,13 +1,10 @@
 // Building a network, planning its bands, and running them on threads.
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <stdexcept>
-#include <thread>
 
 #include "band.h"
+#include "threads.h"
 
 namespace bbcu {
 
@@ -18,7 +15,6 @@ constexpr double kFloatCost = 15;
 constexpr size_t kMinBandRows = 16;
 constexpr size_t kMaxScale = 4;
 constexpr size_t kMaxSide = size_t{1} << 24;
-constexpr auto kPollEvery = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -165,11 +161,15 @@ std::vector<std::vector<ptrdiff_t>> plan_bands(const std::vector<std::unique_ptr
     std::vector<std::vector<ptrdiff_t>> begin = {std::vector<ptrdiff_t>(stages.size(), 0)};
     ptrdiff_t previous = -depth;
     for (size_t band = 1; band < bands; ++band) {
-        const double share = work_above(stages, bottom, height) * static_cast<double>(band) / static_cast<double>(bands);
+        const double share =
+            work_above(stages, bottom, height) * static_cast<double>(band) / static_cast<double>(bands);
         ptrdiff_t low = -depth, high = bottom;
         while (low < high) {
             const ptrdiff_t middle = low + (high - low) / 2;
-            if (work_above(stages, middle, height) < share) low = middle + 1; else high = middle;
+            if (work_above(stages, middle, height) < share)
+                low = middle + 1;
+            else
+                high = middle;
         }
         if (low < previous + 2) continue;  // a band shorter than the two rows that its upper neighbour needs
         begin.push_back(skewed(stages, low, height));
@@ -191,52 +191,40 @@ void Network::run(const float* image, size_t height, size_t width, float* output
                   const std::function<void()>& poll) const {
     require(!stages_.empty() && stages_.back()->kind == Stage::Kind::tail, "the network has no tail");
     require(height >= 1 && width >= 1, "the image is empty");
-    if (std::max(height, width) * scale_ > kMaxSide) throw std::length_error("an image side is longer than 2^24 pixels");
+    if (std::max(height, width) * scale_ > kMaxSide)
+        throw std::length_error("an image side is longer than 2^24 pixels");
 
     const size_t wanted = std::max<size_t>(1, std::min(threads, height / kMinBandRows));
     const auto begin = plan_bands(stages_, height, wanted);
     const size_t count = begin.size() - 1;
 
-    Run run(*this, image, height, width, output);
+    Run run(*this, image, height, width, output, poll);
     std::vector<std::unique_ptr<Boundary>> boundaries;
     for (size_t b = 0; b + 1 < count; ++b) boundaries.push_back(std::make_unique<Boundary>(stages_.size()));
 
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::exception_ptr failure;
-    size_t running = count;
-    const auto fail = [&](std::exception_ptr error) {
-        run.stop = true;
-        const std::lock_guard<std::mutex> lock(mutex);
-        if (!failure) failure = std::move(error);
-    };
-    const auto work = [&](size_t b) {
+    // From the lowest band up: a band reads of the one below it alone, which then is under way with any number of threads.
+    std::exception_ptr failure;  // of poll, when this thread has no more bands
+    const auto make_band = [&](size_t item) {
+        const size_t b = count - 1 - item;
         try {
             Band(run, begin[b], begin[b + 1], b ? boundaries[b - 1].get() : nullptr,
                  b + 1 < count ? boundaries[b].get() : nullptr)
                 .run();
         } catch (const Stopped&) {
         } catch (...) {
-            fail(std::current_exception());
+            run.stop();
+            throw;
         }
-        const std::lock_guard<std::mutex> lock(mutex);
-        --running;
-        changed.notify_all();
     };
-
-    std::vector<std::thread> workers;
-    try {
-        for (size_t b = 0; b < count; ++b) workers.emplace_back(work, b);
-        std::unique_lock<std::mutex> lock(mutex);
-        while (!changed.wait_for(lock, kPollEvery, [&] { return running == 0; })) {
-            lock.unlock();
-            poll();
-            lock.lock();
+    const auto poll_others = [&] {
+        try {
+            if (!failure) poll();
+        } catch (...) {
+            failure = std::current_exception();
+            run.stop();
         }
-    } catch (...) {
-        fail(std::current_exception());
-    }
-    for (std::thread& worker : workers) worker.join();
+    };
+    share(count, std::max<size_t>(1, threads), [&] { return make_band; }, poll_others);
     if (failure) std::rethrow_exception(failure);
 }
 

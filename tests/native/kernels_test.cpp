@@ -11,6 +11,7 @@
 #include <string>
 
 #include "buffers.h"
+#include "dispatch.h"
 
 namespace bbcu {
 #if defined(BBCU_EMULATED_AVX512)
@@ -41,13 +42,15 @@ FloatRow random_row(Random& random, size_t channels, const RowShape& shape) {
 
 bool same_pixels(FloatRow& a, FloatRow& b, size_t channels, const RowShape& shape) {
     for (size_t c = 0; c < channels; ++c)
-        if (std::memcmp(a.data() + c * shape.stride, b.data() + c * shape.stride, shape.width * sizeof(float))) return false;
+        if (std::memcmp(a.data() + c * shape.stride, b.data() + c * shape.stride, shape.width * sizeof(float)))
+            return false;
     return true;
 }
 
 // Weights from random to as far from it as they come; sets that count by pattern of weights take other ways for each.
 enum class Signs { random, equal_pairs, equal_outputs, one_channel, none, opposite };
-constexpr Signs kAllSigns[] = {Signs::random, Signs::equal_pairs, Signs::equal_outputs, Signs::one_channel, Signs::none, Signs::opposite};
+constexpr Signs kAllSigns[] = {Signs::random,      Signs::equal_pairs, Signs::equal_outputs,
+                               Signs::one_channel, Signs::none,        Signs::opposite};
 
 std::vector<uint64_t> make_signs(Random& random, Signs kind) {
     std::vector<uint64_t> signs(kFeatures * kTaps);
@@ -59,7 +62,8 @@ std::vector<uint64_t> make_signs(Random& random, Signs kind) {
             case Signs::equal_pairs: signs[i] = output % 4 == 1 ? signs[i - kTaps] : word; break;
             case Signs::equal_outputs: signs[i] = output ? signs[i - kTaps] : word; break;
             case Signs::one_channel: signs[i] = uint64_t{1} << 5; break;
-            case Signs::none: case Signs::opposite: signs[i] = 0; break;
+            case Signs::none:
+            case Signs::opposite: signs[i] = 0; break;
         }
     }
     return signs;
@@ -87,7 +91,8 @@ std::vector<Buffer<int16_t>> make_taps(const RowShape& shape) {
 
 // Two binary units on an image of a few rows, all taken at once; the second reads what the first packed.
 // With step > 1 the second has PixelShuffle and every unit of it other weights.
-std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowShape& shape, size_t height, Signs kind, float leak, size_t step) {
+std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowShape& shape, size_t height, Signs kind,
+                                float leak, size_t step) {
     const float level = kind == Signs::opposite ? 100 : 0;  // every sign of the input is -1, every weight +1
     alignas(kAlign) float threshold[kFeatures];
     random.fill(threshold, kFeatures, level - 5, level + 5);
@@ -162,8 +167,10 @@ std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowSh
     return enlarged;
 }
 
-FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_in, size_t c_out) {
-    FloatRow rows[3] = {random_row(random, c_in, shape), random_row(random, c_in, shape), random_row(random, c_in, shape)};
+FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_in,
+                  size_t c_out) {
+    FloatRow rows[3] = {random_row(random, c_in, shape), random_row(random, c_in, shape),
+                        random_row(random, c_in, shape)};
     std::vector<float> weight(c_out * c_in * kTaps), bias(c_out);
     random.fill(weight.data(), weight.size(), -1, 1);
     random.fill(bias.data(), c_out, -1, 1);
@@ -201,7 +208,11 @@ FloatRow run_taps(const KernelSet& set, Random random, const RowShape& shape, bo
     }
     FloatRow out(c_out, shape);
     const TapSum sum{{above ? taps[0].data() : nullptr, taps[1].data(), below ? taps[2].data() : nullptr},
-                     shape.stride, bias.data(), out.data(), c_out, shape.width};
+                     shape.stride,
+                     bias.data(),
+                     out.data(),
+                     c_out,
+                     shape.width};
     set.sum_taps(sum);
     return out;
 }
@@ -217,10 +228,12 @@ bool same_interleaved(const KernelSet& set, Random random, size_t width, size_t 
 }
 
 // A small network of every kind of stage, x4: binary and float units, both kinds of PixelShuffle, one subtracting tail.
-std::vector<float> run_network(const KernelSet& set, Random random, size_t height, size_t width, size_t threads, bool enlarge) {
+std::vector<float> run_network(const KernelSet& set, Random random, size_t height, size_t width, size_t threads,
+                               bool enlarge) {
     const size_t channels = enlarge ? 3 : 1;
     Network network(set, channels, 130, !enlarge);
-    std::vector<float> weight(4 * kFeatures * kFeatures * kTaps), zeros_to_one(4 * kFeatures + 1), signed_values(4 * kFeatures + 1);
+    std::vector<float> weight(4 * kFeatures * kFeatures * kTaps), zeros_to_one(4 * kFeatures + 1),
+        signed_values(4 * kFeatures + 1);
     std::vector<uint64_t> signs(4 * kFeatures * kTaps);
     const auto draw = [&] {
         random.fill(weight.data(), weight.size(), -0.06f, 0.06f);
@@ -254,7 +267,7 @@ int failures = 0;
 void check(bool holds, const KernelSet& set, const char* what, size_t width, size_t number) {
     if (holds) return;
     ++failures;
-    std::printf("FAILED %s: %s, width %zu, case %zu\n", set.name, what, width, number);
+    std::printf("FAILED %s: %s, width %zu, case %zu\n", set.cpu->name, what, width, number);
 }
 
 void check_units(const KernelSet& set, const RowShape& shape) {
@@ -264,12 +277,14 @@ void check_units(const KernelSet& set, const RowShape& shape) {
             std::vector<FloatRow> mine = run_units(set, random, shape, height, kind, leak, step);
             std::vector<FloatRow> truth = run_units(scalar(), random, shape, height, kind, leak, step);
             bool same = true;
-            for (size_t y = 0; y < height; ++y) same = same && same_pixels(mine[y], truth[y], kFeatures, RowShape(step * shape.width));
+            for (size_t y = 0; y < height; ++y)
+                same = same && same_pixels(mine[y], truth[y], kFeatures, RowShape(step * shape.width));
             check(same, set, what, shape.width, 100 * step + 10 * height + static_cast<size_t>(kind));
         };
         for (const Signs kind : kAllSigns) check_case(kind, 1, 1, "binary units");
         check_case(Signs::random, 0.1f, 1, "binary units with LeakyReLU");
-        for (size_t step = 2; step <= kMaxStep; ++step) check_case(Signs::random, step == 2 ? 0.1f : 1, step, "binary units with PixelShuffle");
+        for (size_t step = 2; step <= kMaxStep; ++step)
+            check_case(Signs::random, step == 2 ? 0.1f : 1, step, "binary units with PixelShuffle");
     }
 }
 
@@ -300,11 +315,12 @@ void check_set(const KernelSet& set) {
         for (const bool enlarge : {false, true}) {
             const Random random{std::mt19937_64(height)};
             const auto one = run_network(set, random, height, width, 1, enlarge);
-            if (height < 10) check(one == run_network(scalar(), random, height, width, 1, enlarge), set, "network", width, 0);
+            if (height < 10)
+                check(one == run_network(scalar(), random, height, width, 1, enlarge), set, "network", width, 0);
             for (size_t threads = 2; threads <= 3; ++threads)
                 check(one == run_network(set, random, height, width, threads, enlarge), set, "bands", width, 0);
         }
-    std::printf("%s: %s\n", set.name, failures ? "FAILED" : "equal to scalar");
+    std::printf("%s: %s\n", set.cpu->name, failures ? "FAILED" : "equal to scalar");
 }
 
 }  // namespace
@@ -312,9 +328,9 @@ void check_set(const KernelSet& set) {
 int main(int argc, char** argv) {
     std::string ran;
     for (const KernelSet* set : kernel_sets())
-        if (set->supported()) {
+        if (set->cpu->supported()) {
             check_set(*set);
-            ran += std::string(set->name) + " ";
+            ran += std::string(set->cpu->name) + " ";
         }
 #if defined(BBCU_EMULATED_AVX512)
     check_set(kAvx512);

@@ -1,10 +1,11 @@
 // AVX-512: bit planes of 512 pixels, whose adders are one ternary-logic operation per output bit.
 
+#include "../portability.h"
+#if BBCU_X86_64
+
 #include <immintrin.h>
 
-#include <type_traits>
-
-#include "bitslice-inl.h"
+#include "plane-rows-inl.h"
 
 namespace bbcu {
 namespace {
@@ -20,6 +21,11 @@ struct Avx512 {
     static __m512 set(float v) { return _mm512_set1_ps(v); }
     static __m512 add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
     static __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+    static const float* four(const float* p) { return p; }
+    template <size_t kLane>
+    static __m512 fma_by(__m512 v, const float* four, __m512 c) {
+        return fma(v, set(four[kLane]), c);
+    }
     static __m512 leaky(__m512 v, __m512 slope) {
         return _mm512_mask_mul_ps(v, _mm512_movepi32_mask(_mm512_castps_si512(v)), v, slope);
     }
@@ -36,7 +42,7 @@ struct Planes512 {
     static type zero() { return _mm512_setzero_si512(); }
     static type ones() { return _mm512_set1_epi64(-1); }
     static type sum(type a, type b, type c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
-    static type carry(type s, type a, type b) { return _mm512_ternarylogic_epi64(a, b, s, 0xd4); }
+    static type carry(type, type s, type a, type b) { return _mm512_ternarylogic_epi64(a, b, s, 0xd4); }
     static type borrow(type d, type a, type b) { return _mm512_ternarylogic_epi64(a, b, d, 0x8e); }
     static type no_borrow(type d, type a, type b) { return _mm512_ternarylogic_epi64(a, b, d, 0x71); }
     static type exclusive(type a, type b) { return _mm512_xor_si512(a, b); }
@@ -60,7 +66,7 @@ struct Planes256 {
     static type zero() { return _mm256_setzero_si256(); }
     static type ones() { return _mm256_set1_epi64x(-1); }
     static type sum(type a, type b, type c) { return _mm256_ternarylogic_epi64(a, b, c, 0x96); }
-    static type carry(type s, type a, type b) { return _mm256_ternarylogic_epi64(a, b, s, 0xd4); }
+    static type carry(type, type s, type a, type b) { return _mm256_ternarylogic_epi64(a, b, s, 0xd4); }
     static type borrow(type d, type a, type b) { return _mm256_ternarylogic_epi64(a, b, d, 0x8e); }
     static type no_borrow(type d, type a, type b) { return _mm256_ternarylogic_epi64(a, b, d, 0x71); }
     static type exclusive(type a, type b) { return _mm256_xor_si256(a, b); }
@@ -73,14 +79,8 @@ struct Planes256 {
     }
 };
 
-bool supported() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq") &&
-           __builtin_cpu_supports("gfni");
-}
-
 // Signs of `count` pixels.
-void pack_span(const float* from, size_t count, float threshold, uint8_t* packed) {
+void pack_signs(const float* from, size_t count, float threshold, uint8_t* packed) {
     const __m512 limit = _mm512_set1_ps(threshold);
     for (size_t x = 0; x < count; x += kLanes) {
         const auto inside = static_cast<__mmask16>(count - x < kLanes ? (1u << (count - x)) - 1 : 0xffff);
@@ -94,13 +94,14 @@ struct Halves {
     alignas(kAlign) int16_t of[8 * Planes512::bytes];
 };
 
-// Planes become bytes by a transposition of bits; the planes beyond the eighth are masks of what is still to be subtracted.
+// Planes become bytes by a transposition of bits; those beyond the eighth are masks of what is still to be subtracted.
 // tops: of each of the block's words.
 template <size_t kBits>
 inline void halves_of(const uint8_t* sums, const int16_t* tops, size_t words, Halves& halves) {
     // Planes' pairs of bytes are dealt to the four lanes, so that interleaving within lanes leaves pixels in order.
-    const __m512i deal = _mm512_set_epi16(31, 27, 23, 19, 15, 11, 7, 3, 30, 26, 22, 18, 14, 10, 6, 2, 29, 25, 21, 17, 13, 9, 5, 1,
-                                          28, 24, 20, 16, 12, 8, 4, 0);
+    alignas(kAlign) static constexpr uint16_t kDeal[32] = {0, 4, 8,  12, 16, 20, 24, 28, 1, 5, 9,  13, 17, 21, 25, 29,
+                                                           2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31};
+    const __m512i deal = _mm512_loadu_si512(kDeal);
     const __m512i bits = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
     __m512i pair[2][4], four[4][2];
     for (size_t i = 0; i < 4; ++i) {
@@ -114,7 +115,7 @@ inline void halves_of(const uint8_t* sums, const int16_t* tops, size_t words, Ha
             four[2 * h][i] = _mm512_unpacklo_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
             four[2 * h + 1][i] = _mm512_unpackhi_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
         }
-#pragma GCC unroll 16
+    BBCU_UNROLL(16)
     for (size_t r = 0; r < 16; ++r) {  // 32 pixels
         if (r == 2 * words) break;
         const __m512i* two = four[r / 4];
@@ -122,7 +123,7 @@ inline void halves_of(const uint8_t* sums, const int16_t* tops, size_t words, Ha
         const __m512i bytes = _mm512_gf2p8affine_epi64_epi8(bits, eight, 0);
         const __m256i low = r % 2 ? _mm512_extracti64x4_epi64(bytes, 1) : _mm512_castsi512_si256(bytes);
         __m512i half = _mm512_sub_epi16(_mm512_set1_epi16(tops[r / 2]), _mm512_cvtepu8_epi16(low));
-#pragma GCC unroll 8
+        BBCU_UNROLL(8)
         for (size_t b = 8; b < kBits; ++b) {
             __mmask32 bit;
             std::memcpy(&bit, sums + b * Planes512::block + r * sizeof bit, sizeof bit);
@@ -141,7 +142,7 @@ struct Epilogue {
           threshold(_mm512_set1_ps(t.threshold ? t.threshold[o] : 0)) {}
 
     template <bool kLeaky>
-    __mmask16 operator()(__m256i half, const float* residual, float* out) const {
+    BBCU_ALWAYS_INLINE __mmask16 finish(__m256i half, const float* residual, float* out) const {
         const __m512 u = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(half)), bias);
         const __mmask16 below = _mm512_movepi32_mask(_mm512_castps_si512(u));
         const __m512 added = _mm512_fmadd_ps(u, _mm512_mask_blend_ps(below, _mm512_set1_ps(1), slope), offset);
@@ -152,59 +153,78 @@ struct Epilogue {
     }
 };
 
-constexpr size_t kStep = 2 * kLanes;  // pixels at once
+static_assert(kStep == 2 * kLanes, "a step is two vectors of floats");
 
 inline __m256i load_halves(const int16_t* half) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(half)); }
 
-// Output o of the pixels of one piece of a block.
+// Where output o of one piece of a block goes, from pixel to pixel.
 template <bool kLeaky>
-inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const Halves& halves, size_t o, float* part) {
-    const BinaryRow& t = *piece.row;
-    const size_t begin = piece.begin(), end = piece.end();
-    const float* residual = t.residual + o * t.stride;
-    uint8_t* packed = part || !t.packed ? nullptr : t.packed + kWordBytes + o * plane_stride(t.width);
-    const int16_t* half = halves.of + piece.at * kWord;
-    float* out = part ? part + piece.at * kWord : t.out + o * t.out_stride + begin;
-    const auto step = [&](size_t x, __m256i low, __m256i high, uint32_t inside) __attribute__((always_inline)) {
-        const __mmask16 lower = epilogue.operator()<kLeaky>(low, residual + x, out) & inside;
-        const __mmask16 upper = epilogue.operator()<kLeaky>(high, residual + x + kLanes, out + kLanes) & (inside >> kLanes);
+struct PieceWriter {
+    const Epilogue& epilogue;
+    const int16_t* half;
+    const float* residual;  // of the row
+    float* out;             // of the piece
+    uint8_t* packed;        // of the row, or null
+
+    // The kStep pixels from x on; `inside`: which of them the row has.
+    BBCU_ALWAYS_INLINE void write(size_t x, __m256i low, __m256i high, uint32_t inside) {
+        const __mmask16 lower = static_cast<__mmask16>(epilogue.finish<kLeaky>(low, residual + x, out) & inside);
+        const __mmask16 upper = static_cast<__mmask16>(
+            epilogue.finish<kLeaky>(high, residual + x + kLanes, out + kLanes) & (inside >> kLanes));
         half += kStep;
         out += kStep;
         if (!packed) return;
         std::memcpy(packed + x / 8, &lower, sizeof lower);
         std::memcpy(packed + x / 8 + sizeof lower, &upper, sizeof upper);
-    };
-    const auto at_edge = [&](size_t x) {
+    }
+
+    BBCU_ALWAYS_INLINE void write(size_t x) { write(x, load_halves(half), load_halves(half + kLanes), 0xffffffff); }
+
+    // Where the first or the last pixel of the row may be among them.
+    void write_at_edge(size_t x, size_t width, int16_t left, int16_t right) {
         __m256i low = load_halves(half), high = load_halves(half + kLanes);
         uint32_t inside = 0xffffffff;
-        if (x == 0) low = _mm256_mask_add_epi16(low, 1, low, _mm256_set1_epi16(tops.left[o]));
-        if (x + kStep >= t.width) {
-            const uint32_t last = 1u << (t.width - 1 - x);
-            const __m256i right = _mm256_set1_epi16(tops.right[o]);
-            low = _mm256_mask_add_epi16(low, static_cast<__mmask16>(last), low, right);
-            high = _mm256_mask_add_epi16(high, static_cast<__mmask16>(last >> kLanes), high, right);
+        if (x == 0) low = _mm256_mask_add_epi16(low, 1, low, _mm256_set1_epi16(left));
+        if (x + kStep >= width) {
+            const uint32_t last = 1u << (width - 1 - x);
+            const __m256i added = _mm256_set1_epi16(right);
+            low = _mm256_mask_add_epi16(low, static_cast<__mmask16>(last), low, added);
+            high = _mm256_mask_add_epi16(high, static_cast<__mmask16>(last >> kLanes), high, added);
             inside = last | (last - 1);
         }
-        step(x, low, high, inside);
-    };
+        write(x, low, high, inside);
+    }
+};
+
+// Output o of the pixels of one piece of a block.
+template <bool kLeaky>
+inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilogue& epilogue, const Halves& halves,
+                         size_t o, float* part) {
+    const BinaryRow& t = *piece.row;
+    const size_t begin = piece.begin(), end = piece.end();
+    PieceWriter<kLeaky> writer{epilogue, halves.of + piece.at * kWord, t.residual + o * t.stride,
+                               part ? part + piece.at * kWord : t.out + o * t.out_stride + begin,
+                               part || !t.packed ? nullptr : t.packed + kWordBytes + o * plane_stride(t.width)};
     size_t x = begin;
     if (x == 0) {
-        at_edge(x);
+        writer.write_at_edge(x, t.width, tops.left[o], tops.right[o]);
         x += kStep;
     }
-    for (; x < end && x + kStep < t.width; x += kStep) step(x, load_halves(half), load_halves(half + kLanes), 0xffffffff);
-    if (x < end) at_edge(x);
+    for (; x < end && x + kStep < t.width; x += kStep) writer.write(x);
+    if (x < end) writer.write_at_edge(x, t.width, tops.left[o], tops.right[o]);
 }
 
 template <bool kLeaky>
 void binary_rows_as(const BinaryRow* rows, size_t count) {
     const TaskTops tops(rows, count);
-    const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces, float* part) {
+    const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces,
+                            float* part) {
         Halves halves;
         int16_t inside[kMaxWords];
         size_t words = 0;
-        for (size_t p = 0; p < pieces.count; words += pieces.piece[p++].count)
-            std::fill_n(inside + words, pieces.piece[p].count, tops.of[j][pieces.piece[p].row - rows].inside[o]);
+        for (size_t p = 0; p < pieces.count; ++p)
+            for (size_t n = 0; n < pieces.piece[p].count; ++n)
+                inside[words++] = tops.of[j][pieces.piece[p].row - rows].inside[o];
         halves_of<decltype(bits)::value>(sums, inside, words, halves);
         const Epilogue epilogue(*rows, *rows->unit[j], o);
         for (size_t p = 0; p < pieces.count; ++p) {
@@ -212,7 +232,7 @@ void binary_rows_as(const BinaryRow* rows, size_t count) {
             finish_piece<kLeaky>(piece, tops.of[j][piece.row - rows], epilogue, halves, o, part);
         }
     };
-    plane_blocks<Planes512, Planes256>(rows, count, finish, pack_span);
+    plane_blocks<Planes512, Planes256>(rows, count, finish, pack_signs);
 }
 
 void binary_rows(const BinaryRow* rows, size_t count) {
@@ -224,30 +244,42 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
     for (size_t x = 0; x < width; x += 16) {
         __m512i word[2][kTaps];
         for (size_t v = 0; v < 2; ++v)
-            for (size_t t = 0; t < kTaps; ++t) word[v][t] = _mm512_loadu_si512(rows[t / 3] + 8 * (x / 2 + 8 * v + t % 3));
+            for (size_t t = 0; t < kTaps; ++t)
+                word[v][t] = _mm512_loadu_si512(rows[t / 3] + 8 * (x / 2 + 8 * v + t % 3));
         __m512i sum = _mm512_setzero_si512();
         for (size_t o = 0; o < kFeatures; ++o) {
             __m512i counts[2] = {};
-#pragma GCC unroll 9
+            BBCU_UNROLL(9)
             for (size_t t = 0; t < kTaps; ++t) {
                 int64_t tap;
                 std::memcpy(&tap, weights + 8 * (o * kTaps + t), sizeof tap);
                 for (size_t v = 0; v < 2; ++v)
-                    counts[v] = _mm512_add_epi64(counts[v], _mm512_popcnt_epi64(_mm512_xor_si512(word[v][t], _mm512_set1_epi64(tap))));
+                    counts[v] = _mm512_add_epi64(
+                        counts[v], _mm512_popcnt_epi64(_mm512_xor_si512(word[v][t], _mm512_set1_epi64(tap))));
             }
             sum = _mm512_add_epi64(sum, _mm512_add_epi64(counts[0], counts[1]));
         }
-        sink[0] ^= static_cast<uint8_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)));
+        sink[0] = static_cast<uint8_t>(sink[0] ^ _mm_cvtsi128_si32(_mm512_castsi512_si128(sum)));
     }
+}
+
+constexpr KernelSet make_kernels() {
+    KernelSet set = float_kernels<Avx512>(kAvx512Cpu, "AVX-512 ternary logic on bit planes of 512 pixels");
+    set.packed_row_bytes = plane_row_bytes;
+    set.weight_bytes = sizeof(PlaneWeights);
+    set.pack_weights = pack_plane_weights<Planes512>;
+    set.pack_row = pack_plane_row<pack_signs>;
+    set.rows_at_once = plane_rows_at_once<Planes256::bytes / kWordBytes>;
+    set.binary_rows = binary_rows;
+    set.bare_row = bare_row;
+    return set;
 }
 
 }  // namespace
 
 extern const KernelSet kAvx512;
-const KernelSet kAvx512 = {
-    "avx512", "AVX-512 ternary logic on bit planes of 512 pixels", "AVX-512 F, BW, DQ, VL and VPOPCNTDQ, and GFNI",
-    supported, plane_row_bytes, sizeof(PlaneWeights),
-    pack_plane_weights<Planes512>, pack_plane_row<pack_span>, plane_rows_at_once, binary_rows, conv_row<Avx512>, tap_row<Avx512>, sum_taps<Avx512>, interleave, bare_row,
-};
+constexpr KernelSet kAvx512 = make_kernels();
 
 }  // namespace bbcu
+
+#endif

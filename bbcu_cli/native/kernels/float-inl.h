@@ -1,15 +1,41 @@
 // Float kernels, written once over a vector type V and compiled into every kernel set.
 //
-// V has `lanes`, `registers`, load, store, set, add, fma(a, b, c) = a * b + c rounded once, and
-// leaky(v, slope) = v, or slope * v where the sign bit of v is set.
+// V has `type`, `lanes`, `registers`, load, store, set, add, fma(a, b, c) = a * b + c rounded once, and
+//   leaky(v, slope)           v, or slope * v where the sign bit of v is set
+//   four(p)                   four floats in the form that fma_by takes
+//   fma_by<i>(v, four, c)     fma(v, set(the i-th), c)
 #pragma once
 
-#include "../engine.h"
+#include "../portability.h"
+#include "kernel_set.h"
 
 namespace bbcu {
-namespace {
+namespace {  // of this file of one instruction set alone; see portability.h
 
 constexpr size_t kConvGroup = 4;  // output channels of a group of pack_conv_weights
+
+// acc[o][v] += pixel[v] * weights[o]. Four weights at a time: some CPUs multiply by one lane of a vector.
+template <class V, size_t kCount, size_t kVectors>
+BBCU_ALWAYS_INLINE void add_products(typename V::type (*acc)[kVectors], const typename V::type (&pixel)[kVectors],
+                                     const float* weights) {
+    if constexpr (kCount >= 4) {
+        const auto four = V::four(weights);
+        BBCU_UNROLL(4)
+        for (size_t v = 0; v < kVectors; ++v) acc[0][v] = V::template fma_by<0>(pixel[v], four, acc[0][v]);
+        BBCU_UNROLL(4)
+        for (size_t v = 0; v < kVectors; ++v) acc[1][v] = V::template fma_by<1>(pixel[v], four, acc[1][v]);
+        BBCU_UNROLL(4)
+        for (size_t v = 0; v < kVectors; ++v) acc[2][v] = V::template fma_by<2>(pixel[v], four, acc[2][v]);
+        BBCU_UNROLL(4)
+        for (size_t v = 0; v < kVectors; ++v) acc[3][v] = V::template fma_by<3>(pixel[v], four, acc[3][v]);
+        add_products<V, kCount - 4, kVectors>(acc + 4, pixel, weights + 4);
+    } else if constexpr (kCount > 0) {
+        const auto w = V::set(*weights);
+        BBCU_UNROLL(4)
+        for (size_t v = 0; v < kVectors; ++v) acc[0][v] = V::fma(pixel[v], w, acc[0][v]);
+        add_products<V, kCount - 1, kVectors>(acc + 1, pixel, weights + 1);
+    }
+}
 
 // kGroups groups x kVectors vectors stay in registers over all inputs; weights are broadcast.
 template <class V, size_t kGroups, size_t kVectors>
@@ -27,18 +53,16 @@ inline void conv_block(const ConvRow& t, size_t first, size_t x) {
             // 192 planes are more streams than hardware prefetchers follow.
             if (first == 0)
                 for (size_t ahead = 0; ahead < kVectors * V::lanes; ahead += kAlign / sizeof(float))
-                    __builtin_prefetch(in + 2 * kVectors * V::lanes + ahead);
-#pragma GCC unroll 3
+                    prefetch_first_level(in + 2 * kVectors * V::lanes + ahead);
+            BBCU_UNROLL(3)
             for (size_t dx = 0; dx < 3; ++dx) {
                 typename V::type pixel[kVectors];
-#pragma GCC unroll 4
+                BBCU_UNROLL(4)
                 for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + dx + v * V::lanes);
-#pragma GCC unroll 8
-                for (size_t o = 0; o < outputs; ++o) {
-                    const auto w = V::set(weights[o / kConvGroup * group_weights + dx * kConvGroup + o % kConvGroup]);
-#pragma GCC unroll 4
-                    for (size_t v = 0; v < kVectors; ++v) acc[o][v] = V::fma(pixel[v], w, acc[o][v]);
-                }
+                BBCU_UNROLL(2)
+                for (size_t g = 0; g < kGroups; ++g)
+                    add_products<V, kConvGroup>(acc + g * kConvGroup, pixel,
+                                                weights + g * group_weights + dx * kConvGroup);
             }
         }
     }
@@ -76,19 +100,14 @@ inline void tap_block(const TapRow& t, size_t first, size_t x) {
         for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::set(0);
     for (size_t c = 0; c < kFeatures; ++c) {
         const float* in = t.in + c * t.in_stride + x;
-        const float* weights = t.weights + c * t.planes + first;
         typename V::type pixel[kVectors];
-#pragma GCC unroll 4
+        BBCU_UNROLL(4)
         for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + v * V::lanes);
-#pragma GCC unroll 9
-        for (size_t g = 0; g < kGroup; ++g) {
-            const auto w = V::set(weights[g]);
-#pragma GCC unroll 4
-            for (size_t v = 0; v < kVectors; ++v) acc[g][v] = V::fma(pixel[v], w, acc[g][v]);
-        }
+        add_products<V, kGroup>(acc, pixel, t.weights + c * t.planes + first);
     }
     for (size_t g = 0; g < kGroup; ++g)
-        for (size_t v = 0; v < kVectors; ++v) V::store(t.out + (first + g) * t.out_stride + x + v * V::lanes, acc[g][v]);
+        for (size_t v = 0; v < kVectors; ++v)
+            V::store(t.out + (first + g) * t.out_stride + x + v * V::lanes, acc[g][v]);
 }
 
 template <class V>
@@ -110,19 +129,11 @@ void sum_taps(const TapSum& task) {
             for (size_t dy = 0; dy < 3; ++dy) {
                 if (!t.taps[dy]) continue;
                 const float* plane = t.taps[dy] + (dy * t.c_out + o) * 3 * t.stride + x - 1;
-#pragma GCC unroll 3
+                BBCU_UNROLL(3)
                 for (size_t dx = 0; dx < 3; ++dx, plane += t.stride + 1) sum = V::add(sum, V::load(plane));
             }
             V::store(t.out + o * t.stride + x, sum);
         }
-}
-
-// binary_rows of a set whose kernel takes one row.
-inline size_t one_row_at_once(size_t) { return 1; }
-
-template <void (*kBinaryRow)(const BinaryRow&)>
-void each_row(const BinaryRow* rows, size_t count) {
-    for (size_t r = 0; r < count; ++r) kBinaryRow(rows[r]);
 }
 
 template <size_t kCount>
@@ -133,13 +144,26 @@ inline void interleave_by(const float* const* parts, size_t width, float* __rest
         for (size_t j = 0; j < kCount; ++j) out[kCount * x + j] = p[j][x];
 }
 
-void interleave(const float* const* parts, size_t count, size_t width, float* out) {
+inline void interleave(const float* const* parts, size_t count, size_t width, float* out) {
     switch (count) {
         case 1: return interleave_by<1>(parts, width, out);
         case 2: return interleave_by<2>(parts, width, out);
         case 3: return interleave_by<3>(parts, width, out);
         default: return interleave_by<4>(parts, width, out);
     }
+}
+
+// A set with its float kernels; those of binary units are still missing.
+template <class V>
+constexpr KernelSet float_kernels(const InstructionSet& cpu, const char* description) {
+    KernelSet set{};
+    set.cpu = &cpu;
+    set.description = description;
+    set.conv_row = conv_row<V>;
+    set.tap_row = tap_row<V>;
+    set.sum_taps = sum_taps<V>;
+    set.interleave = interleave;
+    return set;
 }
 
 }  // namespace

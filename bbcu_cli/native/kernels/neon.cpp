@@ -1,25 +1,20 @@
-// NEON: vcnt counts the bits of bytes, 16 pixels in a register, eight channels in a byte.
-//
-// A packed row is eight planes of bytes, one byte per pixel, bit c of plane p set where channel 8 * p + c is -1.
-// xor, vcnt and add are 8 products of 16 pixels; a byte counts the 3 * 8 bytes of a row of taps (192 at most).
-// Eight output channels make one byte plane of the next packed row. Where taps lie outside the image, in the first
-// and the last block, the differing bits are masked.
+// NEON: bit planes of 128 pixels, whose adders are three operations: where two operands differ, the third is the carry.
+
+#include "../portability.h"
+#if BBCU_ARM64
 
 #include <arm_neon.h>
 
-#include "float-inl.h"
+#include "plane-rows-inl.h"
 
 namespace bbcu {
 namespace {
 
-constexpr size_t kBlock = 16;                  // pixels in a register
-constexpr size_t kSpan = 2;                    // registers that a kernel works on at once
-constexpr size_t kPlanes = kFeatures / 8;
-constexpr size_t kRowWeights = kPlanes * 3;    // bytes for one row of taps of one output channel: [plane][dx]
+constexpr size_t kLanes = 4;  // floats in a register
 
 struct Neon {
     using type = float32x4_t;
-    static constexpr size_t lanes = 4;
+    static constexpr size_t lanes = kLanes;
     static constexpr size_t registers = 32;
     static float32x4_t load(const float* p) { return vld1q_f32(p); }
     static void store(float* p, float32x4_t v) { vst1q_f32(p, v); }
@@ -30,156 +25,191 @@ struct Neon {
         return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(v)), yes, no);
     }
     static float32x4_t leaky(float32x4_t v, float32x4_t slope) { return select_negative(v, vmulq_f32(v, slope), v); }
+    static float32x4_t four(const float* p) { return vld1q_f32(p); }
+    template <int kLane>
+    static float32x4_t fma_by(float32x4_t v, float32x4_t four, float32x4_t c) {
+        return vfmaq_laneq_f32(c, v, four, kLane);
+    }
 };
 
-bool supported() { return true; }  // every aarch64 CPU has it
-
-size_t plane_stride(size_t width) { return (width + kSpan * kBlock - 1) / (kSpan * kBlock) * (kSpan * kBlock) + 2 * kBlock; }
-size_t packed_row_bytes(size_t width) { return kPlanes * plane_stride(width); }
-uint8_t* plane(uint8_t* packed, size_t p, size_t width) { return packed + p * plane_stride(width) + kBlock; }
-const uint8_t* plane(const uint8_t* packed, size_t p, size_t width) { return packed + p * plane_stride(width) + kBlock; }
-
-// Bytes [output][dy][plane][dx].
-void pack_weights(const uint64_t* signs, uint8_t* weights) {
-    for (size_t o = 0; o < kFeatures; ++o)
-        for (size_t dy = 0; dy < 3; ++dy)
-            for (size_t p = 0; p < kPlanes; ++p)
-                for (size_t dx = 0; dx < 3; ++dx)
-                    *weights++ = static_cast<uint8_t>(signs[o * kTaps + 3 * dy + dx] >> (8 * p));
-}
-
-// 0xff in each of 16 bytes where v[i] < threshold.
-uint8x16_t below(const float32x4_t v[4], float32x4_t threshold) {
-    uint16x4_t m[4];
-    for (int i = 0; i < 4; ++i) m[i] = vmovn_u32(vcltq_f32(v[i], threshold));
-    return vcombine_u8(vmovn_u16(vcombine_u16(m[0], m[1])), vmovn_u16(vcombine_u16(m[2], m[3])));
-}
-
-void pack_row(const float* row, size_t stride, size_t width, const float* threshold, uint8_t* packed) {
-    for (size_t p = 0; p < kPlanes; ++p)
-        for (size_t x = 0; x < width; x += kBlock) {
-            uint8x16_t bits = vdupq_n_u8(0);
-            for (size_t i = 0; i < 8; ++i) {
-                const float* from = row + (8 * p + i) * stride + x;
-                const float32x4_t v[4] = {Neon::load(from), Neon::load(from + 4), Neon::load(from + 8), Neon::load(from + 12)};
-                const uint8x16_t bit = vdupq_n_u8(static_cast<uint8_t>(1u << i));
-                bits = vorrq_u8(bits, vandq_u8(below(v, Neon::set(threshold[8 * p + i])), bit));
-            }
-            vst1q_u8(plane(packed, p, width) + x, bits);
-        }
-}
-
-// 0xff where pixel x + i has a neighbour at dx - 1 inside the image.
-uint8x16_t inside(size_t x, size_t dx, size_t width) {
-    uint8_t mask[kBlock];
-    for (size_t i = 0; i < kBlock; ++i) mask[i] = x + i + dx >= 1 && x + i + dx <= width ? 0xff : 0;
-    return vld1q_u8(mask);
-}
-
-// Differing signs of kSpan * 16 pixels of one output channel; kEdge: some taps lie outside the image.
-template <bool kEdge>
-inline void count(const uint8_t* const rows[3], const uint8_t* weights, size_t x, size_t width, uint16x8_t counts[2 * kSpan]) {
-    uint8x16_t masks[3][kSpan];
-    if (kEdge)
-        for (size_t dx = 0; dx < 3; ++dx)
-            for (size_t v = 0; v < kSpan; ++v) masks[dx][v] = inside(x + v * kBlock, dx, width);
-    for (size_t i = 0; i < 2 * kSpan; ++i) counts[i] = vdupq_n_u16(0);
-    for (size_t dy = 0; dy < 3; ++dy) {
-        if (!rows[dy]) continue;
-        const uint8_t* w = weights + dy * kRowWeights;
-        uint8x16_t sum[kSpan];
-        for (size_t v = 0; v < kSpan; ++v) sum[v] = vdupq_n_u8(0);
-        for (size_t p = 0; p < kPlanes; ++p) {
-            const uint8_t* in = plane(rows[dy], p, width) + x - 1;
-#pragma GCC unroll 3
-            for (size_t dx = 0; dx < 3; ++dx, ++w) {
-                const uint8x16_t tap = vdupq_n_u8(*w);
-#pragma GCC unroll 2
-                for (size_t v = 0; v < kSpan; ++v) {
-                    uint8x16_t differing = veorq_u8(vld1q_u8(in + dx + v * kBlock), tap);
-                    if (kEdge) differing = vandq_u8(differing, masks[dx][v]);
-                    sum[v] = vaddq_u8(sum[v], vcntq_u8(differing));
-                }
-            }
-        }
-        for (size_t v = 0; v < kSpan; ++v) {
-            counts[2 * v] = vaddw_u8(counts[2 * v], vget_low_u8(sum[v]));
-            counts[2 * v + 1] = vaddw_u8(counts[2 * v + 1], vget_high_u8(sum[v]));
-        }
+struct Planes {
+    using type = uint8x16_t;
+    static constexpr size_t bytes = 16, block = 16;
+    static type load(const uint8_t* p) { return vld1q_u8(p); }
+    static void store(uint8_t* p, type v) { vst1q_u8(p, v); }
+    static type zero() { return vdupq_n_u8(0); }
+    static type ones() { return vdupq_n_u8(0xff); }
+    using Mask = uint32_t;
+    static Mask mask(uint32_t bits) { return bits; }
+    static type load_words(type v, Mask mask, const uint8_t* p) {
+        if (mask == 3) return load(p);
+        const uint8x8_t word = vld1_u8(p + (mask == 2 ? 8 : 0));
+        return mask == 2 ? vcombine_u8(vget_low_u8(v), word) : vcombine_u8(word, vget_high_u8(v));
     }
+    static type exclusive(type a, type b) { return veorq_u8(a, b); }
+    static type both(type a, type b) { return vandq_u8(a, b); }
+    // The compiler computes a ^ b once for a sum and its carry.
+    static type sum(type c, type a, type b) { return exclusive(c, exclusive(a, b)); }
+    static type carry(type c, type, type a, type b) { return vbslq_u8(exclusive(a, b), c, a); }
+    static type borrow(type d, type a, type b) { return vbslq_u8(exclusive(a, b), b, d); }
+    static type no_borrow(type d, type a, type b) { return vmvnq_u8(borrow(d, a, b)); }
+    static type from_left(type here, type before) {
+        const uint64x2_t moved = vshlq_n_u64(vreinterpretq_u64_u8(here), 1);
+        return vreinterpretq_u8_u64(vsriq_n_u64(moved, vreinterpretq_u64_u8(before), 63));
+    }
+    static type from_right(type here, type after) {
+        const uint64x2_t moved = vshrq_n_u64(vreinterpretq_u64_u8(here), 1);
+        return vreinterpretq_u8_u64(vsliq_n_u64(moved, vreinterpretq_u64_u8(after), 63));
+    }
+};
+
+// Exchanges the bits of b in the mask with those of a that are kShift higher.
+template <int kShift>
+inline void exchange(uint8x16_t& a, uint8x16_t& b, uint8_t mask) {
+    const uint8x16_t lower = vdupq_n_u8(mask), before = a;
+    a = vbslq_u8(lower, before, vshlq_n_u8(b, kShift));
+    b = vbslq_u8(lower, vshrq_n_u8(before, kShift), b);
 }
 
-inline void count_at(const uint8_t* const rows[3], const uint8_t* weights, size_t x, size_t width,
-                     uint16x8_t counts[2 * kSpan]) {
-    if (x == 0 || x + kSpan * kBlock >= width)
-        count<true>(rows, weights, x, width, counts);
-    else
-        count<false>(rows, weights, x, width, counts);
+inline void exchange_halves(uint8x16_t& a, uint8x16_t& b) {
+    const uint8x16_t before = a;
+    a = vsliq_n_u8(before, b, 4);
+    b = vsriq_n_u8(b, before, 4);
 }
 
-// Residual and affine part of 16 pixels of channel o; returns `below` of the result.
-inline uint8x16_t finish(const BinaryRow& t, size_t j, const uint16x8_t counts[2], size_t o, size_t x) {
-    const UnitParams& unit = *t.unit[j];
-    float32x4_t result[4];
+// Bits of two planes, in the lowest bits of the eight pixels of each byte: pixel r of all bytes in of[r].
+inline void two_bits(uint8x16_t low, uint8x16_t high, uint8x16_t (&of)[8]) {
+    exchange<1>(low, high, 0x55);
+    const uint8x16_t three = vdupq_n_u8(3);
+    of[0] = vandq_u8(low, three);
+    of[1] = vandq_u8(high, three);
+    of[2] = vandq_u8(vshrq_n_u8(low, 2), three);
+    of[3] = vandq_u8(vshrq_n_u8(high, 2), three);
+    of[4] = vandq_u8(vshrq_n_u8(low, 4), three);
+    of[5] = vandq_u8(vshrq_n_u8(high, 4), three);
+    of[6] = vshrq_n_u8(low, 6);
+    of[7] = vshrq_n_u8(high, 6);
+}
+
+// Byte k of v[r] belongs to pixel 8 * k + r; afterwards the bytes of all v, one after the other, are in order of pixels.
+inline void in_order(uint8x16_t (&v)[8]) {
+    uint8x16_t two[8], four[8];  // bytes of pixels 0 4, 1 5, ..; 0 2 4 6 and 1 3 5 7
+    BBCU_UNROLL(4)
+    for (size_t r = 0; r < 4; ++r) {
+        two[r] = vzip1q_u8(v[r], v[r + 4]);
+        two[r + 4] = vzip2q_u8(v[r], v[r + 4]);
+    }
+    BBCU_UNROLL(4)
     for (size_t i = 0; i < 4; ++i) {
-        const size_t at = o * t.stride + x + 4 * i;
-        const int16x8_t count = vreinterpretq_s16_u16(counts[i / 2]);
-        const int16x4_t half = i % 2 ? vget_high_s16(count) : vget_low_s16(count);
-        const int16x4_t y = vsub_s16(vld1_s16(t.taps + x + 4 * i), vadd_s16(half, half));
-        const float32x4_t u = Neon::fma(Neon::set(unit.scale[o]), vcvtq_f32_s32(vmovl_s16(y)), Neon::set(unit.bias[o]));
-        const float32x4_t slope = Neon::select_negative(u, Neon::set(unit.slope[o]), Neon::set(1));
-        const float32x4_t sum = vaddq_f32(Neon::load(t.residual + at), Neon::fma(u, slope, Neon::set(unit.offset[o])));
-        result[i] = t.leak == 1.0f ? sum : Neon::leaky(sum, Neon::set(t.leak));
-        float* out = t.out + o * t.out_stride;
-        if (t.step == 1) {
-            Neon::store(out + x + 4 * i, result[i]);
-            continue;
-        }
-        float pixels[4];
-        Neon::store(pixels, result[i]);
-        for (size_t p = 0; p < 4 && x + 4 * i + p < t.width; ++p) out[t.step * (x + 4 * i + p) + j] = pixels[p];
+        const size_t r = i / 2 * 4 + i % 2;
+        four[r] = vzip1q_u8(two[r], two[r + 2]);
+        four[r + 2] = vzip2q_u8(two[r], two[r + 2]);
     }
-    return t.packed ? below(result, Neon::set(t.threshold[o])) : vdupq_n_u8(0);
+    BBCU_UNROLL(4)
+    for (size_t i = 0; i < 4; ++i) {
+        v[2 * i] = vzip1q_u8(four[2 * i], four[2 * i + 1]);
+        v[2 * i + 1] = vzip2q_u8(four[2 * i], four[2 * i + 1]);
+    }
 }
 
-void unit_row(const BinaryRow& t, size_t j) {
-    uint16x8_t counts[2 * kSpan];
-    for (size_t x = 0; x < t.width; x += kSpan * kBlock)
-        for (size_t p = 0; p < kPlanes; ++p) {
-            uint8x16_t bits[kSpan];
-            for (size_t v = 0; v < kSpan; ++v) bits[v] = vdupq_n_u8(0);
-            for (size_t i = 0; i < 8; ++i) {
-                const size_t o = 8 * p + i;
-                count_at(t.rows, t.weights[j] + o * 3 * kRowWeights, x, t.width, counts);
-                for (size_t v = 0; v < kSpan; ++v)
-                    bits[v] = vorrq_u8(bits[v], vandq_u8(finish(t, j, counts + 2 * v, o, x + v * kBlock),
-                                                         vdupq_n_u8(static_cast<uint8_t>(1u << i))));
+// 0xff.. in each of 4 lanes becomes a bit, for eight vectors.
+inline uint32_t bits_of_masks(const uint32x4_t (&mask)[8]) {
+    static constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint8x16_t bit = vld1q_u8(kBit);
+    uint16x8_t half[4];
+    BBCU_UNROLL(4)
+    for (size_t i = 0; i < 4; ++i)
+        half[i] = vuzp1q_u16(vreinterpretq_u16_u32(mask[2 * i]), vreinterpretq_u16_u32(mask[2 * i + 1]));
+    uint8x16_t byte[2];
+    BBCU_UNROLL(2)
+    for (size_t i = 0; i < 2; ++i) {
+        const uint8x16_t all = vuzp1q_u8(vreinterpretq_u8_u16(half[2 * i]), vreinterpretq_u8_u16(half[2 * i + 1]));
+        byte[i] = vandq_u8(all, bit);
+    }
+    uint8x16_t sum = vpaddq_u8(byte[0], byte[1]);
+    sum = vpaddq_u8(sum, sum);
+    sum = vpaddq_u8(sum, sum);
+    return vgetq_lane_u32(vreinterpretq_u32_u8(sum), 0);
+}
+
+struct NeonRows {
+    using Planes = bbcu::Planes;
+    static constexpr size_t kRowWords = Planes::bytes / kWordBytes;
+
+    struct Halves {
+        static constexpr size_t kNext = 8;
+        alignas(kAlign) int16_t of[8 * Planes::bytes];
+        int16_t* eight(size_t pixel) { return of + pixel; }
+    };
+
+    // From the lowest ten bits of the sums: a half is at most 288, so higher bits say nothing more.
+    template <bool kMore>
+    static void subtract_sums(const uint8_t* sums, int16_t inside, Halves& halves) {
+        uint8x16_t low[8], high[8];
+        for (size_t b = 0; b < 8; ++b) low[b] = Planes::load(sums + b * Planes::block);
+        BBCU_UNROLL(4)
+        for (size_t r = 0; r < 8; r += 2) exchange<1>(low[r], low[r + 1], 0x55);
+        BBCU_UNROLL(4)
+        for (size_t r = 0; r < 4; ++r) exchange<2>(low[r + r / 2 * 2], low[r + r / 2 * 2 + 2], 0x33);
+        BBCU_UNROLL(4)
+        for (size_t r = 0; r < 4; ++r) exchange_halves(low[r], low[r + 4]);
+        two_bits(Planes::load(sums + 8 * Planes::block), Planes::load(sums + 9 * Planes::block), high);
+        in_order(low);
+        in_order(high);
+        const int16x8_t top = vdupq_n_s16(inside);
+        BBCU_UNROLL(16)
+        for (size_t i = 0; i < 16; ++i) {
+            const uint8x16_t sum = i % 2 ? vzip2q_u8(low[i / 2], high[i / 2]) : vzip1q_u8(low[i / 2], high[i / 2]);
+            int16x8_t half = vsubq_s16(top, vreinterpretq_s16_u8(sum));
+            if (kMore) half = vshrq_n_s16(vshlq_n_s16(half, 6), 6);
+            vst1q_s16(halves.of + 8 * i, half);
+        }
+    }
+
+    struct Epilogue {
+        float32x4_t scale, bias, slope, offset, leak, threshold;
+        Epilogue(const BinaryRow& t, const UnitParams& unit, size_t o)
+            : scale(Neon::set(2 * unit.scale[o])), bias(Neon::set(unit.bias[o])), slope(Neon::set(unit.slope[o])),
+              offset(Neon::set(unit.offset[o])), leak(Neon::set(t.leak)),
+              threshold(Neon::set(t.threshold ? t.threshold[o] : 0)) {}
+
+        template <bool kLeaky>
+        BBCU_ALWAYS_INLINE uint32x4_t finish_four(int32x4_t half, const float* residual, float* out) const {
+            const float32x4_t u = Neon::fma(scale, vcvtq_f32_s32(half), bias);
+            const float32x4_t added = Neon::fma(u, Neon::select_negative(u, slope, Neon::set(1)), offset);
+            float32x4_t v = vaddq_f32(Neon::load(residual), added);
+            if (kLeaky) v = Neon::leaky(v, leak);
+            Neon::store(out, v);
+            return vcltq_f32(v, threshold);
+        }
+
+        template <bool kLeaky>
+        BBCU_ALWAYS_INLINE uint32_t finish(const int16_t* half, const float* residual, float* out) const {
+            uint32x4_t below[8];
+            BBCU_UNROLL(4)
+            for (size_t i = 0; i < 4; ++i) {
+                const int16x8_t eight = vld1q_s16(half + i * Halves::kNext);
+                const size_t x = 2 * kLanes * i;
+                below[2 * i] = finish_four<kLeaky>(vmovl_s16(vget_low_s16(eight)), residual + x, out + x);
+                below[2 * i + 1] = finish_four<kLeaky>(vmovl_high_s16(eight), residual + x + kLanes, out + x + kLanes);
             }
-            if (!t.packed || t.step > 1) continue;
-            for (size_t v = 0; v < kSpan; ++v) vst1q_u8(plane(t.packed, p, t.width) + x + v * kBlock, bits[v]);
+            return bits_of_masks(below);
         }
-}
+    };
 
-void binary_row(const BinaryRow& t) {
-    for (size_t j = 0; j < t.step; ++j) unit_row(t, j);
-    if (t.packed && t.step > 1) pack_row(t.out, t.out_stride, t.step * t.width, t.threshold, t.packed);
-}
-
-void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
-    uint16x8_t counts[2 * kSpan];
-    for (size_t x = 0; x < width; x += kSpan * kBlock)
-        for (size_t o = 0; o < kFeatures; ++o) {
-            count_at(rows, weights + o * 3 * kRowWeights, x, width, counts);
-            sink[o] ^= static_cast<uint8_t>(vaddvq_u16(counts[0]) + vaddvq_u16(counts[2 * kSpan - 1]));
-        }
-}
+    static uint32_t below(const float* from, float threshold) {
+        uint32x4_t mask[8];
+        BBCU_UNROLL(8)
+        for (size_t i = 0; i < 8; ++i) mask[i] = vcltq_f32(Neon::load(from + kLanes * i), Neon::set(threshold));
+        return bits_of_masks(mask);
+    }
+};
 
 }  // namespace
 
 extern const KernelSet kNeon;
-const KernelSet kNeon = {
-    "neon", "NEON byte popcount, 16 pixels of 8 channels at a time", "NEON", supported, packed_row_bytes,
-    kFeatures * 3 * kRowWeights, pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Neon>, tap_row<Neon>, sum_taps<Neon>, interleave, bare_row,
-};
+constexpr KernelSet kNeon = plane_kernels<NeonRows, Neon>(kNeonCpu, "NEON logic on bit planes of 128 pixels");
 
 }  // namespace bbcu
+
+#endif

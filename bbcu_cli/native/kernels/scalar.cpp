@@ -20,9 +20,12 @@ struct Scalar {
     static float add(float a, float b) { return a + b; }
     static float fma(float a, float b, float c) { return std::fma(a, b, c); }
     static float leaky(float v, float slope) { return std::signbit(v) ? slope * v : v; }
+    static const float* four(const float* p) { return p; }
+    template <size_t kLane>
+    static float fma_by(float v, const float* four, float c) {
+        return std::fma(v, four[kLane], c);
+    }
 };
-
-bool supported() { return true; }
 
 size_t packed_row_bytes(size_t width) { return width * sizeof(uint64_t); }
 
@@ -46,11 +49,13 @@ int differing(const uint8_t* const rows[3], const uint64_t* taps, size_t x, size
         const auto* words = reinterpret_cast<const uint64_t*>(rows[dy]);
         for (size_t dx = 0; dx < 3; ++dx) {
             if (x + dx < 1 || x + dx > width) continue;
-            count += __builtin_popcountll(words[x + dx - 1] ^ taps[dy * 3 + dx]);
+            count += popcount(words[x + dx - 1] ^ taps[dy * 3 + dx]);
         }
     }
     return count;
 }
+
+size_t rows_at_once(size_t) { return 1; }
 
 void binary_row(const BinaryRow& t) {
     for (size_t j = 0; j < t.step; ++j) {
@@ -69,18 +74,32 @@ void binary_row(const BinaryRow& t) {
     if (t.packed) pack_row(t.out, t.out_stride, t.step * t.width, t.threshold, t.packed);
 }
 
+void binary_rows(const BinaryRow* rows, size_t count) {
+    for (size_t r = 0; r < count; ++r) binary_row(rows[r]);
+}
+
 void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width, uint8_t* sink) {
     const auto* words = reinterpret_cast<const uint64_t*>(weights);
     for (size_t o = 0; o < kFeatures; ++o)
-        for (size_t x = 0; x < width; ++x) sink[o] ^= static_cast<uint8_t>(differing(rows, words + o * kTaps, x, width));
+        for (size_t x = 0; x < width; ++x)
+            sink[o] ^= static_cast<uint8_t>(differing(rows, words + o * kTaps, x, width));
+}
+
+constexpr KernelSet make_kernels() {
+    KernelSet set = float_kernels<Scalar>(kScalarCpu, "plain C++");
+    set.packed_row_bytes = packed_row_bytes;
+    set.weight_bytes = kFeatures * kTaps * sizeof(uint64_t);
+    set.pack_weights = pack_weights;
+    set.pack_row = pack_row;
+    set.rows_at_once = rows_at_once;
+    set.binary_rows = binary_rows;
+    set.bare_row = bare_row;
+    return set;
 }
 
 }  // namespace
 
 extern const KernelSet kScalar;
-const KernelSet kScalar = {
-    "scalar", "plain C++", "", supported, packed_row_bytes, kFeatures * kTaps * sizeof(uint64_t),
-    pack_weights, pack_row, one_row_at_once, each_row<binary_row>, conv_row<Scalar>, tap_row<Scalar>, sum_taps<Scalar>, interleave, bare_row,
-};
+constexpr KernelSet kScalar = make_kernels();
 
 }  // namespace bbcu

@@ -43,7 +43,9 @@ inline V load(const T* p) {
     return v;
 }
 template <class V, class T>
-inline void store(T* p, V v) { std::memcpy(p, &v, sizeof v); }
+inline void store(T* p, V v) {
+    std::memcpy(p, &v, sizeof v);
+}
 template <class V>
 inline V mask_load_words(V source, unsigned mask, const void* p) {
     auto words = as<Lanes<uint64_t, V>>(source);
@@ -52,8 +54,12 @@ inline V mask_load_words(V source, unsigned mask, const void* p) {
     return as<V>(words);
 }
 template <class Lane>
-inline __m512i set1(long long a) { return from_lanes<__m512i, Lane>([&](unsigned) { return a; }); }
-inline __m512 set1_ps(float a) { return from_lanes<__m512, float>([&](unsigned) { return a; }); }
+inline __m512i set1(long long a) {
+    return from_lanes<__m512i, Lane>([&](unsigned) { return a; });
+}
+inline __m512 set1_ps(float a) {
+    return from_lanes<__m512, float>([&](unsigned) { return a; });
+}
 template <class... Shorts>
 inline __m512i set_epi16(Shorts... from_last) {
     const int16_t lanes[] = {static_cast<int16_t>(from_last)...};
@@ -138,7 +144,9 @@ inline __m512i affine(__m512i bytes, __m512i matrix, unsigned added) {
     });
 }
 template <class To, class V>
-inline To part(V v, unsigned i) { return as<std::array<To, sizeof(V) / sizeof(To)>>(v)[i]; }
+inline To part(V v, unsigned i) {
+    return as<std::array<To, sizeof(V) / sizeof(To)>>(v)[i];
+}
 
 }  // namespace emulated
 
