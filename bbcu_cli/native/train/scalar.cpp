@@ -23,9 +23,13 @@ void pack(const float* x, const float* shift, size_t pixels, uint64_t* words) {
     }
 }
 
+constexpr size_t kWeightBytes = kTaps * kFeatures * sizeof(uint64_t);
+void pack_weights(const uint64_t* words, uint8_t* weights) { std::memcpy(weights, words, kWeightBytes); }
+
 float affine(const Group& group, size_t c, float sum) { return sum * group.scale[c] + group.bias[c] + group.bias0[c]; }
 
 void forward_row(const ForwardRow& t) {
+    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
     for (size_t x = 0; x < t.width; ++x) {
         for (size_t c = 0; c < kFeatures; ++c) {
             int sum = 0;
@@ -33,7 +37,7 @@ void forward_row(const ForwardRow& t) {
                 for (size_t dx = 0; dx < 3; ++dx)
                     if (t.rows[dy] && x + dx >= 1 && x + dx <= t.width)
                         sum += static_cast<int>(kFeatures) -
-                               2 * __builtin_popcountll(t.rows[dy][x + dx - 1] ^ t.weights[(3 * dy + dx) * kFeatures + c]);
+                               2 * __builtin_popcountll(t.rows[dy][x + dx - 1] ^ weights[(3 * dy + dx) * kFeatures + c]);
             if (t.sums) t.sums[x * t.sums_pitch + c] = static_cast<int16_t>(sum);
             const float y = affine(*t.group, c, static_cast<float>(sum));
             t.out[x * t.out_pitch + c] =
@@ -159,6 +163,8 @@ constexpr Kernels all() {
     k.required_features = "nothing";
     k.supported = supported;
     k.pack = pack;
+    k.weight_bytes = kWeightBytes;
+    k.pack_weights = pack_weights;
     k.forward_row = forward_row;
     k.gradient_row = gradient_row;
     k.input_bytes = input_bytes;

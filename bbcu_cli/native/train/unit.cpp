@@ -267,7 +267,7 @@ private:
     void weights(size_t quad) {
         constexpr size_t kSums = kQuad * kTaps * kFeatures;
         int32_t sums[kSums] = {};
-        int64_t total[kSums] = {};
+        double total[kSums] = {};  // whole numbers
         size_t pixels = 0;  // that are in sums
         const auto add_up = [&] {
             for (size_t i = 0; i < kSums; ++i) total[i] += sums[i];
@@ -288,28 +288,39 @@ private:
         add_up();
         const size_t group = quad * kQuad / kFeatures, first = quad * kQuad % kFeatures;
         for (size_t q = 0; q < kQuad; ++q) {
-            int64_t outside[kTaps];
+            double outside[kTaps];
             add_outside(quad * kQuad + q, outside);
             const double unit = 1.0 / weight_scale_[quad * kQuad + q];
-            const size_t from = ((first + q) * groups_ + group) * kTaps * kFeatures;
-            for (size_t i = 0; i < kTaps * kFeatures; ++i) {
-                const auto value = static_cast<double>(total[q * kTaps * kFeatures + i] - outside[i / kFeatures]) * unit;
-                to_.weight[from + i] = std::fabs(unit_.weight[from + i]) <= 1 ? static_cast<float>(value) : 0.0f;
+            for (size_t tap = 0; tap < kTaps; ++tap) {
+                const size_t from = (((first + q) * groups_ + group) * kTaps + tap) * kFeatures;
+                const double* sum = total + (q * kTaps + tap) * kFeatures;
+                for (size_t c = 0; c < kFeatures; ++c) {
+                    const auto value = static_cast<float>((sum[c] - outside[tap]) * unit);
+                    to_.weight[from + c] = std::fabs(unit_.weight[from + c]) <= 1 ? value : 0.0f;
+                }
             }
         }
     }
 
     // What signs left and right of the images gave to a channel's taps, as if they were +1.
-    void add_outside(size_t channel, int64_t (&outside)[kTaps]) const {
-        std::fill_n(outside, kTaps, 0);
-        for (size_t row = 0; row < rows_; ++row) {
-            const size_t y = row % shape_.height;
-            const int16_t* end = ends_.data() + row * 2 * channels_ + channel;
-            for (size_t dy = 0; dy < 3; ++dy) {
-                if (y + dy < 1 || y + dy > shape_.height) continue;
-                outside[3 * dy] += end[0];
-                outside[3 * dy + 2] += end[channels_];
+    void add_outside(size_t channel, double (&outside)[kTaps]) const {
+        int64_t sums[2][3] = {};  // of the first and of the last pixel; of all rows, of the last, of the first
+        for (size_t row = 0; row < rows_; row += shape_.height) {
+            for (size_t side = 0; side < 2; ++side) {
+                const int16_t* end = ends_.data() + (2 * row + side) * channels_ + channel;
+                for (size_t y = 0; y < shape_.height; ++y) sums[side][0] += end[2 * y * channels_];
+                sums[side][1] += end[2 * (shape_.height - 1) * channels_];
+                sums[side][2] += end[0];
             }
+        }
+        for (size_t dy = 0; dy < 3; ++dy) {
+            const auto of = [&](size_t side) {
+                const int64_t missing = dy == 0 ? sums[side][2] : dy == 2 ? sums[side][1] : 0;
+                return static_cast<double>(sums[side][0] - missing);
+            };
+            outside[3 * dy] = of(0);
+            outside[3 * dy + 1] = 0;
+            outside[3 * dy + 2] = of(1);
         }
     }
 
@@ -347,6 +358,9 @@ void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const
              int16_t* sums, size_t threads) {
     const Prepared prepared(kernels, shape, unit);
     const size_t width = shape.width, step = shape.step, groups = shape.groups();
+    const Scratch<uint8_t> weights(groups * kernels.weight_bytes);
+    for (size_t g = 0; g < groups; ++g)
+        kernels.pack_weights(prepared.words.data() + g * kTaps * kFeatures, weights.data() + g * kernels.weight_bytes);
     share(shape.images * shape.height, threads, [&] {
         return [&](size_t row) {
             kernels.pack(x + row * width * kFeatures, unit.shift, width, words + row * width);
@@ -361,7 +375,7 @@ void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const
             task.out_pitch = step * kFeatures;
             task.sums_pitch = groups * kFeatures;
             for (size_t g = 0; g < groups; ++g) {
-                task.weights = prepared.words.data() + g * kTaps * kFeatures;
+                task.weights = weights.data() + g * kernels.weight_bytes;
                 task.group = &prepared.groups[g];
                 task.out = out + ((row * step + g / step) * width * step + g % step) * kFeatures;
                 task.sums = sums ? sums + (row * width * groups + g) * kFeatures : nullptr;

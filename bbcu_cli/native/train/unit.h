@@ -35,7 +35,7 @@ struct Group {
 struct ForwardRow {
     const uint64_t* rows[3];  // signs of the rows above, at and below; null outside the image
     size_t width;
-    const uint64_t* weights;  // [9][64] words of the group
+    const uint8_t* weights;   // of the group, from pack_weights
     const Group* group;
     const float* residual;    // [width][64]
     float* out;               // [width], out_pitch apart
@@ -106,6 +106,8 @@ struct Kernels {
 
     // words[p] bit c: x[p][c] + shift[c] is negative (or NaN)
     void (*pack)(const float* x, const float* shift, size_t pixels, uint64_t* words);
+    size_t weight_bytes;                                              // of a group
+    void (*pack_weights)(const uint64_t* words, uint8_t* weights);    // words [9][64]
     void (*forward_row)(const ForwardRow&);
     void (*gradient_row)(GradientRow&);
 
