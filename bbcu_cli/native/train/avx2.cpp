@@ -140,36 +140,42 @@ void forward_row(const ForwardRow& task) {
     }
 }
 
-void gradient_row(GradientRow& t) {
+void gradient_row(const GradientRow& task) {
+    const GradientRow t = task;
+    constexpr size_t kLine = 2;  // vectors of floats
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256i largest_scaled = _mm256_setzero_si256();
-    for (size_t v = 0; v < kVectors; ++v) {
-        const Affine affine(*t.group, v);
-        __m256 bias0 = _mm256_setzero_ps(), slope = bias0, bias1 = bias0;
-        __m256i largest = _mm256_setzero_si256();
-        for (size_t x = 0; x < t.width; ++x) {
-            const __m256 grad = _mm256_loadu_ps(t.grad + x * t.grad_pitch + v * kLanes);
-            const auto* sum = reinterpret_cast<const __m128i*>(t.sums + x * t.pitch + v * kLanes);
-            const __m256 y = affine(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(sum))));
-            const __m256 above = positive(y);
-            const __m256 gradient = _mm256_blendv_ps(_mm256_mul_ps(grad, affine.slope), grad, above);
-            _mm256_storeu_ps(t.gradient + x * t.pitch + v * kLanes, gradient);
-            bias0 = _mm256_add_ps(bias0, gradient);
-            slope = _mm256_blendv_ps(_mm256_add_ps(slope, _mm256_mul_ps(y, grad)), slope, above);
-            bias1 = _mm256_add_ps(bias1, grad);
-            const __m256i scaled = _mm256_castps_si256(_mm256_mul_ps(gradient, affine.scale));
-            largest_scaled = _mm256_max_epu32(largest_scaled, _mm256_and_si256(scaled, magnitude));
-            largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(gradient), magnitude));
+    for (size_t c = 0; c < kFeatures; c += kLine * kLanes) {
+        __m256 bias0[kLine], slope[kLine], bias1[kLine];
+        __m256i largest[kLine];
+        for (size_t i = 0; i < kLine; ++i) {
+            bias0[i] = slope[i] = bias1[i] = _mm256_setzero_ps();
+            largest[i] = _mm256_setzero_si256();
         }
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.largest + v * kLanes), largest);
-        _mm256_storeu_ps(t.partial + v * kLanes, bias0);
-        _mm256_storeu_ps(t.partial + kFeatures + v * kLanes, slope);
-        _mm256_storeu_ps(t.partial + 2 * kFeatures + v * kLanes, bias1);
+        for (size_t x = 0; x < t.width; ++x) {
+#pragma GCC unroll 2
+            for (size_t i = 0; i < kLine; ++i) {
+                const size_t at = c + i * kLanes;
+                const Affine affine(*t.group, at / kLanes);
+                const __m256 grad = _mm256_loadu_ps(t.grad + x * t.grad_pitch + at);
+                const auto* sum = reinterpret_cast<const __m128i*>(t.sums + x * t.pitch + at);
+                const __m256 y = affine(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(sum))));
+                const __m256 above = positive(y);
+                const __m256 gradient = _mm256_blendv_ps(_mm256_mul_ps(grad, affine.slope), grad, above);
+                _mm256_storeu_ps(t.gradient + x * t.pitch + at, gradient);
+                bias0[i] = _mm256_add_ps(bias0[i], gradient);
+                slope[i] = _mm256_add_ps(slope[i], _mm256_andnot_ps(above, _mm256_mul_ps(y, grad)));
+                bias1[i] = _mm256_add_ps(bias1[i], grad);
+                largest[i] = _mm256_max_epu32(largest[i], _mm256_and_si256(_mm256_castps_si256(gradient), magnitude));
+            }
+        }
+        for (size_t i = 0; i < kLine; ++i) {
+            const size_t at = c + i * kLanes;
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.largest + at), largest[i]);
+            _mm256_storeu_ps(t.partial + at, bias0[i]);
+            _mm256_storeu_ps(t.partial + kFeatures + at, slope[i]);
+            _mm256_storeu_ps(t.partial + 2 * kFeatures + at, bias1[i]);
+        }
     }
-    alignas(kAlign) uint32_t lanes[kLanes];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), largest_scaled);
-    t.largest_scaled = 0;
-    for (const uint32_t lane : lanes) t.largest_scaled = lane > t.largest_scaled ? lane : t.largest_scaled;
 }
 
 constexpr Kernels all() {
@@ -182,15 +188,15 @@ constexpr Kernels all() {
     k.pack_weights = pack_weights;
     k.forward_row = forward_row;
     k.gradient_row = gradient_row;
-    k.input_bytes = input_bytes;
-    k.output_bytes = output_bytes;
+    k.quantised_bytes = quantised_bytes;
     k.quantise_row = quantise_row;
     k.input_weight_bytes = input_weight_bytes;
     k.pack_input_weights = pack_input_weights;
     k.input_row = input_row;
     k.bit_row_bytes = bit_row_bytes;
     k.bit_row = bit_row;
-    k.weight_image = weight_image;
+    k.scratch_bytes = scratch_bytes;
+    k.weight_rows = weight_rows;
     return k;
 }
 

@@ -75,19 +75,6 @@ inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
     }
 }
 
-// A quantised row for the input: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of
-// magnitudes; those of pixels -1 and width are zero.
-size_t input_bytes(size_t width, size_t groups) {
-    return (width + 2) * groups * kQuads * kTable + (width + 2 + kLanes) / kLanes * kLanes * sizeof(int32_t);
-}
-
-// For the weights: [height][ceil(width / 4) quads of pixels][kQuad channels] tables, then [height][kQuad] sums of
-// magnitudes.
-size_t quads(size_t width) { return (width + 3) / 4; }
-size_t output_bytes(size_t height, size_t width) {
-    return height * quads(width) * kQuad * kTable + (height + 1) / 2 * 2 * kQuad * sizeof(int32_t);
-}
-
 // 16 whole numbers nearest to from * scale, in 16 bits: quads 0 and 2, 1 and 3.
 inline __m256i quantised(const float* from, const float* scale) {
     const auto part = [&](size_t i) {
@@ -102,64 +89,29 @@ inline int32_t sum_of(__m256i v) {
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
-void quantise_input(const QuantiseRow& t) {
-    const size_t channels = t.groups * kFeatures, pixel = t.groups * kQuads * kTable;
-    auto* magnitude = reinterpret_cast<int32_t*>(t.input + (t.width + 2) * pixel);
-    std::memset(t.input, 0, pixel);
-    std::memset(t.input + (t.width + 1) * pixel, 0, pixel);
-    magnitude[0] = magnitude[t.width + 1] = 0;
-    for (size_t x = 0; x < t.width; ++x) {
-        uint8_t* to = t.input + (x + 1) * pixel;
+// A quantised row: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of magnitudes; those of
+// pixels -1 and width are zero.
+size_t quantised_bytes(size_t width, size_t groups) {
+    const size_t bytes = (width + 2) * (groups * kQuads * kTable + sizeof(int32_t));
+    return (bytes + kAlign - 1) / kAlign * kAlign;
+}
+
+void quantise_row(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row) {
+    const size_t channels = groups * kFeatures, pixel = groups * kQuads * kTable;
+    auto* magnitude = reinterpret_cast<int32_t*>(row + (width + 2) * pixel);
+    std::memset(row, 0, pixel);
+    std::memset(row + (width + 1) * pixel, 0, pixel);
+    magnitude[0] = magnitude[width + 1] = 0;
+    for (size_t x = 0; x < width; ++x, gradient += channels) {
+        uint8_t* to = row + (x + 1) * pixel;
         __m256i sum = _mm256_setzero_si256();
         for (size_t c = 0; c < channels; c += 16, to += 4 * kTable) {
-            const __m256i v = quantised(t.gradient + x * channels + c, t.input_scale + c);
+            const __m256i v = quantised(gradient + c, scale + c);
             store_tables(v, to, kTable, 2 * kTable);
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_abs_epi16(v), _mm256_set1_epi16(1)));
         }
         magnitude[x + 1] = sum_of(sum);
     }
-}
-
-// 16 channels from c on.
-void quantise_weight(const QuantiseRow& t, size_t c) {
-    const size_t channels = t.groups * kFeatures;
-    const float* from = t.gradient + c;
-    uint8_t* image = t.weight + c / kQuad * t.weight_pitch;
-    uint8_t* to = image + t.y * quads(t.width) * kQuad * kTable;
-    __m256i magnitude[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (size_t x = 0; x < t.width; x += 4, from += 4 * channels, to += kQuad * kTable) {
-        __m256i v[4];
-        for (size_t i = 0; i < 4; ++i)
-            v[i] = x + i < t.width ? quantised(from + i * channels, t.weight_scale + c) : _mm256_setzero_si256();
-        const auto store_end = [&](size_t i, int16_t* ends) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(ends + c), _mm256_permute4x64_epi64(v[i], 0xd8));
-        };
-        if (x == 0) store_end(0, t.ends);
-        if (x + 4 >= t.width) store_end(t.width - 1 - x, t.ends + channels);
-        const auto magnitudes = [&](size_t i) { return _mm256_add_epi16(_mm256_abs_epi16(v[i]), _mm256_abs_epi16(v[i + 1])); };
-        const __m256i sum = _mm256_add_epi16(magnitudes(0), magnitudes(2));  // channels 0..3 and 8..11, 4..7 and 12..15
-        magnitude[0] = _mm256_add_epi32(magnitude[0], _mm256_unpacklo_epi16(sum, _mm256_setzero_si256()));
-        magnitude[1] = _mm256_add_epi32(magnitude[1], _mm256_unpackhi_epi16(sum, _mm256_setzero_si256()));
-#pragma GCC unroll 2
-        for (size_t i = 0; i < 2; ++i) {  // channels 8 * i on
-            const auto two = [&](size_t p) { return i ? _mm256_unpackhi_epi16(v[p], v[p + 1]) : _mm256_unpacklo_epi16(v[p], v[p + 1]); };
-            const __m256i first = two(0), second = two(2);
-            uint8_t* at = to + 2 * i * t.weight_pitch;
-            store_tables(_mm256_unpacklo_epi32(first, second), at, t.weight_pitch, kTable);
-            store_tables(_mm256_unpackhi_epi32(first, second), at + 2 * kTable, t.weight_pitch, kTable);
-        }
-    }
-    for (size_t i = 0; i < 2; ++i) {
-        uint8_t* sums = image + 2 * i * t.weight_pitch + (t.height * quads(t.width) * kTable + t.y * sizeof(int32_t)) * kQuad;
-        _mm_store_si128(reinterpret_cast<__m128i*>(sums), _mm256_castsi256_si128(magnitude[i]));
-        _mm_store_si128(reinterpret_cast<__m128i*>(sums + t.weight_pitch), _mm256_extracti128_si256(magnitude[i], 1));
-    }
-}
-
-void quantise_row(const QuantiseRow& task) {
-    const QuantiseRow t = task;
-    quantise_input(t);
-    for (size_t c = 0; c < t.groups * kFeatures; c += 16) quantise_weight(t, c);
 }
 
 // v, kept in a register: the compiler may neither load it twice nor change the order of sums.
@@ -320,6 +272,8 @@ void input_row(const InputRow& task) {
     for (size_t c = 0; c < kFeatures; ++c) t.partial[c] = partial[c];
 }
 
+size_t quads(size_t width) { return (width + 3) / 4; }
+
 // A bit row: patterns [ceil(width / 4) quads of pixels][3 columns of taps][64].
 size_t bit_row_bytes(size_t width) { return quads(width) * 3 * kFeatures; }
 
@@ -336,36 +290,84 @@ void bit_row(const uint64_t* words, size_t width, uint8_t* bits) {
     }
 }
 
-constexpr size_t kOutputs = 2;  // channels, as kBlock
-
-// One tap and kOutputs outputs from q on, quads of pixels [begin, end).
-void weight_sums(const WeightImage& t, size_t tap, size_t q, size_t begin, size_t end) {
-    const size_t row = quads(t.width);
-    if (tap / 3 == 0) begin = std::max(begin, row);  // the first row has none above it, the last none below
-    if (tap / 3 == 2) end = std::min(end, (t.height - 1) * row);
-    if (begin >= end) return;
-    const uint8_t* table = t.gradient + (begin * kQuad + q) * kTable;
-    const uint8_t* patterns = t.bits + ((begin + tap / 3 * row - row) * 3 + tap % 3) * kFeatures;
-    Sums<kOutputs> acc;
-    for (size_t i = begin; i < end; i += kOnce, table += kOnce * kQuad * kTable, patterns += kOnce * 3 * kFeatures)
-        acc.add(std::min(kOnce, end - i), table, kTable, kQuad * kTable, patterns, 3 * kFeatures);
-    acc.flush(t.sums + (q * kTaps + tap) * kFeatures, kTaps * kFeatures);
+// Of WeightRows: for each four of the outputs tables [rows][ceil(width / 4) quads of pixels][4], then for each row
+// [3 columns of taps][16] whole numbers to add: the sum of magnitudes, less what the product counts in vain, the numbers
+// at an end of the row whose taps are outside as if they met +1.
+constexpr size_t kFours = kOutputs / 4;
+size_t four_bytes(size_t rows, size_t width) { return rows * quads(width) * 4 * kTable; }
+size_t scratch_bytes(size_t rows, size_t width) {
+    return kFours * four_bytes(rows, width) + rows * 3 * kOutputs * sizeof(int32_t);
 }
 
-void weight_image(const WeightImage& task) {
-    const WeightImage t = task;
-    const size_t all = t.height * quads(t.width);
-    for (size_t begin = 0; begin < all; begin += kLookUps)
-        for (size_t tap = 0; tap < kTaps; ++tap)
-            for (size_t q = 0; q < kQuad; q += kOutputs)
-                weight_sums(t, tap, q, begin, std::min(begin + kLookUps, all));
-    const auto* magnitude = reinterpret_cast<const int32_t*>(t.gradient + all * kQuad * kTable);
-    for (size_t q = 0; q < kQuad; ++q) {
-        int32_t whole = 0;
-        for (size_t y = 0; y < t.height; ++y) whole += magnitude[y * kQuad + q];
-        const int32_t rows[3] = {whole - magnitude[q], whole, whole - magnitude[(t.height - 1) * kQuad + q]};
-        for (size_t tap = 0; tap < kTaps; ++tap)
-            for (size_t c = 0; c < kFeatures; ++c) t.sums[(q * kTaps + tap) * kFeatures + c] += rows[tap / 3];
+void row_tables(const WeightRows& t, size_t y) {
+    const float* from = t.gradient + y * t.width * t.pitch;
+    const size_t four = four_bytes(t.rows, t.width);
+    uint8_t* to = t.scratch + y * quads(t.width) * 4 * kTable;
+    auto* sums = reinterpret_cast<__m256i*>(t.scratch + kFours * four) + y * 3 * 2;
+    const auto widened = [](__m256i v, size_t half) {
+        const __m256i in_order = _mm256_permute4x64_epi64(v, 0xd8);
+        return _mm256_cvtepi16_epi32(half ? _mm256_extracti128_si256(in_order, 1) : _mm256_castsi256_si128(in_order));
+    };
+    __m256i magnitude[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()}, first = magnitude[0], last = first;
+    for (size_t x = 0; x < t.width; x += 4, from += 4 * t.pitch, to += 4 * kTable) {
+        __m256i v[4];
+        for (size_t i = 0; i < 4; ++i)
+            v[i] = x + i < t.width ? quantised(from + i * t.pitch, t.scale) : _mm256_setzero_si256();
+        if (x == 0) first = v[0];
+        if (x + 4 >= t.width) last = v[t.width - 1 - x];
+        const auto two = [&](size_t i) { return _mm256_add_epi16(_mm256_abs_epi16(v[i]), _mm256_abs_epi16(v[i + 1])); };
+        const __m256i sum = _mm256_add_epi16(two(0), two(2));
+        for (size_t half = 0; half < 2; ++half) magnitude[half] = _mm256_add_epi32(magnitude[half], widened(sum, half));
+#pragma GCC unroll 2
+        for (size_t i = 0; i < 2; ++i) {  // channels 8 * i to 8 * i + 7
+            const auto pair = [&](size_t p) {
+                return i ? _mm256_unpackhi_epi16(v[p], v[p + 1]) : _mm256_unpacklo_epi16(v[p], v[p + 1]);
+            };
+            const __m256i left = pair(0), right = pair(2);
+            store_tables(_mm256_unpacklo_epi32(left, right), to + 2 * i * four, four, kTable);
+            store_tables(_mm256_unpackhi_epi32(left, right), to + 2 * i * four + 2 * kTable, four, kTable);
+        }
+    }
+    for (size_t half = 0; half < 2; ++half) {
+        _mm256_store_si256(sums + half, _mm256_sub_epi32(magnitude[half], widened(first, half)));
+        _mm256_store_si256(sums + 2 + half, magnitude[half]);
+        _mm256_store_si256(sums + 4 + half, _mm256_sub_epi32(magnitude[half], widened(last, half)));
+    }
+}
+
+constexpr size_t kTwo = 2;  // outputs, as kBlock
+
+// One tap and kTwo outputs from `output` on, quads of pixels [begin, end).
+void weight_sums(const WeightRows& t, size_t tap, size_t output, size_t begin, size_t end) {
+    const size_t row = quads(t.width), dy = tap / 3;
+    if (dy == 0 && !t.above) begin = std::max(begin, row);
+    if (dy == 2 && !t.below) end = std::min(end, (t.rows - 1) * row);
+    if (begin >= end) return;
+    const uint8_t* table = t.scratch + output / 4 * four_bytes(t.rows, t.width) + (begin * 4 + output % 4) * kTable;
+    const uint8_t* patterns = t.bits + ((begin + dy * row - row) * 3 + tap % 3) * kFeatures;
+    Sums<kTwo> acc;
+    for (size_t i = begin; i < end; i += kOnce, table += kOnce * 4 * kTable, patterns += kOnce * 3 * kFeatures)
+        acc.add(std::min(kOnce, end - i), table, kTable, 4 * kTable, patterns, 3 * kFeatures);
+    acc.flush(t.sums + (output * kTaps + tap) * kFeatures, kTaps * kFeatures);
+}
+
+void weight_rows(const WeightRows& task) {
+    const WeightRows t = task;
+    for (size_t y = 0; y < t.rows; ++y) row_tables(t, y);
+    const size_t all = t.rows * quads(t.width);
+    for (size_t four = 0; four < kOutputs; four += 4)
+        for (size_t begin = 0; begin < all; begin += kLookUps)
+            for (size_t tap = 0; tap < kTaps; ++tap)
+                for (size_t output = four; output < four + 4; output += kTwo)
+                    weight_sums(t, tap, output, begin, std::min(begin + kLookUps, all));
+    const auto* sums = reinterpret_cast<const int32_t*>(t.scratch + kFours * four_bytes(t.rows, t.width));
+    for (size_t tap = 0; tap < kTaps; ++tap) {
+        const size_t first = tap / 3 == 0 && !t.above ? 1 : 0, last = tap / 3 == 2 && !t.below ? t.rows - 1 : t.rows;
+        int32_t whole[kOutputs] = {};
+        for (size_t y = first; y < last; ++y)
+            for (size_t o = 0; o < kOutputs; ++o) whole[o] += sums[(y * 3 + tap % 3) * kOutputs + o];
+        for (size_t o = 0; o < kOutputs; ++o)
+            for (size_t c = 0; c < kFeatures; ++c) t.sums[(o * kTaps + tap) * kFeatures + c] += whole[o];
     }
 }
 
