@@ -1,28 +1,18 @@
-// AVX2: products of signs by byte look-ups of popcounts, products of signs and gradients by table look-up.
+// AVX2: passes of rows, and the products of signs by table look-up; avx2_products-inl.h multiplies gradients.
 //
-// As in avx512.cpp, but a register has eight 32-bit lanes: the table of four numbers holds the eight sums in which the
-// first is positive, and the others are their negatives. One vpermd and one vpsignd are 32 products. A *pattern* is a
-// byte for each channel: bits 0..2 look up, bit 7 negates, bit 6 keeps vpsignd from meeting a zero.
+// Four signs of a pixel against four signs of a weight give one of the half sums -2 .. 2. With the 16 of a pixel's four
+// signs as the table, one vpshufb looks them up for 32 outputs, and a vpaddb sums them: 128 products.
+// Bound: three taps of 16 look-ups sum to at most 96 and fit int8; three rows of taps to 288 and fit int16.
 
 #include <immintrin.h>
 
-#include <algorithm>
-#include <cstring>
-
+#include "avx2_products-inl.h"
 #include "unit.h"
 
 namespace bbcu::train {
 namespace {
 
-constexpr size_t kLanes = 8;
 constexpr size_t kVectors = kFeatures / kLanes;
-constexpr size_t kHalves = kFeatures / 32;  // vectors of bytes
-constexpr size_t kTable = 32;               // bytes: 16 lower digits, 16 higher ones
-constexpr size_t kQuads = kFeatures / 4;
-constexpr int kDigit = 32;
-constexpr size_t kOnce = 255 / (kDigit - 1);             // look-ups that sums of digits in bytes hold
-constexpr size_t kLookUps = 65535 / (4 * kMost) / kOnce * kOnce;  // and that sums of 16 bits hold
-static_assert(4 * kMost < kDigit * kDigit && kQuads % kOnce == 0);
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
@@ -51,422 +41,140 @@ struct Affine {
 
 __m256 positive(__m256 v) { return _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GT_OQ); }
 
-// In each byte of a and b, how many bits differ.
-inline __m256i differing(__m256i a, __m256i b) {
-    const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2,
-                                            2, 3, 2, 3, 3, 4);
-    const __m256i nibble = _mm256_set1_epi8(0x0f), bits = _mm256_xor_si256(a, b);
-    return _mm256_add_epi8(_mm256_shuffle_epi8(counts, _mm256_and_si256(bits, nibble)),
-                           _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(bits, 4), nibble)));
+// Weights for the output: a byte for each of [9 taps][16 quads of inputs][64 outputs], the quad's signs.
+constexpr size_t kWeightBytes = kTaps * kQuads * kFeatures;
+
+void pack_weights(const uint64_t* words, uint8_t* weights) {
+    for (size_t tap = 0; tap < kTaps; ++tap)
+        for (size_t quad = 0; quad < kQuads; ++quad)
+            for (size_t o = 0; o < kFeatures; ++o)
+                *weights++ = static_cast<uint8_t>(words[tap * kFeatures + o] >> (4 * quad) & 15);
 }
+
+// Half sums by the signs of a pixel and of a weight, 16 tables, and one of zeros for a pixel outside the image.
+constexpr size_t kHalfSums = 16;  // bytes of a table
+struct HalfSums {
+    alignas(kAlign) int8_t of[17 * kHalfSums] = {};
+    constexpr HalfSums() {
+        for (int pixel = 0; pixel < 16; ++pixel)
+            for (int weight = 0; weight < 16; ++weight)
+                for (int bit = 0; bit < 4; ++bit) of[pixel * 16 + weight] += (pixel ^ weight) >> bit & 1 ? -1 : 1;
+        for (int8_t& sum : of) sum /= 2;
+    }
+};
+constexpr HalfSums kTables;
+
+// Where the tables of a pixel's 16 quads of channels are, to where[16].
+inline void find_tables(uint64_t word, uint16_t* where) {
+    const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(word)), nibble = _mm_set1_epi8(15);
+    const __m128i quads = _mm_unpacklo_epi8(_mm_and_si128(bytes, nibble), _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(where), _mm256_slli_epi16(_mm256_cvtepu8_epi16(quads), 4));
+}
+
+// Half sums of kPixels pixels over a row of taps, to sums[kPixels][64]; where[kPixels + 2][16].
+template <size_t kPixels>
+inline void forward_sums(const uint8_t* weights, const uint16_t* where, int8_t* sums) {
+    __m256i acc[kPixels][kHalves];
+    for (size_t p = 0; p < kPixels; ++p)
+        for (size_t v = 0; v < kHalves; ++v) acc[p][v] = _mm256_setzero_si256();
+#pragma GCC unroll 1
+    for (size_t i = 0; i < 3 * kQuads; ++i, weights += kFeatures) {
+        __m256i pattern[kHalves];
+#pragma GCC unroll 2
+        for (size_t v = 0; v < kHalves; ++v)
+            pattern[v] = in_register(_mm256_load_si256(reinterpret_cast<const __m256i*>(weights) + v));
+#pragma GCC unroll 4
+        for (size_t p = 0; p < kPixels; ++p) {
+            const auto* table = reinterpret_cast<const __m128i*>(kTables.of + where[p * kQuads + i]);
+            const __m256i half_sums = _mm256_broadcastsi128_si256(_mm_load_si128(table));
+#pragma GCC unroll 2
+            for (size_t v = 0; v < kHalves; ++v)
+                acc[p][v] = in_register(_mm256_add_epi8(acc[p][v], _mm256_shuffle_epi8(half_sums, pattern[v])));
+        }
+    }
+    for (size_t p = 0; p < kPixels; ++p)
+        for (size_t v = 0; v < kHalves; ++v)
+            _mm256_store_si256(reinterpret_cast<__m256i*>(sums + p * kFeatures) + v, acc[p][v]);
+}
+
+constexpr size_t kPixels = 4;  // at once; 8 sums, 2 patterns, a table and what was looked up: all registers
 
 void forward_row(const ForwardRow& task) {
     const ForwardRow t = task;
-    for (size_t x = 0; x < t.width; ++x) {
-        const __m256i* weights[kTaps];
-        __m256i word[kTaps];
-        size_t taps = 0;
+    for (size_t start = 0; start < t.width; start += kPixels) {
+        const size_t count = t.width - start < kPixels ? t.width - start : kPixels;
+        alignas(kAlign) int8_t parts[3][kPixels * kFeatures] = {};
         for (size_t dy = 0; dy < 3; ++dy) {
-            for (size_t dx = 0; dx < 3; ++dx) {
-                if (!t.rows[dy] || x + dx < 1 || x + dx > t.width) continue;
-                weights[taps] = reinterpret_cast<const __m256i*>(t.weights + (3 * dy + dx) * kFeatures);
-                word[taps++] = _mm256_set1_epi64x(static_cast<int64_t>(t.rows[dy][x + dx - 1]));
+            if (!t.rows[dy]) continue;
+            alignas(kAlign) uint16_t where[(kPixels + 2) * kQuads];
+            for (size_t i = 0; i < kPixels + 2; ++i) {
+                const size_t x = start + i;  // one more than the pixel's
+                if (x >= 1 && x <= t.width)
+                    find_tables(t.rows[dy][x - 1], where + i * kQuads);
+                else
+                    std::fill_n(where + i * kQuads, kQuads, uint16_t{16 * kHalfSums});
             }
+            forward_sums<kPixels>(t.weights + dy * 3 * kQuads * kFeatures, where, parts[dy]);
         }
-        const __m256i all = _mm256_set1_epi32(static_cast<int>(taps * kFeatures));
-        for (size_t v = 0; v < kVectors; ++v) {
-            __m256i low = _mm256_setzero_si256(), high = low;  // bytes; at most 9 * 8
-            for (size_t tap = 0; tap < taps; ++tap) {
-                low = _mm256_add_epi8(low, differing(_mm256_loadu_si256(weights[tap] + 2 * v), word[tap]));
-                high = _mm256_add_epi8(high, differing(_mm256_loadu_si256(weights[tap] + 2 * v + 1), word[tap]));
-            }
-            const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-            const auto counts = [&](__m256i bytes) {  // four in the lower half
-                return _mm256_castsi256_si128(
-                    _mm256_permutevar8x32_epi32(_mm256_sad_epu8(bytes, _mm256_setzero_si256()), order));
-            };
-            const __m256i count = _mm256_set_m128i(counts(high), counts(low));
-            const __m256i sum = _mm256_sub_epi32(all, _mm256_slli_epi32(count, 1));
-            if (t.sums)
-                _mm_storeu_si128(reinterpret_cast<__m128i*>(t.sums + x * t.sums_pitch + v * kLanes),
-                                 _mm_packs_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1)));
-            const Affine affine(*t.group, v);
-            __m256 y = affine(_mm256_cvtepi32_ps(sum));
-            y = _mm256_blendv_ps(_mm256_mul_ps(y, affine.slope), y, positive(y));
-            y = _mm256_add_ps(y, _mm256_load_ps(t.group->bias1 + v * kLanes));
-            y = _mm256_add_ps(_mm256_loadu_ps(t.residual + x * kFeatures + v * kLanes), y);
-            _mm256_storeu_ps(t.out + x * t.out_pitch + v * kLanes, y);
-        }
-    }
-}
-
-void gradient_row(GradientRow& t) {
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256i largest_scaled = _mm256_setzero_si256();
-    for (size_t v = 0; v < kVectors; ++v) {
-        const Affine affine(*t.group, v);
-        __m256 bias0 = _mm256_setzero_ps(), slope = bias0, bias1 = bias0;
-        __m256i largest = _mm256_setzero_si256();
-        for (size_t x = 0; x < t.width; ++x) {
-            const __m256 grad = _mm256_loadu_ps(t.grad + x * t.grad_pitch + v * kLanes);
-            const auto* sum = reinterpret_cast<const __m128i*>(t.sums + x * t.pitch + v * kLanes);
-            const __m256 y = affine(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(sum))));
-            const __m256 above = positive(y);
-            const __m256 gradient = _mm256_blendv_ps(_mm256_mul_ps(grad, affine.slope), grad, above);
-            _mm256_storeu_ps(t.gradient + x * t.pitch + v * kLanes, gradient);
-            bias0 = _mm256_add_ps(bias0, gradient);
-            slope = _mm256_blendv_ps(_mm256_add_ps(slope, _mm256_mul_ps(y, grad)), slope, above);
-            bias1 = _mm256_add_ps(bias1, grad);
-            const __m256i scaled = _mm256_castps_si256(_mm256_mul_ps(gradient, affine.scale));
-            largest_scaled = _mm256_max_epu32(largest_scaled, _mm256_and_si256(scaled, magnitude));
-            largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(gradient), magnitude));
-        }
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.largest + v * kLanes), largest);
-        _mm256_storeu_ps(t.partial + v * kLanes, bias0);
-        _mm256_storeu_ps(t.partial + kFeatures + v * kLanes, slope);
-        _mm256_storeu_ps(t.partial + 2 * kFeatures + v * kLanes, bias1);
-    }
-    alignas(kAlign) uint32_t lanes[kLanes];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), largest_scaled);
-    t.largest_scaled = 0;
-    for (const uint32_t lane : lanes) t.largest_scaled = lane > t.largest_scaled ? lane : t.largest_scaled;
-}
-
-// Patterns of 64 channels: a byte each, of which bit i is the channel's in words[i].
-void store_patterns(const uint64_t (&words)[4], uint8_t* to) {
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3,
-                                            3, 3, 3, 3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
-    for (size_t half = 0; half < 2; ++half) {
-        __m256i pattern = _mm256_setzero_si256();
-        for (size_t i = 0; i < 4; ++i) {
-            const __m256i word = _mm256_set1_epi32(static_cast<int32_t>(words[i] >> (32 * half)));
-            const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit), bit);
-            pattern = _mm256_or_si256(pattern, _mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(1 << i))));
-        }
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to) + half, pattern);
-    }
-}
-
-// The tables of the quads v[0..3], v[8..11] (`lane` bytes on), v[4..7] (`second` bytes on) and v[12..15].
-inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
-    const auto words = [](int a, int b, int c, int d, int e, int f, int g, int h) {
-        const auto two = [](int x, int y) { return (0x0100 + 0x0202 * x) | (0x0100 + 0x0202 * y) << 16; };
-        return _mm256_setr_epi32(two(a, b), two(c, d), two(e, f), two(g, h), two(a, b), two(c, d), two(e, f), two(g, h));
-    };
-    const __m256i swap = words(1, 0, 3, 2, 5, 4, 7, 6);
-    const __m256i minus = _mm256_max_epi16(v, _mm256_setzero_si256());  // what a number gives to V under a minus
-    const __m256i plus = _mm256_sub_epi16(minus, v);
-    const __m256i other_plus = _mm256_shuffle_epi8(plus, swap), other_minus = _mm256_shuffle_epi8(minus, swap);
-    // Of each pair, under ++ and --, then under -+ and +-
-    const __m256i equal =
-        _mm256_blend_epi16(_mm256_add_epi16(plus, other_plus), _mm256_add_epi16(minus, other_minus), 0xaa);
-    const __m256i unequal = _mm256_add_epi16(minus, other_plus);
-    const __m256i quads[2] = {_mm256_unpacklo_epi16(equal, unequal), _mm256_unpackhi_epi16(equal, unequal)};
-#pragma GCC unroll 2
-    for (size_t i = 0; i < 2; ++i, to += second) {
-        const __m256i pair = _mm256_shuffle_epi8(quads[i], words(0, 1, 3, 2, 0, 1, 3, 2));
-        const __m256i half[2] = {
-            _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(4, 4, 4, 4, 5, 5, 5, 5))),
-            _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(7, 7, 7, 7, 6, 6, 6, 6)))};
-        const __m256i digit = _mm256_set1_epi16(kDigit - 1);
-        const __m256i low = _mm256_packus_epi16(_mm256_and_si256(half[0], digit), _mm256_and_si256(half[1], digit));
-        const __m256i high = _mm256_packus_epi16(_mm256_srli_epi16(half[0], 5), _mm256_srli_epi16(half[1], 5));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_permute2x128_si256(low, high, 0x20));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + lane), _mm256_permute2x128_si256(low, high, 0x31));
-    }
-}
-
-// A quantised row for the input: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of
-// magnitudes; those of pixels -1 and width are zero.
-size_t input_bytes(size_t width, size_t groups) {
-    return (width + 2) * groups * kQuads * kTable + (width + 2 + kLanes) / kLanes * kLanes * sizeof(int32_t);
-}
-
-// For the weights: [height][ceil(width / 4) quads of pixels][kQuad channels] tables, then [height][kQuad] sums of
-// magnitudes.
-size_t quads(size_t width) { return (width + 3) / 4; }
-size_t output_bytes(size_t height, size_t width) {
-    return height * quads(width) * kQuad * kTable + (height + 1) / 2 * 2 * kQuad * sizeof(int32_t);
-}
-
-// 16 whole numbers nearest to from * scale, in 16 bits: quads 0 and 2, 1 and 3.
-inline __m256i quantised(const float* from, const float* scale) {
-    const auto part = [&](size_t i) {
-        return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), _mm256_loadu_ps(scale + i)));
-    };
-    return _mm256_packs_epi32(part(0), part(kLanes));
-}
-
-inline int32_t sum_of(__m256i v) {
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
-void quantise_input(const QuantiseRow& t) {
-    const size_t channels = t.groups * kFeatures, pixel = t.groups * kQuads * kTable;
-    auto* magnitude = reinterpret_cast<int32_t*>(t.input + (t.width + 2) * pixel);
-    std::memset(t.input, 0, pixel);
-    std::memset(t.input + (t.width + 1) * pixel, 0, pixel);
-    magnitude[0] = magnitude[t.width + 1] = 0;
-    for (size_t x = 0; x < t.width; ++x) {
-        uint8_t* to = t.input + (x + 1) * pixel;
-        __m256i sum = _mm256_setzero_si256();
-        for (size_t c = 0; c < channels; c += 16, to += 4 * kTable) {
-            const __m256i v = quantised(t.gradient + x * channels + c, t.input_scale + c);
-            store_tables(v, to, kTable, 2 * kTable);
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_abs_epi16(v), _mm256_set1_epi16(1)));
-        }
-        magnitude[x + 1] = sum_of(sum);
-    }
-}
-
-// 16 channels from c on.
-void quantise_weight(const QuantiseRow& t, size_t c) {
-    const size_t channels = t.groups * kFeatures;
-    const float* from = t.gradient + c;
-    uint8_t* image = t.weight + c / kQuad * t.weight_pitch;
-    uint8_t* to = image + t.y * quads(t.width) * kQuad * kTable;
-    __m256i magnitude[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (size_t x = 0; x < t.width; x += 4, from += 4 * channels, to += kQuad * kTable) {
-        __m256i v[4];
-        for (size_t i = 0; i < 4; ++i)
-            v[i] = x + i < t.width ? quantised(from + i * channels, t.weight_scale + c) : _mm256_setzero_si256();
-        const auto store_end = [&](size_t i, int16_t* ends) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(ends + c), _mm256_permute4x64_epi64(v[i], 0xd8));
-        };
-        if (x == 0) store_end(0, t.ends);
-        if (x + 4 >= t.width) store_end(t.width - 1 - x, t.ends + channels);
-        const auto magnitudes = [&](size_t i) { return _mm256_add_epi16(_mm256_abs_epi16(v[i]), _mm256_abs_epi16(v[i + 1])); };
-        const __m256i sum = _mm256_add_epi16(magnitudes(0), magnitudes(2));  // channels 0..3 and 8..11, 4..7 and 12..15
-        magnitude[0] = _mm256_add_epi32(magnitude[0], _mm256_unpacklo_epi16(sum, _mm256_setzero_si256()));
-        magnitude[1] = _mm256_add_epi32(magnitude[1], _mm256_unpackhi_epi16(sum, _mm256_setzero_si256()));
-#pragma GCC unroll 2
-        for (size_t i = 0; i < 2; ++i) {  // channels 8 * i on
-            const auto two = [&](size_t p) { return i ? _mm256_unpackhi_epi16(v[p], v[p + 1]) : _mm256_unpacklo_epi16(v[p], v[p + 1]); };
-            const __m256i first = two(0), second = two(2);
-            uint8_t* at = to + 2 * i * t.weight_pitch;
-            store_tables(_mm256_unpacklo_epi32(first, second), at, t.weight_pitch, kTable);
-            store_tables(_mm256_unpackhi_epi32(first, second), at + 2 * kTable, t.weight_pitch, kTable);
-        }
-    }
-    for (size_t i = 0; i < 2; ++i) {
-        uint8_t* sums = image + 2 * i * t.weight_pitch + (t.height * quads(t.width) * kTable + t.y * sizeof(int32_t)) * kQuad;
-        _mm_store_si128(reinterpret_cast<__m128i*>(sums), _mm256_castsi256_si128(magnitude[i]));
-        _mm_store_si128(reinterpret_cast<__m128i*>(sums + t.weight_pitch), _mm256_extracti128_si256(magnitude[i], 1));
-    }
-}
-
-void quantise_row(const QuantiseRow& task) {
-    const QuantiseRow t = task;
-    quantise_input(t);
-    for (size_t c = 0; c < t.groups * kFeatures; c += 16) quantise_weight(t, c);
-}
-
-// v, kept in a register: the compiler may neither load it twice nor change the order of sums.
-inline __m256i in_register(__m256i v) {
-    asm("" : "+x"(v));
-    return v;
-}
-
-// Sums of V of kRows sequences of tables and 64 channels: in bytes at first, by digit, which kOnce look-ups fill.
-template <size_t kRows>
-class Sums {
-public:
-    Sums() { clear(); }
-
-    // `count` look-ups, at most kOnce. Tables of a look-up's rows are `row` bytes apart.
-    [[gnu::always_inline]] void add(size_t count, const uint8_t* table, size_t row, size_t next_table,
-                                    const uint8_t* patterns, size_t next_patterns) {
-        __m256i low[kRows][kHalves], high[kRows][kHalves];
-        for (size_t r = 0; r < kRows; ++r)
-            for (size_t v = 0; v < kHalves; ++v) low[r][v] = high[r][v] = _mm256_setzero_si256();
-        const auto look_up = [&]() __attribute__((always_inline)) {
-            __m256i pattern[kHalves];
-#pragma GCC unroll 2
-            for (size_t v = 0; v < kHalves; ++v)
-                pattern[v] = in_register(_mm256_load_si256(reinterpret_cast<const __m256i*>(patterns) + v));
-#pragma GCC unroll 2
-            for (size_t r = 0; r < kRows; ++r) {
-                const auto digit = [&](size_t d) {
-                    const auto* at = reinterpret_cast<const __m128i*>(table + r * row) + d;
-                    return _mm256_broadcastsi128_si256(_mm_load_si128(at));
-                };
-                const __m256i lows = digit(0), highs = digit(1);
-#pragma GCC unroll 2
-                for (size_t v = 0; v < kHalves; ++v) {
-                    low[r][v] = in_register(_mm256_add_epi8(low[r][v], _mm256_shuffle_epi8(lows, pattern[v])));
-                    high[r][v] = in_register(_mm256_add_epi8(high[r][v], _mm256_shuffle_epi8(highs, pattern[v])));
-                }
-            }
-            table += next_table;
-            patterns += next_patterns;
-        };
-        if (count == kOnce) {
-#pragma GCC unroll 8
-            for (size_t i = 0; i < kOnce; ++i) look_up();
-        } else {
-            for (size_t i = 0; i < count; ++i) look_up();
-        }
-        const __m256i weights = _mm256_set1_epi16(1 | kDigit << 8);
-#pragma GCC unroll 2
-        for (size_t r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-            for (size_t v = 0; v < kHalves; ++v) {
-                __m256i* words = words_[r] + 2 * v;
-                words[0] = _mm256_add_epi16(words[0], _mm256_maddubs_epi16(_mm256_unpacklo_epi8(low[r][v], high[r][v]), weights));
-                words[1] = _mm256_add_epi16(words[1], _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low[r][v], high[r][v]), weights));
-            }
-        }
-    }
-
-    // After at most kLookUps look-ups: takes twice the sums from [kRows] runs of 64, `row` apart, and clears them.
-    void flush(int32_t* to, size_t row) {
-        for (size_t r = 0; r < kRows; ++r, to += row) {
-            for (size_t i = 0; i < kFeatures / 8; ++i) {
-                const size_t run = i / 4 * 4 + i % 2 * 2 + i / 2 % 2;  // as unpacking in 128-bit lanes left them
-                auto* at = reinterpret_cast<__m256i*>(to) + run;
-                const __m128i words = _mm_load_si128(reinterpret_cast<const __m128i*>(words_[r]) + i);
-                _mm256_storeu_si256(at, _mm256_sub_epi32(_mm256_loadu_si256(at), _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 1)));
-            }
-        }
-        clear();
-    }
-
-private:
-    void clear() {
-        for (auto& row : words_)
-            for (__m256i& words : row) words = _mm256_setzero_si256();
-    }
-
-    __m256i words_[kRows][2 * kHalves];
-};
-
-// Weights for the input: patterns [groups][9][16 quads of outputs][64].
-size_t input_weight_bytes(size_t groups) { return groups * kTaps * kQuads * kFeatures; }
-
-void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) {
-    for (size_t i = 0; i < groups * kTaps * kFeatures; i += 4, weights += kFeatures) {
-        const uint64_t quad[4] = {words[i], words[i + 1], words[i + 2], words[i + 3]};
-        store_patterns(quad, weights);
-    }
-}
-
-constexpr size_t kBlock = 2;  // pixels; 8 sums of bytes, 2 tables, 2 patterns and what was looked up: all registers
-
-// Sums of kPixels pixels of the input's gradient, to sums[kPixels][64].
-template <size_t kPixels>
-inline void input_sums(const InputRow& t, size_t x, int32_t* sums) {
-    const size_t groups = t.step * t.step, pixel = groups * kQuads * kTable;
-    for (size_t p = 0; p < kPixels; ++p) {
-        int32_t magnitude = 0;
-        for (const uint8_t* row : t.rows) {
-            if (!row) continue;
-            const auto* at = reinterpret_cast<const int32_t*>(row + (t.width + 2) * pixel) + x + p;
-            magnitude += at[0] + at[1] + at[2];
-        }
-        std::fill_n(sums + p * kFeatures, kFeatures, magnitude);
-    }
-    Sums<kPixels> acc;
-    for (size_t g = 0; g < groups; ++g) {
-        for (size_t dy = 0; dy < 3; ++dy) {
-            // The tap (dy, dx) of an output at (y + 1 - dy, x + 1 - dx) reads the input at (y, x).
-            const uint8_t* row = t.rows[2 - dy];
-            if (!row) continue;
-            for (size_t dx = 0; dx < 3; ++dx) {
-                const uint8_t* patterns = t.weights + (g * kTaps + 3 * dy + dx) * kQuads * kFeatures;
-                const uint8_t* table = row + (x + 2 - dx) * pixel + g * kQuads * kTable;
-                for (size_t quad = 0; quad < kQuads; quad += kOnce)
-                    acc.add(kOnce, table + quad * kTable, pixel, kTable, patterns + quad * kFeatures, kFeatures);
-            }
-            static_assert(3 * kQuads <= kLookUps);
-            acc.flush(sums, kFeatures);
-        }
-    }
-}
-
-void input_row(const InputRow& task) {
-    const InputRow t = task;
-    alignas(kAlign) int32_t sums[kBlock * kFeatures];
-    alignas(kAlign) float partial[kFeatures] = {};
-    const __m256 unit = _mm256_set1_ps(t.unit), steepness = _mm256_set1_ps(t.steepness), peak = _mm256_set1_ps(t.peak);
-    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    for (size_t start = 0; start < t.width; start += kBlock) {
-        const size_t count = t.width - start < kBlock ? t.width - start : kBlock;
-        if (count == 1)
-            input_sums<1>(t, start, sums);
-        else
-            input_sums<kBlock>(t, start, sums);
         for (size_t p = 0; p < count; ++p) {
             const size_t x = start + p;
-            for (size_t c = 0; c < kFeatures; c += kLanes) {
-                const auto* sum = reinterpret_cast<const __m256i*>(sums + p * kFeatures + c);
-                const __m256 to_sign = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_load_si256(sum)), unit);
-                const __m256 shifted =
-                    _mm256_add_ps(_mm256_loadu_ps(t.x + x * kFeatures + c), _mm256_loadu_ps(t.shift + c));
-                const __m256 slope = _mm256_mul_ps(steepness, _mm256_and_ps(shifted, magnitude));
-                const __m256 window = _mm256_max_ps(_mm256_sub_ps(peak, slope), _mm256_setzero_ps());
-                const __m256 to_shifted = _mm256_mul_ps(to_sign, window);
-                _mm256_store_ps(partial + c, _mm256_add_ps(_mm256_load_ps(partial + c), to_shifted));
-                __m256 residual = _mm256_loadu_ps(t.grad + t.step * x * kFeatures + c);
-                for (size_t i = 0; i < t.step; ++i)
-                    for (size_t j = i ? 0 : 1; j < t.step; ++j)
-                        residual = _mm256_add_ps(
-                            residual, _mm256_loadu_ps(t.grad + ((i * t.width + x) * t.step + j) * kFeatures + c));
-                _mm256_storeu_ps(t.out + x * kFeatures + c, _mm256_add_ps(residual, to_shifted));
+            for (size_t c = 0; c < kFeatures; c += 2 * kLanes) {
+                const auto part = [&](size_t dy) {
+                    return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(parts[dy] + p * kFeatures + c)));
+                };
+                const __m256i sums = _mm256_slli_epi16(_mm256_add_epi16(_mm256_add_epi16(part(0), part(1)), part(2)), 1);
+                if (t.sums) _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.sums + x * t.sums_pitch + c), sums);
+                const __m128i half[2] = {_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)};
+#pragma GCC unroll 2
+                for (size_t i = 0; i < 2; ++i) {
+                    const size_t v = c / kLanes + i;
+                    const Affine affine(*t.group, v);
+                    __m256 y = affine(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(half[i])));
+                    y = _mm256_blendv_ps(_mm256_mul_ps(y, affine.slope), y, positive(y));
+                    y = _mm256_add_ps(y, _mm256_load_ps(t.group->bias1 + v * kLanes));
+                    y = _mm256_add_ps(_mm256_loadu_ps(t.residual + x * kFeatures + v * kLanes), y);
+                    _mm256_storeu_ps(t.out + x * t.out_pitch + v * kLanes, y);
+                }
             }
         }
     }
-    for (size_t c = 0; c < kFeatures; ++c) t.partial[c] = partial[c];
 }
 
-// A bit row: patterns [ceil(width / 4) quads of pixels][3 columns of taps][64].
-size_t bit_row_bytes(size_t width) { return quads(width) * 3 * kFeatures; }
-
-void bit_row(const uint64_t* words, size_t width, uint8_t* bits) {
-    for (size_t start = 0; start < width; start += 4) {
-        for (size_t dx = 0; dx < 3; ++dx, bits += kFeatures) {
-            uint64_t quad[4];
-            for (size_t i = 0; i < 4; ++i) {
-                const size_t x = start + i + dx;  // one more than the pixel's
-                quad[i] = x < 1 || x > width ? 0 : words[x - 1];
-            }
-            store_patterns(quad, bits);
+void gradient_row(const GradientRow& task) {
+    const GradientRow t = task;
+    constexpr size_t kLine = 2;  // vectors of floats
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    for (size_t c = 0; c < kFeatures; c += kLine * kLanes) {
+        __m256 bias0[kLine], slope[kLine], bias1[kLine];
+        __m256i largest[kLine];
+        for (size_t i = 0; i < kLine; ++i) {
+            bias0[i] = slope[i] = bias1[i] = _mm256_setzero_ps();
+            largest[i] = _mm256_setzero_si256();
         }
-    }
-}
-
-constexpr size_t kOutputs = 2;  // channels, as kBlock
-
-// One tap and kOutputs outputs from q on, quads of pixels [begin, end).
-void weight_sums(const WeightImage& t, size_t tap, size_t q, size_t begin, size_t end) {
-    const size_t row = quads(t.width);
-    if (tap / 3 == 0) begin = std::max(begin, row);  // the first row has none above it, the last none below
-    if (tap / 3 == 2) end = std::min(end, (t.height - 1) * row);
-    if (begin >= end) return;
-    const uint8_t* table = t.gradient + (begin * kQuad + q) * kTable;
-    const uint8_t* patterns = t.bits + ((begin + tap / 3 * row - row) * 3 + tap % 3) * kFeatures;
-    Sums<kOutputs> acc;
-    for (size_t i = begin; i < end; i += kOnce, table += kOnce * kQuad * kTable, patterns += kOnce * 3 * kFeatures)
-        acc.add(std::min(kOnce, end - i), table, kTable, kQuad * kTable, patterns, 3 * kFeatures);
-    acc.flush(t.sums + (q * kTaps + tap) * kFeatures, kTaps * kFeatures);
-}
-
-void weight_image(const WeightImage& task) {
-    const WeightImage t = task;
-    const size_t all = t.height * quads(t.width);
-    for (size_t begin = 0; begin < all; begin += kLookUps)
-        for (size_t tap = 0; tap < kTaps; ++tap)
-            for (size_t q = 0; q < kQuad; q += kOutputs)
-                weight_sums(t, tap, q, begin, std::min(begin + kLookUps, all));
-    const auto* magnitude = reinterpret_cast<const int32_t*>(t.gradient + all * kQuad * kTable);
-    for (size_t q = 0; q < kQuad; ++q) {
-        int32_t whole = 0;
-        for (size_t y = 0; y < t.height; ++y) whole += magnitude[y * kQuad + q];
-        const int32_t rows[3] = {whole - magnitude[q], whole, whole - magnitude[(t.height - 1) * kQuad + q]};
-        for (size_t tap = 0; tap < kTaps; ++tap)
-            for (size_t c = 0; c < kFeatures; ++c) t.sums[(q * kTaps + tap) * kFeatures + c] += rows[tap / 3];
+        for (size_t x = 0; x < t.width; ++x) {
+#pragma GCC unroll 2
+            for (size_t i = 0; i < kLine; ++i) {
+                const size_t at = c + i * kLanes;
+                const Affine affine(*t.group, at / kLanes);
+                const __m256 grad = _mm256_loadu_ps(t.grad + x * t.grad_pitch + at);
+                const auto* sum = reinterpret_cast<const __m128i*>(t.sums + x * t.pitch + at);
+                const __m256 y = affine(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(sum))));
+                const __m256 above = positive(y);
+                const __m256 gradient = _mm256_blendv_ps(_mm256_mul_ps(grad, affine.slope), grad, above);
+                _mm256_storeu_ps(t.gradient + x * t.pitch + at, gradient);
+                bias0[i] = _mm256_add_ps(bias0[i], gradient);
+                slope[i] = _mm256_add_ps(slope[i], _mm256_andnot_ps(above, _mm256_mul_ps(y, grad)));
+                bias1[i] = _mm256_add_ps(bias1[i], grad);
+                largest[i] = _mm256_max_epu32(largest[i], _mm256_and_si256(_mm256_castps_si256(gradient), magnitude));
+            }
+        }
+        for (size_t i = 0; i < kLine; ++i) {
+            const size_t at = c + i * kLanes;
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.largest + at), largest[i]);
+            _mm256_storeu_ps(t.partial + at, bias0[i]);
+            _mm256_storeu_ps(t.partial + kFeatures + at, slope[i]);
+            _mm256_storeu_ps(t.partial + 2 * kFeatures + at, bias1[i]);
+        }
     }
 }
 
@@ -476,17 +184,19 @@ constexpr Kernels all() {
     k.required_features = "AVX2 and FMA";
     k.supported = supported;
     k.pack = pack;
+    k.weight_bytes = kWeightBytes;
+    k.pack_weights = pack_weights;
     k.forward_row = forward_row;
     k.gradient_row = gradient_row;
-    k.input_bytes = input_bytes;
-    k.output_bytes = output_bytes;
+    k.quantised_bytes = quantised_bytes;
     k.quantise_row = quantise_row;
     k.input_weight_bytes = input_weight_bytes;
     k.pack_input_weights = pack_input_weights;
     k.input_row = input_row;
     k.bit_row_bytes = bit_row_bytes;
     k.bit_row = bit_row;
-    k.weight_image = weight_image;
+    k.scratch_bytes = scratch_bytes;
+    k.weight_rows = weight_rows;
     return k;
 }
 

@@ -1,7 +1,6 @@
 // The truth: plain loops. Every other kernel set gives the same bits.
 //
-// A quantised row is int16 [width][groups][64] for the input and [width][kQuad] for the weights, a bit row the words
-// themselves.
+// A quantised row is int16 [width][groups][64], a bit row the words themselves.
 
 #include <algorithm>
 #include <cmath>
@@ -23,9 +22,13 @@ void pack(const float* x, const float* shift, size_t pixels, uint64_t* words) {
     }
 }
 
+constexpr size_t kWeightBytes = kTaps * kFeatures * sizeof(uint64_t);
+void pack_weights(const uint64_t* words, uint8_t* weights) { std::memcpy(weights, words, kWeightBytes); }
+
 float affine(const Group& group, size_t c, float sum) { return sum * group.scale[c] + group.bias[c] + group.bias0[c]; }
 
 void forward_row(const ForwardRow& t) {
+    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
     for (size_t x = 0; x < t.width; ++x) {
         for (size_t c = 0; c < kFeatures; ++c) {
             int sum = 0;
@@ -33,7 +36,7 @@ void forward_row(const ForwardRow& t) {
                 for (size_t dx = 0; dx < 3; ++dx)
                     if (t.rows[dy] && x + dx >= 1 && x + dx <= t.width)
                         sum += static_cast<int>(kFeatures) -
-                               2 * __builtin_popcountll(t.rows[dy][x + dx - 1] ^ t.weights[(3 * dy + dx) * kFeatures + c]);
+                               2 * __builtin_popcountll(t.rows[dy][x + dx - 1] ^ weights[(3 * dy + dx) * kFeatures + c]);
             if (t.sums) t.sums[x * t.sums_pitch + c] = static_cast<int16_t>(sum);
             const float y = affine(*t.group, c, static_cast<float>(sum));
             t.out[x * t.out_pitch + c] =
@@ -48,10 +51,9 @@ uint32_t magnitude(float v) {
     return bits & 0x7fffffff;
 }
 
-void gradient_row(GradientRow& t) {
+void gradient_row(const GradientRow& t) {
     std::fill_n(t.partial, 3 * kFeatures, 0.0f);
     std::fill_n(t.largest, kFeatures, 0u);
-    t.largest_scaled = 0;
     for (size_t x = 0; x < t.width; ++x) {
         for (size_t c = 0; c < kFeatures; ++c) {
             const float grad = t.grad[x * t.grad_pitch + c];
@@ -62,30 +64,18 @@ void gradient_row(GradientRow& t) {
             if (!(y > 0)) t.partial[kFeatures + c] += y * grad;
             t.partial[2 * kFeatures + c] += grad;
             t.largest[c] = std::max(t.largest[c], magnitude(gradient));
-            t.largest_scaled = std::max(t.largest_scaled, magnitude(gradient * t.group->scale[c]));
         }
     }
 }
 
-size_t input_bytes(size_t width, size_t groups) { return width * groups * kFeatures * sizeof(int16_t); }
-
-size_t output_bytes(size_t height, size_t width) { return height * width * kQuad * sizeof(int16_t); }
+size_t quantised_bytes(size_t width, size_t groups) { return width * groups * kFeatures * sizeof(int16_t); }
 
 int16_t quantise(float v) { return static_cast<int16_t>(std::lrintf(v)); }
 
-void quantise_row(const QuantiseRow& t) {
-    const size_t channels = t.groups * kFeatures;
-    auto* input = reinterpret_cast<int16_t*>(t.input);
-    for (size_t x = 0; x < t.width; ++x) {
-        for (size_t c = 0; c < channels; ++c) {
-            const float gradient = t.gradient[x * channels + c];
-            const int16_t value = quantise(gradient * t.weight_scale[c]);
-            input[x * channels + c] = quantise(gradient * t.input_scale[c]);
-            reinterpret_cast<int16_t*>(t.weight + c / kQuad * t.weight_pitch)[(t.y * t.width + x) * kQuad + c % kQuad] = value;
-            if (x == 0) t.ends[c] = value;
-            if (x == t.width - 1) t.ends[channels + c] = value;
-        }
-    }
+void quantise_row(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row) {
+    auto* to = reinterpret_cast<int16_t*>(row);
+    for (size_t x = 0; x < width; ++x)
+        for (size_t c = 0; c < groups * kFeatures; ++c) *to++ = quantise(*gradient++ * scale[c]);
 }
 
 size_t input_weight_bytes(size_t groups) { return groups * kTaps * kFeatures * sizeof(uint64_t); }
@@ -135,18 +125,21 @@ size_t bit_row_bytes(size_t width) { return width * sizeof(uint64_t); }
 
 void bit_row(const uint64_t* words, size_t width, uint8_t* bits) { std::memcpy(bits, words, bit_row_bytes(width)); }
 
-void weight_image(const WeightImage& t) {
-    const auto* value = reinterpret_cast<const int16_t*>(t.gradient);
+size_t scratch_bytes(size_t, size_t) { return 0; }
+
+void weight_rows(const WeightRows& t) {
     const auto* words = reinterpret_cast<const uint64_t*>(t.bits);
-    for (size_t y = 0; y < t.height; ++y) {
-        for (size_t x = 0; x < t.width; ++x, value += kQuad) {
-            for (size_t tap = 0; tap < kTaps; ++tap) {
-                const size_t below = y + tap / 3, right = x + tap % 3;  // one more than the tap's row and column
-                if (below < 1 || below > t.height) continue;
-                const uint64_t word = right < 1 || right > t.width ? 0 : words[(below - 1) * t.width + right - 1];
-                for (size_t q = 0; q < kQuad; ++q) {
-                    int32_t* sums = t.sums + (q * kTaps + tap) * kFeatures;
-                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value[q] : value[q];
+    for (size_t y = 0; y < t.rows; ++y) {
+        for (size_t x = 0; x < t.width; ++x) {
+            for (size_t o = 0; o < kOutputs; ++o) {
+                const int value = quantise(t.gradient[(y * t.width + x) * t.pitch + o] * t.scale[o]);
+                for (size_t tap = 0; tap < kTaps; ++tap) {
+                    const size_t dy = tap / 3, dx = tap % 3;
+                    if ((y + dy < 1 && !t.above) || (y + dy > t.rows && !t.below)) continue;
+                    if (x + dx < 1 || x + dx > t.width) continue;
+                    const uint64_t word = words[(y * t.width + x) + dy * t.width + dx - t.width - 1];
+                    int32_t* sums = t.sums + (o * kTaps + tap) * kFeatures;
+                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value : value;
                 }
             }
         }
@@ -159,17 +152,19 @@ constexpr Kernels all() {
     k.required_features = "nothing";
     k.supported = supported;
     k.pack = pack;
+    k.weight_bytes = kWeightBytes;
+    k.pack_weights = pack_weights;
     k.forward_row = forward_row;
     k.gradient_row = gradient_row;
-    k.input_bytes = input_bytes;
-    k.output_bytes = output_bytes;
+    k.quantised_bytes = quantised_bytes;
     k.quantise_row = quantise_row;
     k.input_weight_bytes = input_weight_bytes;
     k.pack_input_weights = pack_input_weights;
     k.input_row = input_row;
     k.bit_row_bytes = bit_row_bytes;
     k.bit_row = bit_row;
-    k.weight_image = weight_image;
+    k.scratch_bytes = scratch_bytes;
+    k.weight_rows = weight_rows;
     return k;
 }
 

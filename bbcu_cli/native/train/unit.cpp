@@ -121,6 +121,9 @@ float from_bits(uint32_t bits) {
     return value;
 }
 
+constexpr size_t kBandRows = 32;       // of the input's gradient at most; two more are quantised for a band
+constexpr size_t kBandPixels = 1024;   // of the weights' gradient; a band's tables fit the second-level cache
+
 class Backward {
 public:
     Backward(const Kernels& kernels, const Shape& shape, const Unit& unit, float window, const float* x,
@@ -129,25 +132,26 @@ public:
           words_(words), sums_(sums), grad_(grad), to_(gradients), rows_(shape.images * shape.height), groups_(shape.groups()),
           channels_(groups_ * kFeatures), prepared_(kernels, shape, unit), gradient_(shape.pixels() * channels_),
           partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures), largest_(rows_ * channels_),
-          largest_scaled_(rows_), input_scale_(shape.images * channels_), input_unit_(shape.images),
-          weight_scale_(channels_), input_bytes_(kernels.input_bytes(shape.width, groups_)),
-          output_bytes_(kernels.output_bytes(shape.height, shape.width)), bit_bytes_(kernels.bit_row_bytes(shape.width)),
-          for_input_(rows_ * input_bytes_), for_weight_(shape.images * output_bytes_ * channels_ / kQuad),
-          ends_(rows_ * 2 * channels_), bits_(rows_ * bit_bytes_), input_weights_(kernels.input_weight_bytes(groups_)) {}
+          input_scale_(shape.images * channels_), input_unit_(shape.images),
+          weight_scale_(channels_), quantised_bytes_(kernels.quantised_bytes(shape.width, groups_)),
+          bit_bytes_(kernels.bit_row_bytes(shape.width)), bits_(rows_ * bit_bytes_),
+          input_weights_(kernels.input_weight_bytes(groups_)),
+          weight_rows_(std::clamp<size_t>(kBandPixels / shape.width, 1, shape.height)) {}
 
     void run(size_t threads) {
         share(rows_, threads, [this] { return [this](size_t row) { differentiate(row); }; });
         reduce_rprelu();
         if (!find_scales()) return fill_nan();
         kernels_.pack_input_weights(prepared_.words.data(), groups_, input_weights_.data());
-        share(rows_, threads, [this] { return [this](size_t row) { quantise(row); }; });
-        const size_t quads = channels_ / kQuad;
-        share(quads + rows_, threads, [&] {
-            return [this, quads](size_t item) {
-                if (item < quads)
-                    weights(item);
+        const size_t outputs = channels_ / kOutputs;
+        const size_t bands = (shape_.height + kBandRows - 1) / kBandRows, rows = (shape_.height + bands - 1) / bands;
+        share(outputs + shape_.images * bands, threads, [&] {
+            return [&, this, quantised = Scratch<uint8_t>(3 * quantised_bytes_),
+                    scratch = Scratch<uint8_t>(kernels_.scratch_bytes(weight_rows_, shape_.width))](size_t item) {
+                if (item < outputs)
+                    weights(item * kOutputs, scratch.data());
                 else
-                    input(item - quads);
+                    input((item - outputs) / bands, (item - outputs) % bands * rows, rows, quantised.data());
             };
         });
         reduce_shift();
@@ -159,7 +163,6 @@ private:
     // Through the RPReLU of one row of all groups; and its bit row.
     void differentiate(size_t row) {
         const size_t width = shape_.width, step = shape_.step;
-        largest_scaled_[row] = 0;
         for (size_t g = 0; g < groups_; ++g) {
             GradientRow task{};
             task.grad = grad_ + ((row * step + g / step) * width * step + g % step) * kFeatures;
@@ -172,49 +175,35 @@ private:
             task.partial = partial_.data() + (row * groups_ + g) * 3 * kFeatures;
             task.largest = largest_.data() + row * channels_ + g * kFeatures;
             kernels_.gradient_row(task);
-            largest_scaled_[row] = std::max(largest_scaled_[row], task.largest_scaled);
         }
         kernels_.bit_row(words_ + row * width, width, bits_.data() + row * bit_bytes_);
     }
 
     // False where a gradient is not finite.
     bool find_scales() {
+        std::vector<uint32_t> of_all(channels_);
         for (size_t image = 0; image < shape_.images; ++image) {
-            const uint32_t* rows = largest_scaled_.data() + image * shape_.height;
-            const float largest = from_bits(*std::max_element(rows, rows + shape_.height));
-            if (!std::isfinite(largest)) return false;
-            const float scale = scale_for(largest);
+            std::vector<uint32_t> most(channels_);  // bits, which are in the order of the magnitudes that they mean
+            for (size_t y = 0; y < shape_.height; ++y) {
+                const uint32_t* row = largest_.data() + (image * shape_.height + y) * channels_;
+                for (size_t c = 0; c < channels_; ++c) most[c] = std::max(most[c], row[c]);
+            }
+            float scaled = 0;
+            for (size_t c = 0; c < channels_; ++c) {
+                of_all[c] = std::max(of_all[c], most[c]);
+                const float largest = from_bits(most[c]) * alpha(c);
+                if (!std::isfinite(largest)) return false;
+                scaled = std::max(scaled, largest);
+            }
+            const float scale = scale_for(scaled);
             input_unit_[image] = 1 / scale;
-            for (size_t g = 0; g < groups_; ++g)
-                for (size_t c = 0; c < kFeatures; ++c)
-                    input_scale_[image * channels_ + g * kFeatures + c] = prepared_.groups[g].scale[c] * scale;
+            for (size_t c = 0; c < channels_; ++c) input_scale_[image * channels_ + c] = alpha(c) * scale;
         }
-        uint32_t* most = largest_.data();  // of all rows, in the first
-        for (size_t row = 1; row < rows_; ++row)
-            for (size_t c = 0; c < channels_; ++c) most[c] = std::max(most[c], largest_[row * channels_ + c]);
-        for (size_t c = 0; c < channels_; ++c) {
-            if (!std::isfinite(from_bits(most[c]))) return false;
-            weight_scale_[c] = scale_for(from_bits(most[c]));
-        }
+        for (size_t c = 0; c < channels_; ++c) weight_scale_[c] = scale_for(from_bits(of_all[c]));
         return true;
     }
 
-    void quantise(size_t row) {
-        const size_t image = row / shape_.height;
-        QuantiseRow task{};
-        task.gradient = gradient_row(row);
-        task.width = shape_.width;
-        task.groups = groups_;
-        task.input_scale = input_scale_.data() + image * channels_;
-        task.weight_scale = weight_scale_.data();
-        task.input = for_input_.data() + row * input_bytes_;
-        task.weight = for_weight_.data() + image * output_bytes_;
-        task.weight_pitch = shape_.images * output_bytes_;
-        task.y = row % shape_.height;
-        task.height = shape_.height;
-        task.ends = ends_.data() + row * 2 * channels_;
-        kernels_.quantise_row(task);
-    }
+    float alpha(size_t channel) const { return prepared_.groups[channel / kFeatures].scale[channel % kFeatures]; }
 
     void reduce_rprelu() {
         float* const to[3] = {to_.bias0, to_.slope, to_.bias1};
@@ -244,71 +233,76 @@ private:
         std::fill_n(to_.weight, groups_ * kFeatures * kTaps * kFeatures, nan);
     }
 
-    void input(size_t row) {
-        const size_t image = row / shape_.height, width = shape_.width, step = shape_.step;
-        InputRow task{};
-        const uint8_t* rows = for_input_.data() + image * shape_.height * input_bytes_;
-        window(rows, row % shape_.height, shape_.height, input_bytes_, task.rows);
-        task.weights = input_weights_.data();
-        task.step = step;
-        task.width = width;
-        task.unit = input_unit_[image];
-        task.x = x_ + row * width * kFeatures;
-        task.shift = unit_.shift;
-        task.peak = peak_;
-        task.steepness = steepness_;
-        task.grad = grad_ + row * step * width * step * kFeatures;
-        task.out = to_.x + row * width * kFeatures;
-        task.partial = shift_partial_.data() + row * kFeatures;
-        kernels_.input_row(task);
+    // `rows` rows of the input's gradient from `first` on; `ring` holds the quantised row y at y % 3.
+    void input(size_t image, size_t first, size_t rows, uint8_t* ring) {
+        const size_t height = shape_.height, width = shape_.width, step = shape_.step;
+        const auto slot = [&](size_t y) { return ring + y % 3 * quantised_bytes_; };
+        size_t ready = first ? first - 1 : 0;  // the next row to quantise
+        for (size_t y = first; y < std::min(first + rows, height); ++y) {
+            for (; ready < std::min(y + 2, height); ++ready)
+                kernels_.quantise_row(gradient_row(image * height + ready), input_scale_.data() + image * channels_, width,
+                                      groups_, slot(ready));
+            const size_t row = image * height + y;
+            InputRow task{};
+            task.rows[0] = y ? slot(y - 1) : nullptr;
+            task.rows[1] = slot(y);
+            task.rows[2] = y + 1 < height ? slot(y + 1) : nullptr;
+            task.weights = input_weights_.data();
+            task.step = step;
+            task.width = width;
+            task.unit = input_unit_[image];
+            task.x = x_ + row * width * kFeatures;
+            task.shift = unit_.shift;
+            task.peak = peak_;
+            task.steepness = steepness_;
+            task.grad = grad_ + row * step * width * step * kFeatures;
+            task.out = to_.x + row * width * kFeatures;
+            task.partial = shift_partial_.data() + row * kFeatures;
+            kernels_.input_row(task);
+        }
     }
 
-    // The weights' gradient of kQuad output channels of a group.
-    void weights(size_t quad) {
-        constexpr size_t kSums = kQuad * kTaps * kFeatures;
-        int32_t sums[kSums] = {};
-        int64_t total[kSums] = {};
-        size_t pixels = 0;  // that are in sums
+    // The weights' gradient of kOutputs channels of a group, from `channel` on.
+    void weights(size_t channel, uint8_t* scratch) {
+        constexpr size_t kSums = kOutputs * kTaps * kFeatures;
+        const Scratch<int32_t> sums(kSums);   // of the last `pixels` pixels
+        const Scratch<double> total(kSums);   // whole numbers
+        std::fill_n(sums.data(), kSums, 0);
+        std::fill_n(total.data(), kSums, 0.0);
+        size_t pixels = 0;
         const auto add_up = [&] {
             for (size_t i = 0; i < kSums; ++i) total[i] += sums[i];
-            std::fill_n(sums, kSums, 0);
+            std::fill_n(sums.data(), kSums, 0);
             pixels = 0;
         };
         for (size_t image = 0; image < shape_.images; ++image) {
-            if (pixels + shape_.height * shape_.width > kMaxPixels) add_up();
-            pixels += shape_.height * shape_.width;
-            WeightImage task{};
-            task.gradient = for_weight_.data() + (quad * shape_.images + image) * output_bytes_;
-            task.bits = bits_.data() + image * shape_.height * bit_bytes_;
-            task.height = shape_.height;
-            task.width = shape_.width;
-            task.sums = sums;
-            kernels_.weight_image(task);
-        }
-        add_up();
-        const size_t group = quad * kQuad / kFeatures, first = quad * kQuad % kFeatures;
-        for (size_t q = 0; q < kQuad; ++q) {
-            int64_t outside[kTaps];
-            add_outside(quad * kQuad + q, outside);
-            const double unit = 1.0 / weight_scale_[quad * kQuad + q];
-            const size_t from = ((first + q) * groups_ + group) * kTaps * kFeatures;
-            for (size_t i = 0; i < kTaps * kFeatures; ++i) {
-                const auto value = static_cast<double>(total[q * kTaps * kFeatures + i] - outside[i / kFeatures]) * unit;
-                to_.weight[from + i] = std::fabs(unit_.weight[from + i]) <= 1 ? static_cast<float>(value) : 0.0f;
+            for (size_t y = 0; y < shape_.height; y += weight_rows_) {
+                const size_t row = image * shape_.height + y;
+                WeightRows task{};
+                task.gradient = gradient_row(row) + channel;
+                task.pitch = channels_;
+                task.scale = weight_scale_.data() + channel;
+                task.bits = bits_.data() + row * bit_bytes_;
+                task.rows = std::min(weight_rows_, shape_.height - y);
+                task.width = shape_.width;
+                task.above = y > 0;
+                task.below = y + task.rows < shape_.height;
+                task.scratch = scratch;
+                task.sums = sums.data();
+                if (pixels + task.rows * task.width > kMaxPixels) add_up();
+                pixels += task.rows * task.width;
+                kernels_.weight_rows(task);
             }
         }
-    }
-
-    // What signs left and right of the images gave to a channel's taps, as if they were +1.
-    void add_outside(size_t channel, int64_t (&outside)[kTaps]) const {
-        std::fill_n(outside, kTaps, 0);
-        for (size_t row = 0; row < rows_; ++row) {
-            const size_t y = row % shape_.height;
-            const int16_t* end = ends_.data() + row * 2 * channels_ + channel;
-            for (size_t dy = 0; dy < 3; ++dy) {
-                if (y + dy < 1 || y + dy > shape_.height) continue;
-                outside[3 * dy] += end[0];
-                outside[3 * dy + 2] += end[channels_];
+        add_up();
+        const size_t group = channel / kFeatures, first = channel % kFeatures;
+        for (size_t o = 0; o < kOutputs; ++o) {
+            const double unit = 1.0 / weight_scale_[channel + o];
+            const size_t from = ((first + o) * groups_ + group) * kTaps * kFeatures;
+            const double* sum = total.data() + o * kTaps * kFeatures;
+            for (size_t i = 0; i < kTaps * kFeatures; ++i) {
+                const auto value = static_cast<float>(sum[i] * unit);
+                to_.weight[from + i] = std::fabs(unit_.weight[from + i]) <= 1 ? value : 0.0f;
             }
         }
     }
@@ -329,16 +323,13 @@ private:
     Scratch<float> partial_;            // [rows][groups][3][64]
     Scratch<float> shift_partial_;      // [rows][64]
     Scratch<uint32_t> largest_;         // [rows][groups][64]
-    Scratch<uint32_t> largest_scaled_;  // [rows]
     Scratch<float> input_scale_;        // [images][groups][64]
     Scratch<float> input_unit_;         // [images]
     Scratch<float> weight_scale_;       // [groups][64]
-    size_t input_bytes_, output_bytes_, bit_bytes_;  // of a row, an image's kQuad channels, a row
-    Scratch<uint8_t> for_input_;        // [rows], quantised
-    Scratch<uint8_t> for_weight_;       // [groups][64 / kQuad][images], quantised
-    Scratch<int16_t> ends_;             // [rows][2][groups][64]
+    size_t quantised_bytes_, bit_bytes_;  // of a row
     Scratch<uint8_t> bits_;             // [rows]
     Scratch<uint8_t> input_weights_;
+    size_t weight_rows_;                // at once
 };
 
 }  // namespace
@@ -347,6 +338,9 @@ void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const
              int16_t* sums, size_t threads) {
     const Prepared prepared(kernels, shape, unit);
     const size_t width = shape.width, step = shape.step, groups = shape.groups();
+    const Scratch<uint8_t> weights(groups * kernels.weight_bytes);
+    for (size_t g = 0; g < groups; ++g)
+        kernels.pack_weights(prepared.words.data() + g * kTaps * kFeatures, weights.data() + g * kernels.weight_bytes);
     share(shape.images * shape.height, threads, [&] {
         return [&](size_t row) {
             kernels.pack(x + row * width * kFeatures, unit.shift, width, words + row * width);
@@ -361,7 +355,7 @@ void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const
             task.out_pitch = step * kFeatures;
             task.sums_pitch = groups * kFeatures;
             for (size_t g = 0; g < groups; ++g) {
-                task.weights = prepared.words.data() + g * kTaps * kFeatures;
+                task.weights = weights.data() + g * kernels.weight_bytes;
                 task.group = &prepared.groups[g];
                 task.out = out + ((row * step + g / step) * width * step + g % step) * kFeatures;
                 task.sums = sums ? sums + (row * width * groups + g) * kFeatures : nullptr;

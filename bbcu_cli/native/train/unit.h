@@ -18,9 +18,9 @@
 
 namespace bbcu::train {
 
-constexpr int kMost = 255;   // of a quantised gradient
+constexpr int kMost = 255;       // of a quantised gradient
 constexpr size_t kMaxPixels = 0x7fffffff / kMost;  // of an image: whose quantised gradients sum within 32 bits
-constexpr size_t kQuad = 4;  // output channels whose weights' gradients are computed together
+constexpr size_t kOutputs = 16;  // channels whose weights' gradients are computed together; a cache line of floats
 
 // What follows the +-1 sums of a group: y = scale * sum + bias + bias0; y = (y > 0 ? 1 : slope) * y + bias1.
 struct Group {
@@ -35,7 +35,7 @@ struct Group {
 struct ForwardRow {
     const uint64_t* rows[3];  // signs of the rows above, at and below; null outside the image
     size_t width;
-    const uint64_t* weights;  // [9][64] words of the group
+    const uint8_t* weights;   // of the group, from pack_weights
     const Group* group;
     const float* residual;    // [width][64]
     float* out;               // [width], out_pitch apart
@@ -54,23 +54,7 @@ struct GradientRow {
     size_t width;
     const Group* group;
     float* partial;           // [3][64]: sums over the row for bias0 (and bias), slope, bias1
-    uint32_t* largest;        // [64] out: bits of each channel's largest |gradient|; not below those of a NaN
-    uint32_t largest_scaled;  // out: that of |scale * gradient| of all channels
-};
-
-// One row of all groups, as the whole numbers nearest to gradient * scale, in the forms that the two products want.
-struct QuantiseRow {
-    const float* gradient;      // [width][groups][64]
-    size_t width;
-    size_t groups;
-    const float* input_scale;   // [groups][64]; numbers are at most kMost
-    const float* weight_scale;  // [groups][64]; likewise
-    uint8_t* input;             // input_bytes(width, groups)
-    uint8_t* weight;            // for each kQuad channels output_bytes(height, width), weight_pitch apart
-    size_t weight_pitch;
-    size_t y;                   // the row in these
-    size_t height;
-    int16_t* ends;              // [2][groups][64], the weights' numbers of the first and the last pixel
+    uint32_t* largest;        // [64]: bits of each channel's largest |gradient|; not below those of a NaN
 };
 
 // One row of the input's gradient.
@@ -89,13 +73,17 @@ struct InputRow {
     float* partial;           // [64]: sums over the row for m
 };
 
-// What one image gives to the weights' gradient of kQuad output channels.
-struct WeightImage {
-    const uint8_t* gradient;  // as QuantiseRow wrote it
-    const uint8_t* bits;      // [height] bit rows
-    size_t height;
+// What some rows of one image give to the weights' gradient of kOutputs output channels.
+struct WeightRows {
+    const float* gradient;  // the first row's, at the first of the channels
+    size_t pitch;           // floats between pixels
+    const float* scale;     // [kOutputs], under which gradients become whole numbers of at most kMost
+    const uint8_t* bits;    // the first row's bit row; those of all rows follow each other
+    size_t rows;
     size_t width;
-    int32_t* sums;            // [kQuad][9][64], added to
+    bool above, below;      // does the image have rows there?
+    uint8_t* scratch;       // scratch_bytes(rows, width), aligned
+    int32_t* sums;          // [kOutputs][9][64], added to
 };
 
 // Kernels for one instruction set; all sets give the same bits.
@@ -106,13 +94,15 @@ struct Kernels {
 
     // words[p] bit c: x[p][c] + shift[c] is negative (or NaN)
     void (*pack)(const float* x, const float* shift, size_t pixels, uint64_t* words);
+    size_t weight_bytes;                                              // of a group
+    void (*pack_weights)(const uint64_t* words, uint8_t* weights);    // words [9][64]
     void (*forward_row)(const ForwardRow&);
-    void (*gradient_row)(GradientRow&);
+    void (*gradient_row)(const GradientRow&);
 
-    // Quantised rows, input weights and bit rows have forms of the set's own.
-    size_t (*input_bytes)(size_t width, size_t groups);
-    size_t (*output_bytes)(size_t height, size_t width);
-    void (*quantise_row)(const QuantiseRow&);
+    // A *quantised row*: the whole numbers nearest to gradient * scale [groups][64], at most kMost, in a form of the
+    // set's own.
+    size_t (*quantised_bytes)(size_t width, size_t groups);
+    void (*quantise_row)(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row);
     size_t (*input_weight_bytes)(size_t groups);
     void (*pack_input_weights)(const uint64_t* words, size_t groups, uint8_t* weights);  // words [groups][9][64]
     void (*input_row)(const InputRow&);
@@ -120,7 +110,8 @@ struct Kernels {
     // A *bit row*: the signs of one row, by channel, as the three columns of taps see them.
     size_t (*bit_row_bytes)(size_t width);
     void (*bit_row)(const uint64_t* words, size_t width, uint8_t* bits);
-    void (*weight_image)(const WeightImage&);  // left and right of the image signs count as +1: unit.cpp puts it right
+    size_t (*scratch_bytes)(size_t rows, size_t width);
+    void (*weight_rows)(const WeightRows&);
 };
 
 // Best first; scalar, the truth that the others are tested against, is last.

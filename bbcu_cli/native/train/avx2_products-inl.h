@@ -1,0 +1,375 @@
+// AVX2: the products of signs and quantised gradients, by table look-up.
+//
+// Of four whole numbers v under four signs, the sum is M - 2 V: M is the sum of their magnitudes, and V that of the
+// magnitudes of the numbers whose sign and whose factor differ. V has 16 values, at most 4 * kMost = 1020, each of two
+// digits to the base 32: a *table* of 16 lower and 16 higher ones. One vpshufb looks a digit up for 32 patterns of four signs,
+// a vpaddb sums it: two of each are 128 products. For the input's gradient the four numbers are output channels of a
+// pixel and patterns come from the weights; for the weights' they are pixels of a channel and patterns come from the
+// signs of the input.
+//
+// Bounds: eight digits of at most 31 fill a byte (248 of 255); V of 64 look-ups, 65280 at most, fill 16 bits.
+
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "unit.h"
+
+namespace bbcu::train {
+namespace {
+
+constexpr size_t kLanes = 8;                              // floats
+constexpr size_t kHalves = kFeatures / 32;                // vectors of bytes
+constexpr size_t kQuads = kFeatures / 4;
+constexpr int kDigit = 32;
+constexpr size_t kTable = 32;                             // bytes: 16 lower digits, 16 higher ones
+constexpr size_t kOnce = 255 / (kDigit - 1);              // look-ups that sums of digits in bytes hold
+constexpr size_t kLookUps = 65535 / (4 * kMost) / kOnce * kOnce;  // and that sums of 16 bits hold
+static_assert(4 * kMost < kDigit * kDigit && kQuads % kOnce == 0);
+
+// Patterns of 64 channels: a byte each, of which bit i is the channel's in words[i].
+void store_patterns(const uint64_t (&words)[4], uint8_t* to) {
+    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3,
+                                            3, 3, 3, 3, 3, 3);
+    const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+    for (size_t half = 0; half < 2; ++half) {
+        __m256i pattern = _mm256_setzero_si256();
+        for (size_t i = 0; i < 4; ++i) {
+            const __m256i word = _mm256_set1_epi32(static_cast<int32_t>(words[i] >> (32 * half)));
+            const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit), bit);
+            pattern = _mm256_or_si256(pattern, _mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(1 << i))));
+        }
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to) + half, pattern);
+    }
+}
+
+// The tables of the quads v[0..3], v[8..11] (`lane` bytes on), v[4..7] (`second` bytes on) and v[12..15].
+inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
+    const auto words = [](int a, int b, int c, int d, int e, int f, int g, int h) {
+        const auto two = [](int x, int y) { return (0x0100 + 0x0202 * x) | (0x0100 + 0x0202 * y) << 16; };
+        return _mm256_setr_epi32(two(a, b), two(c, d), two(e, f), two(g, h), two(a, b), two(c, d), two(e, f), two(g, h));
+    };
+    const __m256i swap = words(1, 0, 3, 2, 5, 4, 7, 6);
+    const __m256i minus = _mm256_max_epi16(v, _mm256_setzero_si256());  // what a number gives to V under a minus
+    const __m256i plus = _mm256_sub_epi16(minus, v);
+    const __m256i other_plus = _mm256_shuffle_epi8(plus, swap), other_minus = _mm256_shuffle_epi8(minus, swap);
+    // Of each pair, under ++ and --, then under -+ and +-
+    const __m256i equal =
+        _mm256_blend_epi16(_mm256_add_epi16(plus, other_plus), _mm256_add_epi16(minus, other_minus), 0xaa);
+    const __m256i unequal = _mm256_add_epi16(minus, other_plus);
+    const __m256i quads[2] = {_mm256_unpacklo_epi16(equal, unequal), _mm256_unpackhi_epi16(equal, unequal)};
+#pragma GCC unroll 2
+    for (size_t i = 0; i < 2; ++i, to += second) {
+        const __m256i pair = _mm256_shuffle_epi8(quads[i], words(0, 1, 3, 2, 0, 1, 3, 2));
+        const __m256i half[2] = {
+            _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(4, 4, 4, 4, 5, 5, 5, 5))),
+            _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(7, 7, 7, 7, 6, 6, 6, 6)))};
+        const __m256i digit = _mm256_set1_epi16(kDigit - 1);
+        const __m256i low = _mm256_packus_epi16(_mm256_and_si256(half[0], digit), _mm256_and_si256(half[1], digit));
+        const __m256i high = _mm256_packus_epi16(_mm256_srli_epi16(half[0], 5), _mm256_srli_epi16(half[1], 5));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_permute2x128_si256(low, high, 0x20));
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to + lane), _mm256_permute2x128_si256(low, high, 0x31));
+    }
+}
+
+// 16 whole numbers nearest to from * scale, in 16 bits: quads 0 and 2, 1 and 3.
+inline __m256i quantised(const float* from, const float* scale) {
+    const auto part = [&](size_t i) {
+        return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), _mm256_loadu_ps(scale + i)));
+    };
+    return _mm256_packs_epi32(part(0), part(kLanes));
+}
+
+inline int32_t sum_of(__m256i v) {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+}
+
+// A quantised row: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of magnitudes; those of
+// pixels -1 and width are zero.
+size_t quantised_bytes(size_t width, size_t groups) {
+    const size_t bytes = (width + 2) * (groups * kQuads * kTable + sizeof(int32_t));
+    return (bytes + kAlign - 1) / kAlign * kAlign;
+}
+
+void quantise_row(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row) {
+    const size_t channels = groups * kFeatures, pixel = groups * kQuads * kTable;
+    auto* magnitude = reinterpret_cast<int32_t*>(row + (width + 2) * pixel);
+    std::memset(row, 0, pixel);
+    std::memset(row + (width + 1) * pixel, 0, pixel);
+    magnitude[0] = magnitude[width + 1] = 0;
+    for (size_t x = 0; x < width; ++x, gradient += channels) {
+        uint8_t* to = row + (x + 1) * pixel;
+        __m256i sum = _mm256_setzero_si256();
+        for (size_t c = 0; c < channels; c += 16, to += 4 * kTable) {
+            const __m256i v = quantised(gradient + c, scale + c);
+            store_tables(v, to, kTable, 2 * kTable);
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_abs_epi16(v), _mm256_set1_epi16(1)));
+        }
+        magnitude[x + 1] = sum_of(sum);
+    }
+}
+
+// v, kept in a register: the compiler may neither load it twice nor change the order of sums.
+inline __m256i in_register(__m256i v) {
+    asm("" : "+x"(v));
+    return v;
+}
+
+// Sums of V of kRows sequences of tables and 64 channels: in bytes at first, by digit, which kOnce look-ups fill.
+template <size_t kRows>
+class Sums {
+public:
+    Sums() { clear(); }
+
+    // `count` look-ups, at most kOnce. Tables of a look-up's rows are `row` bytes apart.
+    [[gnu::always_inline]] void add(size_t count, const uint8_t* table, size_t row, size_t next_table,
+                                    const uint8_t* patterns, size_t next_patterns) {
+        __m256i low[kRows][kHalves], high[kRows][kHalves];
+        for (size_t r = 0; r < kRows; ++r)
+            for (size_t v = 0; v < kHalves; ++v) low[r][v] = high[r][v] = _mm256_setzero_si256();
+        const auto look_up = [&]() __attribute__((always_inline)) {
+            __m256i pattern[kHalves];
+#pragma GCC unroll 2
+            for (size_t v = 0; v < kHalves; ++v)
+                pattern[v] = in_register(_mm256_load_si256(reinterpret_cast<const __m256i*>(patterns) + v));
+#pragma GCC unroll 2
+            for (size_t r = 0; r < kRows; ++r) {
+                const auto digit = [&](size_t d) {
+                    const auto* at = reinterpret_cast<const __m128i*>(table + r * row) + d;
+                    return _mm256_broadcastsi128_si256(_mm_load_si128(at));
+                };
+                const __m256i lows = digit(0), highs = digit(1);
+#pragma GCC unroll 2
+                for (size_t v = 0; v < kHalves; ++v) {
+                    low[r][v] = in_register(_mm256_add_epi8(low[r][v], _mm256_shuffle_epi8(lows, pattern[v])));
+                    high[r][v] = in_register(_mm256_add_epi8(high[r][v], _mm256_shuffle_epi8(highs, pattern[v])));
+                }
+            }
+            table += next_table;
+            patterns += next_patterns;
+        };
+        if (count == kOnce) {
+#pragma GCC unroll 8
+            for (size_t i = 0; i < kOnce; ++i) look_up();
+        } else {
+            for (size_t i = 0; i < count; ++i) look_up();
+        }
+        asm("" ::"r"(words_) : "memory");  // these sums stay in memory: registers are for those of bytes
+        const __m256i weights = _mm256_set1_epi16(1 | kDigit << 8);
+#pragma GCC unroll 2
+        for (size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+            for (size_t v = 0; v < kHalves; ++v) {
+                __m256i* words = words_[r] + 2 * v;
+                words[0] = _mm256_add_epi16(words[0], _mm256_maddubs_epi16(_mm256_unpacklo_epi8(low[r][v], high[r][v]), weights));
+                words[1] = _mm256_add_epi16(words[1], _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low[r][v], high[r][v]), weights));
+            }
+        }
+    }
+
+    // After at most kLookUps look-ups: takes twice the sums from [kRows] runs of 64, `row` apart, and clears them.
+    void flush(int32_t* to, size_t row) {
+        for (size_t r = 0; r < kRows; ++r, to += row) {
+            for (size_t i = 0; i < kFeatures / 8; ++i) {
+                const size_t run = i / 4 * 4 + i % 2 * 2 + i / 2 % 2;  // as unpacking in 128-bit lanes left them
+                auto* at = reinterpret_cast<__m256i*>(to) + run;
+                const __m128i words = _mm_load_si128(reinterpret_cast<const __m128i*>(words_[r]) + i);
+                _mm256_storeu_si256(at, _mm256_sub_epi32(_mm256_loadu_si256(at), _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 1)));
+            }
+        }
+        clear();
+    }
+
+private:
+    void clear() {
+        for (auto& row : words_)
+            for (__m256i& words : row) words = _mm256_setzero_si256();
+    }
+
+    __m256i words_[kRows][2 * kHalves];
+};
+
+// Weights for the input: patterns [groups][9][16 quads of outputs][64].
+size_t input_weight_bytes(size_t groups) { return groups * kTaps * kQuads * kFeatures; }
+
+void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) {
+    for (size_t i = 0; i < groups * kTaps * kFeatures; i += 4, weights += kFeatures) {
+        const uint64_t quad[4] = {words[i], words[i + 1], words[i + 2], words[i + 3]};
+        store_patterns(quad, weights);
+    }
+}
+
+constexpr size_t kBlock = 2;  // pixels; 8 sums of bytes, 2 tables, 2 patterns and what was looked up: all registers
+
+// Sums of kPixels pixels of the input's gradient, to sums[kPixels][64].
+template <size_t kPixels>
+inline void input_sums(const InputRow& t, size_t x, int32_t* sums) {
+    const size_t groups = t.step * t.step, pixel = groups * kQuads * kTable;
+    for (size_t p = 0; p < kPixels; ++p) {
+        int32_t magnitude = 0;
+        for (const uint8_t* row : t.rows) {
+            if (!row) continue;
+            const auto* at = reinterpret_cast<const int32_t*>(row + (t.width + 2) * pixel) + x + p;
+            magnitude += at[0] + at[1] + at[2];
+        }
+        std::fill_n(sums + p * kFeatures, kFeatures, magnitude);
+    }
+    Sums<kPixels> acc;
+    for (size_t g = 0; g < groups; ++g) {
+        for (size_t dy = 0; dy < 3; ++dy) {
+            // The tap (dy, dx) of an output at (y + 1 - dy, x + 1 - dx) reads the input at (y, x).
+            const uint8_t* row = t.rows[2 - dy];
+            if (!row) continue;
+            for (size_t dx = 0; dx < 3; ++dx) {
+                const uint8_t* patterns = t.weights + (g * kTaps + 3 * dy + dx) * kQuads * kFeatures;
+                const uint8_t* table = row + (x + 2 - dx) * pixel + g * kQuads * kTable;
+                for (size_t quad = 0; quad < kQuads; quad += kOnce)
+                    acc.add(kOnce, table + quad * kTable, pixel, kTable, patterns + quad * kFeatures, kFeatures);
+            }
+            static_assert(3 * kQuads <= kLookUps);
+            acc.flush(sums, kFeatures);
+        }
+    }
+}
+
+void input_row(const InputRow& task) {
+    const InputRow t = task;
+    alignas(kAlign) int32_t sums[kBlock * kFeatures];
+    alignas(kAlign) float partial[kFeatures] = {};
+    const __m256 unit = _mm256_set1_ps(t.unit), steepness = _mm256_set1_ps(t.steepness), peak = _mm256_set1_ps(t.peak);
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    for (size_t start = 0; start < t.width; start += kBlock) {
+        const size_t count = t.width - start < kBlock ? t.width - start : kBlock;
+        if (count == 1)
+            input_sums<1>(t, start, sums);
+        else
+            input_sums<kBlock>(t, start, sums);
+        for (size_t p = 0; p < count; ++p) {
+            const size_t x = start + p;
+            for (size_t c = 0; c < kFeatures; c += kLanes) {
+                const auto* sum = reinterpret_cast<const __m256i*>(sums + p * kFeatures + c);
+                const __m256 to_sign = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_load_si256(sum)), unit);
+                const __m256 shifted =
+                    _mm256_add_ps(_mm256_loadu_ps(t.x + x * kFeatures + c), _mm256_loadu_ps(t.shift + c));
+                const __m256 slope = _mm256_mul_ps(steepness, _mm256_and_ps(shifted, magnitude));
+                const __m256 window = _mm256_max_ps(_mm256_sub_ps(peak, slope), _mm256_setzero_ps());
+                const __m256 to_shifted = _mm256_mul_ps(to_sign, window);
+                _mm256_store_ps(partial + c, _mm256_add_ps(_mm256_load_ps(partial + c), to_shifted));
+                __m256 residual = _mm256_loadu_ps(t.grad + t.step * x * kFeatures + c);
+                for (size_t i = 0; i < t.step; ++i)
+                    for (size_t j = i ? 0 : 1; j < t.step; ++j)
+                        residual = _mm256_add_ps(
+                            residual, _mm256_loadu_ps(t.grad + ((i * t.width + x) * t.step + j) * kFeatures + c));
+                _mm256_storeu_ps(t.out + x * kFeatures + c, _mm256_add_ps(residual, to_shifted));
+            }
+        }
+    }
+    for (size_t c = 0; c < kFeatures; ++c) t.partial[c] = partial[c];
+}
+
+size_t quads(size_t width) { return (width + 3) / 4; }
+
+// A bit row: patterns [ceil(width / 4) quads of pixels][3 columns of taps][64].
+size_t bit_row_bytes(size_t width) { return quads(width) * 3 * kFeatures; }
+
+void bit_row(const uint64_t* words, size_t width, uint8_t* bits) {
+    for (size_t start = 0; start < width; start += 4) {
+        for (size_t dx = 0; dx < 3; ++dx, bits += kFeatures) {
+            uint64_t quad[4];
+            for (size_t i = 0; i < 4; ++i) {
+                const size_t x = start + i + dx;  // one more than the pixel's
+                quad[i] = x < 1 || x > width ? 0 : words[x - 1];
+            }
+            store_patterns(quad, bits);
+        }
+    }
+}
+
+// Of WeightRows: for each four of the outputs tables [rows][ceil(width / 4) quads of pixels][4], then for each row
+// [3 columns of taps][16] whole numbers to add: the sum of magnitudes, less what the product counts in vain, the numbers
+// at an end of the row whose taps are outside as if they met +1.
+constexpr size_t kFours = kOutputs / 4;
+size_t four_bytes(size_t rows, size_t width) { return rows * quads(width) * 4 * kTable; }
+size_t scratch_bytes(size_t rows, size_t width) {
+    return kFours * four_bytes(rows, width) + rows * 3 * kOutputs * sizeof(int32_t);
+}
+
+void row_tables(const WeightRows& t, size_t y) {
+    const float* from = t.gradient + y * t.width * t.pitch;
+    const size_t four = four_bytes(t.rows, t.width);
+    uint8_t* to = t.scratch + y * quads(t.width) * 4 * kTable;
+    auto* sums = reinterpret_cast<__m256i*>(t.scratch + kFours * four) + y * 3 * 2;
+    const auto widened = [](__m256i v, size_t half) {
+        const __m256i in_order = _mm256_permute4x64_epi64(v, 0xd8);
+        return _mm256_cvtepi16_epi32(half ? _mm256_extracti128_si256(in_order, 1) : _mm256_castsi256_si128(in_order));
+    };
+    __m256i magnitude[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()}, first = magnitude[0], last = first;
+    for (size_t x = 0; x < t.width; x += 4, from += 4 * t.pitch, to += 4 * kTable) {
+        __m256i v[4];
+        for (size_t i = 0; i < 4; ++i)
+            v[i] = x + i < t.width ? quantised(from + i * t.pitch, t.scale) : _mm256_setzero_si256();
+        if (x == 0) first = v[0];
+        if (x + 4 >= t.width) last = v[t.width - 1 - x];
+        const auto two = [&](size_t i) { return _mm256_add_epi16(_mm256_abs_epi16(v[i]), _mm256_abs_epi16(v[i + 1])); };
+        const __m256i sum = _mm256_add_epi16(two(0), two(2));
+        for (size_t half = 0; half < 2; ++half) magnitude[half] = _mm256_add_epi32(magnitude[half], widened(sum, half));
+#pragma GCC unroll 2
+        for (size_t i = 0; i < 2; ++i) {  // channels 8 * i to 8 * i + 7
+            const auto pair = [&](size_t p) {
+                return i ? _mm256_unpackhi_epi16(v[p], v[p + 1]) : _mm256_unpacklo_epi16(v[p], v[p + 1]);
+            };
+            const __m256i left = pair(0), right = pair(2);
+            store_tables(_mm256_unpacklo_epi32(left, right), to + 2 * i * four, four, kTable);
+            store_tables(_mm256_unpackhi_epi32(left, right), to + 2 * i * four + 2 * kTable, four, kTable);
+        }
+    }
+    for (size_t half = 0; half < 2; ++half) {
+        _mm256_store_si256(sums + half, _mm256_sub_epi32(magnitude[half], widened(first, half)));
+        _mm256_store_si256(sums + 2 + half, magnitude[half]);
+        _mm256_store_si256(sums + 4 + half, _mm256_sub_epi32(magnitude[half], widened(last, half)));
+    }
+}
+
+constexpr size_t kTwo = 2;  // outputs, as kBlock
+
+// One tap and kTwo outputs from `output` on, quads of pixels [begin, end).
+void weight_sums(const WeightRows& t, size_t tap, size_t output, size_t begin, size_t end) {
+    const size_t row = quads(t.width), dy = tap / 3;
+    if (dy == 0 && !t.above) begin = std::max(begin, row);
+    if (dy == 2 && !t.below) end = std::min(end, (t.rows - 1) * row);
+    if (begin >= end) return;
+    const uint8_t* table = t.scratch + output / 4 * four_bytes(t.rows, t.width) + (begin * 4 + output % 4) * kTable;
+    const uint8_t* patterns = t.bits + ((begin + dy * row - row) * 3 + tap % 3) * kFeatures;
+    Sums<kTwo> acc;
+    for (size_t i = begin; i < end; i += kOnce, table += kOnce * 4 * kTable, patterns += kOnce * 3 * kFeatures)
+        acc.add(std::min(kOnce, end - i), table, kTable, 4 * kTable, patterns, 3 * kFeatures);
+    acc.flush(t.sums + (output * kTaps + tap) * kFeatures, kTaps * kFeatures);
+}
+
+void weight_rows(const WeightRows& task) {
+    const WeightRows t = task;
+    for (size_t y = 0; y < t.rows; ++y) row_tables(t, y);
+    const size_t all = t.rows * quads(t.width);
+    for (size_t four = 0; four < kOutputs; four += 4)
+        for (size_t begin = 0; begin < all; begin += kLookUps)
+            for (size_t tap = 0; tap < kTaps; ++tap)
+                for (size_t output = four; output < four + 4; output += kTwo)
+                    weight_sums(t, tap, output, begin, std::min(begin + kLookUps, all));
+    const auto* sums = reinterpret_cast<const int32_t*>(t.scratch + kFours * four_bytes(t.rows, t.width));
+    for (size_t tap = 0; tap < kTaps; ++tap) {
+        const size_t first = tap / 3 == 0 && !t.above ? 1 : 0, last = tap / 3 == 2 && !t.below ? t.rows - 1 : t.rows;
+        int32_t whole[kOutputs] = {};
+        for (size_t y = first; y < last; ++y)
+            for (size_t o = 0; o < kOutputs; ++o) whole[o] += sums[(y * 3 + tap % 3) * kOutputs + o];
+        for (size_t o = 0; o < kOutputs; ++o)
+            for (size_t c = 0; c < kFeatures; ++c) t.sums[(o * kTaps + tap) * kFeatures + c] += whole[o];
+    }
+}
+
+}  // namespace
+}  // namespace bbcu::train
