@@ -1,4 +1,4 @@
-// AVX2: passes of rows, and the products of signs by table look-up; avx2_products-inl.h multiplies gradients.
+// AVX2: passes of rows, and the products of signs by table look-up; products-inl.h multiplies gradients.
 //
 // Four signs of a pixel against four signs of a weight give one of the half sums -2 .. 2. With the 16 of a pixel's four
 // signs as the table, one vpshufb looks them up for 32 outputs, and a vpaddb sums them: 128 products.
@@ -6,20 +6,46 @@
 
 #include <immintrin.h>
 
-#include "avx2_products-inl.h"
+#include "products-inl.h"
 #include "unit.h"
 
 namespace bbcu::train {
 namespace {
 
-constexpr size_t kVectors = kFeatures / kLanes;
+constexpr size_t kLanes = 8;                   // floats
+constexpr size_t kHalves = kFeatures / 32;     // vectors of bytes
+
+struct Bytes {
+    using type = __m256i;
+    static constexpr size_t bytes = 32, rows = 2;
+    static type zero() { return _mm256_setzero_si256(); }
+    static type load(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+    static type table(const uint8_t* p) {
+        return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static type look_up(type table, type pattern) { return _mm256_shuffle_epi8(table, pattern); }
+    static type add(type a, type b) { return _mm256_add_epi8(a, b); }
+    static type weights() { return _mm256_set1_epi16(1 | kDigit << 8); }
+    static type lower(type low, type high) { return _mm256_maddubs_epi16(_mm256_unpacklo_epi8(low, high), weights()); }
+    static type upper(type low, type high) { return _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low, high), weights()); }
+    static type add_words(type a, type b) { return _mm256_add_epi16(a, b); }
+    // Left to itself, GCC loads patterns twice, adds in another order, and runs out of the 16 registers.
+    static type in_register(type v) {
+        asm("" : "+x"(v));
+        return v;
+    }
+    template <class T>
+    static void in_memory(T& sums) {
+        asm("" : "+m"(sums));
+    }
+};
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 void pack(const float* x, const float* shift, size_t pixels, uint64_t* words) {
     for (size_t p = 0; p < pixels; ++p) {
         uint64_t word = 0;
-        for (size_t v = 0; v < kVectors; ++v) {
+        for (size_t v = 0; v < kFeatures / kLanes; ++v) {
             const __m256 sum =
                 _mm256_add_ps(_mm256_loadu_ps(x + p * kFeatures + v * kLanes), _mm256_loadu_ps(shift + v * kLanes));
             const int negative = _mm256_movemask_ps(_mm256_cmp_ps(sum, _mm256_setzero_ps(), _CMP_NGE_UQ));
@@ -82,14 +108,14 @@ inline void forward_sums(const uint8_t* weights, const uint16_t* where, int8_t* 
         __m256i pattern[kHalves];
 #pragma GCC unroll 2
         for (size_t v = 0; v < kHalves; ++v)
-            pattern[v] = in_register(_mm256_load_si256(reinterpret_cast<const __m256i*>(weights) + v));
+            pattern[v] = Bytes::in_register(Bytes::load(weights + v * Bytes::bytes));
 #pragma GCC unroll 4
         for (size_t p = 0; p < kPixels; ++p) {
-            const auto* table = reinterpret_cast<const __m128i*>(kTables.of + where[p * kQuads + i]);
-            const __m256i half_sums = _mm256_broadcastsi128_si256(_mm_load_si128(table));
+            const auto* table = reinterpret_cast<const uint8_t*>(kTables.of) + where[p * kQuads + i];
+            const __m256i half_sums = Bytes::table(table);
 #pragma GCC unroll 2
             for (size_t v = 0; v < kHalves; ++v)
-                acc[p][v] = in_register(_mm256_add_epi8(acc[p][v], _mm256_shuffle_epi8(half_sums, pattern[v])));
+                acc[p][v] = Bytes::in_register(Bytes::add(acc[p][v], Bytes::look_up(half_sums, pattern[v])));
         }
     }
     for (size_t p = 0; p < kPixels; ++p)
@@ -192,11 +218,11 @@ constexpr Kernels all() {
     k.quantise_row = quantise_row;
     k.input_weight_bytes = input_weight_bytes;
     k.pack_input_weights = pack_input_weights;
-    k.input_row = input_row;
+    k.input_row = input_row<Bytes>;
     k.bit_row_bytes = bit_row_bytes;
     k.bit_row = bit_row;
     k.scratch_bytes = scratch_bytes;
-    k.weight_rows = weight_rows;
+    k.weight_rows = weight_rows<Bytes>;
     return k;
 }
 

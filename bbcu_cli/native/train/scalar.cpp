@@ -78,35 +78,43 @@ void quantise_row(const float* gradient, const float* scale, size_t width, size_
         for (size_t c = 0; c < groups * kFeatures; ++c) *to++ = quantise(*gradient++ * scale[c]);
 }
 
-size_t input_weight_bytes(size_t groups) { return groups * kTaps * kFeatures * sizeof(uint64_t); }
-
-void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) {
-    std::memcpy(weights, words, input_weight_bytes(groups));
+// +1 or -1 for each channel of a word.
+void unpack_signs(uint64_t word, int16_t* signs) {
+    for (size_t c = 0; c < kFeatures; ++c) signs[c] = negative(word, c) ? -1 : 1;
 }
 
-// Sum over taps and output channels of the pixel (y, x); row dy of the window is met by the taps of row 2 - dy.
-int32_t input_sum(const InputRow& t, size_t x, size_t c) {
-    const auto* weights = reinterpret_cast<const uint64_t*>(t.weights);
+size_t input_weight_bytes(size_t groups) { return groups * kTaps * kFeatures * kFeatures * sizeof(int16_t); }
+
+void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) {
+    auto* signs = reinterpret_cast<int16_t*>(weights);
+    for (size_t i = 0; i < groups * kTaps * kFeatures; ++i, signs += kFeatures) unpack_signs(words[i], signs);
+}
+
+// Sums over taps and output channels of pixel x; row dy of the window is met by the taps of row 2 - dy.
+void input_sums(const InputRow& t, size_t x, int32_t (&sums)[kFeatures]) {
     const size_t groups = t.step * t.step;
-    int32_t sum = 0;
+    for (int32_t& sum : sums) sum = 0;
     for (size_t dy = 0; dy < 3; ++dy) {
         for (size_t dx = 0; dx < 3; ++dx) {
             if (!t.rows[dy] || x + dx < 1 || x + dx > t.width) continue;
-            const auto* values = reinterpret_cast<const int16_t*>(t.rows[dy]) + (x + dx - 1) * groups * kFeatures;
+            const auto* value = reinterpret_cast<const int16_t*>(t.rows[dy]) + (x + dx - 1) * groups * kFeatures;
             const size_t tap = 3 * (2 - dy) + (2 - dx);
-            for (size_t g = 0; g < groups; ++g)
-                for (size_t o = 0; o < kFeatures; ++o, ++values)
-                    sum += negative(weights[(g * kTaps + tap) * kFeatures + o], c) ? -*values : *values;
+            for (size_t g = 0; g < groups; ++g) {
+                const auto* signs = reinterpret_cast<const int16_t*>(t.weights) + (g * kTaps + tap) * kFeatures * kFeatures;
+                for (size_t o = 0; o < kFeatures; ++o, ++value, signs += kFeatures)
+                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += signs[c] * *value;
+            }
         }
     }
-    return sum;
 }
 
 void input_row(const InputRow& t) {
     std::fill_n(t.partial, kFeatures, 0.0f);
     for (size_t x = 0; x < t.width; ++x) {
+        int32_t sums[kFeatures];
+        input_sums(t, x, sums);
         for (size_t c = 0; c < kFeatures; ++c) {
-            const float to_sign = static_cast<float>(input_sum(t, x, c)) * t.unit;
+            const float to_sign = static_cast<float>(sums[c]) * t.unit;
             const float window = t.peak - t.steepness * std::fabs(t.x[x * kFeatures + c] + t.shift[c]);
             const float to_shifted = to_sign * (window > 0 ? window : 0.0f);
             t.partial[c] += to_shifted;
@@ -131,15 +139,18 @@ void weight_rows(const WeightRows& t) {
     const auto* words = reinterpret_cast<const uint64_t*>(t.bits);
     for (size_t y = 0; y < t.rows; ++y) {
         for (size_t x = 0; x < t.width; ++x) {
-            for (size_t o = 0; o < kOutputs; ++o) {
-                const int value = quantise(t.gradient[(y * t.width + x) * t.pitch + o] * t.scale[o]);
-                for (size_t tap = 0; tap < kTaps; ++tap) {
-                    const size_t dy = tap / 3, dx = tap % 3;
-                    if ((y + dy < 1 && !t.above) || (y + dy > t.rows && !t.below)) continue;
-                    if (x + dx < 1 || x + dx > t.width) continue;
-                    const uint64_t word = words[(y * t.width + x) + dy * t.width + dx - t.width - 1];
+            int16_t values[kOutputs];
+            for (size_t o = 0; o < kOutputs; ++o)
+                values[o] = quantise(t.gradient[(y * t.width + x) * t.pitch + o] * t.scale[o]);
+            for (size_t tap = 0; tap < kTaps; ++tap) {
+                const size_t dy = tap / 3, dx = tap % 3;
+                if ((y + dy < 1 && !t.above) || (y + dy > t.rows && !t.below)) continue;
+                if (x + dx < 1 || x + dx > t.width) continue;
+                int16_t signs[kFeatures];
+                unpack_signs(words[(y + dy) * t.width + x + dx - 1], signs);
+                for (size_t o = 0; o < kOutputs; ++o) {
                     int32_t* sums = t.sums + (o * kTaps + tap) * kFeatures;
-                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += negative(word, c) ? -value : value;
+                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += signs[c] * values[o];
                 }
             }
         }

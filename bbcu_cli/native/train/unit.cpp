@@ -25,7 +25,7 @@ extern const Kernels kScalar;
 const std::vector<const Kernels*>& kernels() {
     static const std::vector<const Kernels*> sets = {
 #if defined(__x86_64__)
-        &kAvx2,
+        &kAvx512, &kAvx2,
 #endif
         &kScalar,
     };
@@ -113,7 +113,7 @@ void window(const T* image, size_t y, size_t height, size_t size, const T* (&row
 }
 
 // Under which numbers up to `largest` are at most kMost.
-float scale_for(float largest) { return largest > 0 ? std::min(kMost / largest, 0x1p126f) : 1.0f; }
+float scale_for(float largest) { return largest > 0 ? std::min(kMost / largest, 0x1p120f) : 1.0f; }
 
 float from_bits(uint32_t bits) {
     float value;
@@ -134,7 +134,7 @@ public:
           partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures), largest_(rows_ * channels_),
           input_scale_(shape.images * channels_), input_unit_(shape.images),
           weight_scale_(channels_), quantised_bytes_(kernels.quantised_bytes(shape.width, groups_)),
-          bit_bytes_(kernels.bit_row_bytes(shape.width)), bits_(rows_ * bit_bytes_),
+          bit_bytes_(kernels.bit_row_bytes(shape.width)), bits_((1 + rows_) * bit_bytes_),
           input_weights_(kernels.input_weight_bytes(groups_)),
           weight_rows_(std::clamp<size_t>(kBandPixels / shape.width, 1, shape.height)) {}
 
@@ -176,7 +176,7 @@ private:
             task.largest = largest_.data() + row * channels_ + g * kFeatures;
             kernels_.gradient_row(task);
         }
-        kernels_.bit_row(words_ + row * width, width, bits_.data() + row * bit_bytes_);
+        kernels_.bit_row(words_ + row * width, width, bits_.data() + (1 + row) * bit_bytes_);
     }
 
     // False where a gradient is not finite.
@@ -327,7 +327,7 @@ private:
     Scratch<float> input_unit_;         // [images]
     Scratch<float> weight_scale_;       // [groups][64]
     size_t quantised_bytes_, bit_bytes_;  // of a row
-    Scratch<uint8_t> bits_;             // [rows]
+    Scratch<uint8_t> bits_;             // [1 + rows]; the first is never read
     Scratch<uint8_t> input_weights_;
     size_t weight_rows_;                // at once
 };

@@ -78,7 +78,7 @@ struct WeightRows {
     const float* gradient;  // the first row's, at the first of the channels
     size_t pitch;           // floats between pixels
     const float* scale;     // [kOutputs], under which gradients become whole numbers of at most kMost
-    const uint8_t* bits;    // the first row's bit row; those of all rows follow each other
+    const uint8_t* bits;    // [rows + 2] bit rows, from the one above the first on; outside the image not read
     size_t rows;
     size_t width;
     bool above, below;      // does the image have rows there?

@@ -1,14 +1,23 @@
-// AVX2: the products of signs and quantised gradients, by table look-up.
+// Products of signs and quantised gradients by table look-up in bytes, written once over a vector type.
 //
-// Of four whole numbers v under four signs, the sum is M - 2 V: M is the sum of their magnitudes, and V that of the
-// magnitudes of the numbers whose sign and whose factor differ. V has 16 values, at most 4 * kMost = 1020, each of two
-// digits to the base 32: a *table* of 16 lower and 16 higher ones. One vpshufb looks a digit up for 32 patterns of four signs,
-// a vpaddb sums it: two of each are 128 products. For the input's gradient the four numbers are output channels of a
-// pixel and patterns come from the weights; for the weights' they are pixels of a channel and patterns come from the
-// signs of the input.
+// Of four whole numbers under four signs, the sum is M - 2 V: M is the sum of their magnitudes, V that of the magnitudes
+// which the sign makes negative. V has 16 values of at most 4 * kMost = 1020, and so two digits to the base 32. A
+// *table* is its 16 lower digits and its 16 higher ones; a *pattern* is a byte of four signs. A shuffle of bytes looks
+// one digit up for as many patterns as the vector has bytes, and an addition of bytes sums them: two of each are 128
+// products in 256 bits. For the input's gradient the four numbers are output channels of a pixel and patterns come from
+// the weights; for the weights' they are pixels of a channel and patterns come from the signs of the input.
 //
-// Bounds: eight digits of at most 31 fill a byte (248 of 255); V of 64 look-ups, 65280 at most, fill 16 bits.
-
+// Example: of 5, -3, 0, 100 under +, +, -, - the sum is 5 - 3 - 0 - 100 = -98; M = 108, V = 3 + 0 + 100 = 103 = 3 * 32 + 7.
+//
+// Bounds: digits are at most 31, so 8 look-ups sum to 248 in a byte; V of 64 look-ups to 65280 in 16 bits.
+//
+// V has `type`, `bytes`, `rows` (tables that meet a pattern at once: as many as registers hold sums for), zero, load,
+//   table(p)                      16 bytes, repeated in every 128 bits
+//   look_up(table, pattern)       in every 128 bits
+//   add(a, b)                     bytes
+//   lower(low, high), upper(...)  numbers of 16 bits from the digits in the lower (upper) half of every 128 bits
+//   add_words(a, b)
+//   in_register(v), in_memory(p)  v, p: what the compiler is to keep where it is
 #pragma once
 
 #include <immintrin.h>
@@ -21,13 +30,11 @@
 namespace bbcu::train {
 namespace {
 
-constexpr size_t kLanes = 8;                              // floats
-constexpr size_t kHalves = kFeatures / 32;                // vectors of bytes
 constexpr size_t kQuads = kFeatures / 4;
-constexpr int kDigit = 32;
-constexpr size_t kTable = 32;                             // bytes: 16 lower digits, 16 higher ones
-constexpr size_t kOnce = 255 / (kDigit - 1);              // look-ups that sums of digits in bytes hold
-constexpr size_t kLookUps = 65535 / (4 * kMost) / kOnce * kOnce;  // and that sums of 16 bits hold
+constexpr int kDigit = 32;                                        // base of digits
+constexpr size_t kTable = 32;                                     // bytes
+constexpr size_t kOnce = 255 / (kDigit - 1);                      // look-ups whose digits sum within a byte
+constexpr size_t kLookUps = 65535 / (4 * kMost) / kOnce * kOnce;  // and whose V within 16 bits
 static_assert(4 * kMost < kDigit * kDigit && kQuads % kOnce == 0);
 
 // Patterns of 64 channels: a byte each, of which bit i is the channel's in words[i].
@@ -46,7 +53,7 @@ void store_patterns(const uint64_t (&words)[4], uint8_t* to) {
     }
 }
 
-// The tables of the quads v[0..3], v[8..11] (`lane` bytes on), v[4..7] (`second` bytes on) and v[12..15].
+// The tables of four quads of numbers: v[0..3] at `to`, v[4..7] `second` bytes on, v[8..11] `lane` bytes on, v[12..15] both.
 inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
     const auto words = [](int a, int b, int c, int d, int e, int f, int g, int h) {
         const auto two = [](int x, int y) { return (0x0100 + 0x0202 * x) | (0x0100 + 0x0202 * y) << 16; };
@@ -75,12 +82,12 @@ inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
     }
 }
 
-// 16 whole numbers nearest to from * scale, in 16 bits: quads 0 and 2, 1 and 3.
+// 16 whole numbers nearest to from * scale, in 16 bits; of the four quads the second and the third change places.
 inline __m256i quantised(const float* from, const float* scale) {
     const auto part = [&](size_t i) {
         return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), _mm256_loadu_ps(scale + i)));
     };
-    return _mm256_packs_epi32(part(0), part(kLanes));
+    return _mm256_packs_epi32(part(0), part(8));
 }
 
 inline int32_t sum_of(__m256i v) {
@@ -114,40 +121,29 @@ void quantise_row(const float* gradient, const float* scale, size_t width, size_
     }
 }
 
-// v, kept in a register: the compiler may neither load it twice nor change the order of sums.
-inline __m256i in_register(__m256i v) {
-    asm("" : "+x"(v));
-    return v;
-}
-
-// Sums of V of kRows sequences of tables and 64 channels: in bytes at first, by digit, which kOnce look-ups fill.
-template <size_t kRows>
+// Sums of V of kRows sequences of tables, for 64 channels.
+template <class V, size_t kRows>
 class Sums {
 public:
     Sums() { clear(); }
 
-    // `count` look-ups, at most kOnce. Tables of a look-up's rows are `row` bytes apart.
+    // `count` look-ups, at most kOnce. Tables of the rows are `row` bytes apart, those of a row and patterns as said.
     [[gnu::always_inline]] void add(size_t count, const uint8_t* table, size_t row, size_t next_table,
                                     const uint8_t* patterns, size_t next_patterns) {
-        __m256i low[kRows][kHalves], high[kRows][kHalves];
+        typename V::type low[kRows][kVectors], high[kRows][kVectors];
         for (size_t r = 0; r < kRows; ++r)
-            for (size_t v = 0; v < kHalves; ++v) low[r][v] = high[r][v] = _mm256_setzero_si256();
+            for (size_t v = 0; v < kVectors; ++v) low[r][v] = high[r][v] = V::zero();
         const auto look_up = [&]() __attribute__((always_inline)) {
-            __m256i pattern[kHalves];
+            typename V::type pattern[kVectors];
 #pragma GCC unroll 2
-            for (size_t v = 0; v < kHalves; ++v)
-                pattern[v] = in_register(_mm256_load_si256(reinterpret_cast<const __m256i*>(patterns) + v));
-#pragma GCC unroll 2
+            for (size_t v = 0; v < kVectors; ++v) pattern[v] = V::in_register(V::load(patterns + v * V::bytes));
+#pragma GCC unroll 4
             for (size_t r = 0; r < kRows; ++r) {
-                const auto digit = [&](size_t d) {
-                    const auto* at = reinterpret_cast<const __m128i*>(table + r * row) + d;
-                    return _mm256_broadcastsi128_si256(_mm_load_si128(at));
-                };
-                const __m256i lows = digit(0), highs = digit(1);
+                const auto lower = V::table(table + r * row), higher = V::table(table + r * row + kTable / 2);
 #pragma GCC unroll 2
-                for (size_t v = 0; v < kHalves; ++v) {
-                    low[r][v] = in_register(_mm256_add_epi8(low[r][v], _mm256_shuffle_epi8(lows, pattern[v])));
-                    high[r][v] = in_register(_mm256_add_epi8(high[r][v], _mm256_shuffle_epi8(highs, pattern[v])));
+                for (size_t v = 0; v < kVectors; ++v) {
+                    low[r][v] = V::in_register(V::add(low[r][v], V::look_up(lower, pattern[v])));
+                    high[r][v] = V::in_register(V::add(high[r][v], V::look_up(higher, pattern[v])));
                 }
             }
             table += next_table;
@@ -159,39 +155,43 @@ public:
         } else {
             for (size_t i = 0; i < count; ++i) look_up();
         }
-        asm("" ::"r"(words_) : "memory");  // these sums stay in memory: registers are for those of bytes
-        const __m256i weights = _mm256_set1_epi16(1 | kDigit << 8);
-#pragma GCC unroll 2
+        V::in_memory(words_);
+#pragma GCC unroll 4
         for (size_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-            for (size_t v = 0; v < kHalves; ++v) {
-                __m256i* words = words_[r] + 2 * v;
-                words[0] = _mm256_add_epi16(words[0], _mm256_maddubs_epi16(_mm256_unpacklo_epi8(low[r][v], high[r][v]), weights));
-                words[1] = _mm256_add_epi16(words[1], _mm256_maddubs_epi16(_mm256_unpackhi_epi8(low[r][v], high[r][v]), weights));
+            for (size_t v = 0; v < kVectors; ++v) {
+                typename V::type* words = words_[r] + 2 * v;
+                words[0] = V::add_words(words[0], V::lower(low[r][v], high[r][v]));
+                words[1] = V::add_words(words[1], V::upper(low[r][v], high[r][v]));
             }
         }
     }
 
     // After at most kLookUps look-ups: takes twice the sums from [kRows] runs of 64, `row` apart, and clears them.
     void flush(int32_t* to, size_t row) {
+        constexpr size_t kParts = V::bytes / 16;
         for (size_t r = 0; r < kRows; ++r, to += row) {
             for (size_t i = 0; i < kFeatures / 8; ++i) {
-                const size_t run = i / 4 * 4 + i % 2 * 2 + i / 2 % 2;  // as unpacking in 128-bit lanes left them
-                auto* at = reinterpret_cast<__m256i*>(to) + run;
+                // Eight channels that `lower` or `upper` made from one 128-bit part of a vector.
+                const size_t vector = i / (2 * kParts), half = i / kParts % 2, part = i % kParts;
+                auto* at = reinterpret_cast<__m256i*>(to) + 2 * (kParts * vector + part) + half;
                 const __m128i words = _mm_load_si128(reinterpret_cast<const __m128i*>(words_[r]) + i);
-                _mm256_storeu_si256(at, _mm256_sub_epi32(_mm256_loadu_si256(at), _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 1)));
+                const __m256i twice = _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 1);
+                _mm256_storeu_si256(at, _mm256_sub_epi32(_mm256_loadu_si256(at), twice));
             }
         }
         clear();
     }
 
 private:
+    static constexpr size_t kVectors = kFeatures / V::bytes;
+
     void clear() {
         for (auto& row : words_)
-            for (__m256i& words : row) words = _mm256_setzero_si256();
+            for (auto& words : row) words = V::zero();
     }
 
-    __m256i words_[kRows][2 * kHalves];
+    typename V::type words_[kRows][2 * kVectors];
 };
 
 // Weights for the input: patterns [groups][9][16 quads of outputs][64].
@@ -204,11 +204,9 @@ void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) 
     }
 }
 
-constexpr size_t kBlock = 2;  // pixels; 8 sums of bytes, 2 tables, 2 patterns and what was looked up: all registers
-
 // Sums of kPixels pixels of the input's gradient, to sums[kPixels][64].
-template <size_t kPixels>
-inline void input_sums(const InputRow& t, size_t x, int32_t* sums) {
+template <class V, size_t kPixels>
+void input_sums(const InputRow& t, size_t x, int32_t* sums) {
     const size_t groups = t.step * t.step, pixel = groups * kQuads * kTable;
     for (size_t p = 0; p < kPixels; ++p) {
         int32_t magnitude = 0;
@@ -219,7 +217,7 @@ inline void input_sums(const InputRow& t, size_t x, int32_t* sums) {
         }
         std::fill_n(sums + p * kFeatures, kFeatures, magnitude);
     }
-    Sums<kPixels> acc;
+    Sums<V, kPixels> acc;
     for (size_t g = 0; g < groups; ++g) {
         for (size_t dy = 0; dy < 3; ++dy) {
             // The tap (dy, dx) of an output at (y + 1 - dy, x + 1 - dx) reads the input at (y, x).
@@ -237,18 +235,20 @@ inline void input_sums(const InputRow& t, size_t x, int32_t* sums) {
     }
 }
 
+template <class V>
 void input_row(const InputRow& task) {
     const InputRow t = task;
+    constexpr size_t kBlock = V::rows, kLanes = 8;
     alignas(kAlign) int32_t sums[kBlock * kFeatures];
     alignas(kAlign) float partial[kFeatures] = {};
     const __m256 unit = _mm256_set1_ps(t.unit), steepness = _mm256_set1_ps(t.steepness), peak = _mm256_set1_ps(t.peak);
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     for (size_t start = 0; start < t.width; start += kBlock) {
         const size_t count = t.width - start < kBlock ? t.width - start : kBlock;
-        if (count == 1)
-            input_sums<1>(t, start, sums);
+        if (count == kBlock)
+            input_sums<V, kBlock>(t, start, sums);
         else
-            input_sums<kBlock>(t, start, sums);
+            for (size_t p = 0; p < count; ++p) input_sums<V, 1>(t, start + p, sums + p * kFeatures);
         for (size_t p = 0; p < count; ++p) {
             const size_t x = start + p;
             for (size_t c = 0; c < kFeatures; c += kLanes) {
@@ -335,22 +335,22 @@ void row_tables(const WeightRows& t, size_t y) {
     }
 }
 
-constexpr size_t kTwo = 2;  // outputs, as kBlock
-
-// One tap and kTwo outputs from `output` on, quads of pixels [begin, end).
+// One tap and V::rows outputs from `output` on, quads of pixels [begin, end).
+template <class V>
 void weight_sums(const WeightRows& t, size_t tap, size_t output, size_t begin, size_t end) {
     const size_t row = quads(t.width), dy = tap / 3;
     if (dy == 0 && !t.above) begin = std::max(begin, row);
     if (dy == 2 && !t.below) end = std::min(end, (t.rows - 1) * row);
     if (begin >= end) return;
     const uint8_t* table = t.scratch + output / 4 * four_bytes(t.rows, t.width) + (begin * 4 + output % 4) * kTable;
-    const uint8_t* patterns = t.bits + ((begin + dy * row - row) * 3 + tap % 3) * kFeatures;
-    Sums<kTwo> acc;
+    const uint8_t* patterns = t.bits + ((begin + dy * row) * 3 + tap % 3) * kFeatures;
+    Sums<V, V::rows> acc;
     for (size_t i = begin; i < end; i += kOnce, table += kOnce * 4 * kTable, patterns += kOnce * 3 * kFeatures)
         acc.add(std::min(kOnce, end - i), table, kTable, 4 * kTable, patterns, 3 * kFeatures);
     acc.flush(t.sums + (output * kTaps + tap) * kFeatures, kTaps * kFeatures);
 }
 
+template <class V>
 void weight_rows(const WeightRows& task) {
     const WeightRows t = task;
     for (size_t y = 0; y < t.rows; ++y) row_tables(t, y);
@@ -358,8 +358,8 @@ void weight_rows(const WeightRows& task) {
     for (size_t four = 0; four < kOutputs; four += 4)
         for (size_t begin = 0; begin < all; begin += kLookUps)
             for (size_t tap = 0; tap < kTaps; ++tap)
-                for (size_t output = four; output < four + 4; output += kTwo)
-                    weight_sums(t, tap, output, begin, std::min(begin + kLookUps, all));
+                for (size_t output = four; output < four + 4; output += V::rows)
+                    weight_sums<V>(t, tap, output, begin, std::min(begin + kLookUps, all));
     const auto* sums = reinterpret_cast<const int32_t*>(t.scratch + kFours * four_bytes(t.rows, t.width));
     for (size_t tap = 0; tap < kTaps; ++tap) {
         const size_t first = tap / 3 == 0 && !t.above ? 1 : 0, last = tap / 3 == 2 && !t.below ? t.rows - 1 : t.rows;
