@@ -1,4 +1,4 @@
-"""What each format keeps: every cell of the README's table is a test here, on a file written and read again."""
+"""What each format keeps: every cell of docs/formats.md is a test here, on a file written and read again."""
 
 from __future__ import annotations
 

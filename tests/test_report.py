@@ -9,6 +9,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -178,6 +179,23 @@ def test_page_has_a_line_per_image_and_the_mean(page):
     assert html.count("<tbody>") == html.count('type="range"') == 2
     assert "mean" in parsed.text
     assert 'data-value="Infinity"' in html
+
+
+def test_page_has_the_style_sheet_and_the_script_of_the_package(page):
+    """Both stand in the page as they are in their files, so that it works without them."""
+    html, _ = page
+    for name, before, after in (("report.css", "<style>\n", "</style>"), ("report.js", "<script>\n", "</script>")):
+        text = resources.files("bbcu_cli.score").joinpath(name).read_text(encoding="utf-8")
+        assert before + text + after in html
+
+
+def test_page_takes_a_title_as_it_is():
+    """A title that looks like a placeholder of the template is text like any other."""
+    picture = _picture(12, 12, 3)
+    report = Report("$title ${script} $$ {style}", Convention(), (ReportRow("dot", Scores(40.0, 0.9, 39.0, 0.9)),))
+    html = to_html(report, [views(picture, picture)])
+    assert "<title>$title ${script} $$ {style}</title>" in html
+    assert "<h1>$title ${script} $$ {style}</h1>" in html
 
 
 def test_page_without_a_baseline_compares_with_the_ground_truth(comparison):

@@ -1,6 +1,6 @@
 """PackedModel, the one form of a model that engines run, and its safetensors file.
 
-The file format is described on one page of the README ("The packed format"). Reading trusts nothing:
+The file format is described in docs/packed-format.md. Reading trusts nothing:
 whatever is wrong with a file is named, and a model that was read is valid.
 """
 

@@ -14,7 +14,7 @@ from bbcu_cli.errors import ImageError
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a file of this format can hold as we write it (the README's table is made of these).
+    """What a file of this format can hold as we write it (the table of docs/formats.md is checked against these).
 
     Attributes:
         suffixes: file name endings, the usual one first.

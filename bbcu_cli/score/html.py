@@ -7,6 +7,8 @@ import io
 import math
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
+from string import Template
 from typing import Any, Final
 
 import numpy as np
@@ -78,33 +80,23 @@ def to_html(report: Report, pictures: list[Views]) -> str:
     heads = ["image", *(TITLES[name] for name in report.measured)]
     if report.baseline:
         heads += [f"{report.baseline} {TITLES[report.headline]}", "gain, dB"]
-    head = "".join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in heads)
+    headings = "".join(f'<th scope="col"><button type="button">{escape(title)}</button></th>' for title in heads)
     bodies = "\n".join(_body(report, row, view) for row, view in zip(report.rows, pictures, strict=True))
-    facts = "".join(f"<p>{escape(name)}: {escape(value)}</p>" for name, value in report.facts)
-    title = escape(report.title)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{facts}
-<p class="convention">{escape(str(report.convention))}.</p>
-<table>
-<thead><tr><th></th>{head}</tr></thead>
-{bodies}
-<tfoot><tr><td></td>{_cells(report, report.mean_row)}</tr></tfoot>
-</table>
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+    return Template(_asset("report.html")).substitute(
+        title=escape(report.title),
+        style=_asset("report.css"),
+        facts="".join(f"<p>{escape(name)}: {escape(value)}</p>" for name, value in report.facts),
+        convention=escape(str(report.convention)),
+        headings=headings,
+        bodies=bodies,
+        mean=_cells(report, report.mean_row),
+        script=_asset("report.js"),
+    )
+
+
+def _asset(name: str) -> str:
+    """The text of a file of this package: the page's template, style sheet or script."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _cells(report: Report, row: ReportRow) -> str:
@@ -148,84 +140,3 @@ def _body(report: Report, row: ReportRow, view: Views) -> str:
 <p class="choices">compare with {choices} {caption}</p>
 </td></tr>
 </tbody>"""
-
-
-_STYLE: Final = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: light-dark(#b01c40, #ff6b8b); }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
-h1 { font-size: 1.4rem; margin-bottom: .4rem; }
-p { margin: .2rem 0; }
-.convention { color: #777; font-size: .85rem; max-width: 60rem; }
-table { border-collapse: collapse; margin-top: 1rem; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; }
-thead th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
-tfoot :is(th, td) { border-top: 2px solid var(--line); font-weight: 600; }
-th[scope=row], thead th:nth-child(2) { text-align: left; overflow-wrap: anywhere; }
-th[scope=row] { font-weight: 500; min-width: 6rem; }
-tbody td:first-child { width: 76px; text-align: center; }
-button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: inherit; }
-thead th[aria-sort] button { color: var(--accent); }
-thead th[aria-sort=ascending] button::after { content: " \\25B2"; }
-thead th[aria-sort=descending] button::after { content: " \\25BC"; }
-.line { border-top: 1px solid var(--line); }
-.scripted .line { cursor: pointer; }
-.line:hover { background: var(--soft); }
-.thumb { display: block; margin: auto; max-width: 72px; max-height: 48px; border-radius: 3px; }
-.scripted .detail { display: none; }
-.scripted .open .detail { display: table-row; }
-.detail > td { padding: .4rem 0 1.2rem; text-align: center; }
-.slider { --at: 50%; position: relative; max-width: min(100%, 100vw - 2rem); margin: auto; overflow: hidden;
-  border-radius: 4px; }
-.slider img { position: absolute; inset: 0; width: 100%; height: 100%; }
-.slider .before { clip-path: inset(0 calc(100% - var(--at)) 0 0); }
-.slider input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
-.slider i { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px; background: #fff;
- box-shadow: 0 0 3px #000; pointer-events: none; }
-.slider:focus-within i { background: var(--accent); }
-.slider b { position: absolute; top: .4rem; padding: .05rem .45rem; border-radius: 3px; background: #000a; color: #fff;
- font-weight: 500; font-size: .8rem; pointer-events: none; }
-.left { left: .4rem; } .right { right: .4rem; }
-.choices { font-size: .85rem; color: #777; }
-.choice { border: 1px solid var(--line); border-radius: 3px; padding: .05rem .5rem; margin: 0 .15rem; }
-.choice[aria-pressed=true] { color: var(--accent); border-color: var(--accent); }
-"""
-
-_SCRIPT: Final = """
-const table = document.querySelector("table");
-table.classList.add("scripted");
-
-for (const body of table.tBodies) {
-  const line = body.querySelector(".line"), slider = body.querySelector(".slider");
-  const toggle = () => line.setAttribute("aria-expanded", body.classList.toggle("open"));
-  line.addEventListener("click", toggle);
-  line.addEventListener("keydown", event => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); toggle(); }
-  });
-  slider.querySelector("input").addEventListener("input", event =>
-    slider.style.setProperty("--at", event.target.value + "%"));
-  const layers = [...slider.querySelectorAll(".before")], choices = [...body.querySelectorAll(".choice")];
-  choices.forEach((choice, chosen) => choice.addEventListener("click", () => {
-    layers.forEach((layer, index) => layer.hidden = index !== chosen);
-    choices.forEach((other, index) => other.setAttribute("aria-pressed", index === chosen));
-    slider.querySelector(".left").textContent = layers[chosen].dataset.title;
-  }));
-}
-if (table.tBodies.length) table.tBodies[0].querySelector(".line").click();
-
-const heads = [...table.tHead.rows[0].cells];
-heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
-  // Names start with A, scores with the best; a second click turns the order round.
-  const first = column === 1 ? "ascending" : "descending";
-  const other = column === 1 ? "descending" : "ascending";
-  const order = head.getAttribute("aria-sort") === first ? other : first;
-  heads.forEach(each => each.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", order);
-  const value = body => body.rows[0].cells[column].dataset.value;
-  const compare = (a, b) => {
-    if (column === 1) return value(a).localeCompare(value(b), undefined, {numeric: true});
-    return Number(value(a) || -Infinity) - Number(value(b) || -Infinity) || 0;
-  };
-  const sign = order === "ascending" ? 1 : -1;
-  [...table.tBodies].sort((a, b) => sign * compare(a, b)).forEach(body => table.insertBefore(body, table.tFoot));
-}));
-"""
