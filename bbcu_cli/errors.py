@@ -18,7 +18,11 @@ class UsageError(BbcuError):
 
 
 class ImageError(BbcuError):
-    """A file cannot be read or written as an image."""
+    """A file cannot be read as an image, or an image cannot be written in that format."""
+
+
+class OutputError(BbcuError):
+    """The system refused to write a file: no space, no permission, a broken disk."""
 
 
 class CheckpointError(BbcuError):

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from bbcu_cli.errors import ImageError, UsageError
+from bbcu_cli.errors import OutputError, UsageError
 
+# The lock is on the part itself: it dies with its writer, and there is no lock file to be left behind, as filelock's
+# would be.
 try:
     import fcntl
 except ImportError:  # Windows: there an open file cannot be removed, which serves as well
@@ -35,9 +37,9 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any], *, overwrite: boo
 
     Raises:
         UsageError: the file exists and `overwrite` is False.
-        ImageError: the system refused (disk full, no permission, ...). Nothing is left behind, whatever is raised.
+        OutputError: the system refused (disk full, no permission, ...). Nothing is left behind, whatever is raised.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if not overwrite and target.exists():
         raise _in_the_way(path)
     try:
@@ -58,7 +60,17 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any], *, overwrite: boo
     except FileExistsError as error:
         raise _in_the_way(path) from error
     except OSError as error:
-        raise ImageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> None:
+    """Write a file whose content is at hand; otherwise as `write_atomic`."""
+    write_atomic(path, lambda file: file.write(content), overwrite=overwrite)
+
+
+def parts_folder(path: Path) -> Path:
+    """The folder of the temporary files that `write_atomic` makes for `path`: that of a link's target."""
+    return _target(path).parent
 
 
 def remove_stale_parts(folder: Path) -> int:
@@ -76,6 +88,11 @@ def remove_stale_parts(folder: Path) -> int:
                 part.unlink()
             removed += 1
     return removed
+
+
+def _target(path: Path) -> Path:
+    """Where a symbolic link leads; realpath, unlike resolve, takes a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _in_the_way(path: Path) -> UsageError:

@@ -22,7 +22,8 @@ from bbcu_cli.errors import BbcuError
 from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.reference import for_model, parse
 from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode
-from bbcu_cli.restoration.pipeline import Options, open_model, restore_image
+from bbcu_cli.restoration.model import Options, open_model
+from bbcu_cli.restoration.pipeline import restore_image
 from bbcu_cli.spec import ModelSpec
 
 TINY = ModelSpec("bbcu-m", "sr", 2, 3, blocks=1)

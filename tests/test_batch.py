@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from bbcu_cli.batch.run import Row, Settings, Truths, options_key, run
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import EncodeOptions
-from bbcu_cli.restoration.pipeline import Model, Options
+from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.score.trial import convention_of
 
 
@@ -147,6 +148,19 @@ def test_litter_of_a_killed_run_is_gone_after_the_next(folder: Path, model: Mode
     (out / "other.part").touch()
     list(run(jobs_of(folder).jobs, model, settings()))
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png", "d.png", "e.png", "other.part"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_litter_behind_a_linked_output_is_removed(folder: Path, model: Model) -> None:
+    """A killed run's part lies where the link leads."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".bbcu-0123456789abcdef.part").touch()
+    out = folder.parent / "in_x2"
+    out.mkdir()
+    (out / "a.png").symlink_to(elsewhere / "a.png")
+    list(run(jobs_of(folder).jobs, model, settings(existing="overwrite")))
+    assert [path.name for path in elsewhere.iterdir()] == ["a.png"]
 
 
 def test_results_are_scored_and_compared(folder: Path, model: Model) -> None:

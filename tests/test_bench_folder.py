@@ -18,7 +18,7 @@ from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import UsageError
-from bbcu_cli.restoration.pipeline import Model
+from bbcu_cli.restoration.model import Model
 
 SECONDS = 0.05
 

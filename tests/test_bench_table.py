@@ -14,7 +14,8 @@ from bbcu_cli.checkpoint.pack import pack
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.hub.catalogue import FILE, Catalogue
 from bbcu_cli.models.build import build_model
-from bbcu_cli.restoration.pipeline import load_model, run_tiled
+from bbcu_cli.restoration.model import load_model
+from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.score.trial import Trial, evaluate_trial
 from bbcu_cli.spec import ModelSpec
 

@@ -26,7 +26,6 @@ from bbcu_cli.checkpoint.pth import load_pth
 from bbcu_cli.cli.models import models
 from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.__main__ import main as refresh
-from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.reference import parse
 
 SPEC = SMALL_SPECS["m-x2"]
@@ -276,7 +275,8 @@ def test_pushed_model_restores_is_verified_and_removed(hub: tuple[LoopbackHub, d
     source = photo(shop)
     restored = bbcu("denoise", str(source), "--weights", reference, "-o", str(shop / "o.png"), environment=environment)
     assert restored.returncode == 0, restored.stderr
-    assert f"weights {reference}, SHA-256 {sha256_of(shop / 'denoise.safetensors')}" in restored.stderr
+    digest = hashlib.sha256((shop / "denoise.safetensors").read_bytes()).hexdigest()
+    assert f"weights {reference}, SHA-256 {digest}" in restored.stderr
     verified = bbcu("models", "verify", reference, environment=environment)
     assert (verified.returncode, verified.stdout.startswith("ok   hf://me/den@")) == (0, True)
     removed = bbcu("models", "remove", reference, environment=environment)

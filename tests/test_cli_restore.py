@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from bbcu_cli import __version__
 from bbcu_cli.batch.manifest import NAME
-from bbcu_cli.batch.queue import Feeder
+from bbcu_cli.batch.queue import EngineQueue
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.cli.front import COMMANDS
@@ -246,15 +246,15 @@ def test_the_quick_help_lists_the_commands_with_their_own_words(bbcu: Bbcu) -> N
 
 def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is interrupted at the second file that reaches it; the other stays whole."""
-    real, calls = Feeder._timed, []
+    real, calls = EngineQueue._timed, []
 
-    def interrupted(feeder: Feeder, x: np.ndarray) -> tuple[np.ndarray, float]:
+    def interrupted(queue: EngineQueue, x: np.ndarray) -> tuple[np.ndarray, float]:
         calls.append(x)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(feeder, x)
+        return real(queue, x)
 
-    monkeypatch.setattr(Feeder, "_timed", interrupted)
+    monkeypatch.setattr(EngineQueue, "_timed", interrupted)
     Path("second.png").write_bytes(Path("photo.png").read_bytes())
     done = bbcu("sr", "photo.png", "second.png", *X4, "-o", "out")
     assert done.code == 130

@@ -12,7 +12,7 @@ from fuzz_surfaces import SURFACES
 from typer.testing import CliRunner
 
 from bbcu_cli.cli.app import app
-from bbcu_cli.engines.cpu import default_threads, kernel_sets
+from bbcu_cli.engines.cpu import kernel_sets
 
 FUZZ = Path(__file__).parent / "fuzz.py"
 QUICK = {"pictures": 400, "weights": 1000, "checkpoints": 600, "bindings": 500, "options": 150}
@@ -78,15 +78,6 @@ def test_threads_that_no_machine_has_are_one_sentence(line: list[str]) -> None:
     done = CliRunner().invoke(app, [*line, "--threads", "9" * 30])
     assert done.exit_code == 2, done.stderr
     assert f"--threads is {'9' * 30}, expected 1 to 1024" in done.stderr
-
-
-def test_threads_of_the_environment_that_no_machine_has_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OMP_NUM_THREADS is not ours, so what it says is not an error; Python refuses to read 5,000 digits."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    usual = default_threads()
-    for wanted in ("9" * 30, "9" * 5000, "0", "-1", "x", ""):
-        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
-        assert default_threads() == usual
 
 
 @pytest.mark.long

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,13 +16,17 @@ from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.errors import CheckpointError, UsageError, WeightsUnavailableError
-from bbcu_cli.hub import Catalogue, Entry, HubRef, denoise_model, locate, resolve, weights_dir
+from bbcu_cli.hub import Catalogue, Entry, HubRef, denoise_model, locate, weights_dir
 from bbcu_cli.hub.__main__ import main as refresh
-from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.locate import status
 from bbcu_cli.hub.reference import for_model, parse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def path_of(wanted: str | Path, **options: Any) -> Path:
+    """Where the verified file is."""
+    return locate(wanted, **options).file.path
 
 
 @pytest.fixture
@@ -48,16 +54,16 @@ def test_shipped_weights_are_found_and_valid() -> None:
     catalogue = Catalogue.load()
     for entry in catalogue:
         if entry.embedded:
-            assert locate(entry.name).sha256 == entry.sha256
+            assert locate(entry.name).file.sha256 == entry.sha256
     assert {path.stem for path in weights_dir().glob("*.safetensors")} <= set(catalogue.entries)
 
 
 def test_embedded_model_is_found_by_its_name(shop: Path) -> None:
     """A name that ships is its file beside the catalogue, verified."""
     found = locate("m")
-    assert (found.path, found.source) == (shop / "m.safetensors", "embedded")
-    assert found.sha256 == sha256_of(found.path)
-    assert found.model.spec == SMALL_SPECS["m-x2"]
+    assert (found.file.path, found.source) == (shop / "m.safetensors", "embedded")
+    assert found.file.sha256 == hashlib.sha256(found.file.path.read_bytes()).hexdigest()
+    assert found.file.model.spec == SMALL_SPECS["m-x2"]
 
 
 @pytest.mark.usefixtures("shop")
@@ -66,7 +72,7 @@ def test_path_goes_before_everything(tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "m.safetensors"
     other.parent.mkdir()
     other.write_bytes(to_bytes(small_model(SMALL_SPECS["denoise"])))
-    assert resolve(other) == resolve(str(other)) == other
+    assert path_of(other) == path_of(str(other)) == other
 
 
 @pytest.mark.parametrize(
@@ -78,19 +84,19 @@ def test_bad_file_is_refused_by_name(tmp_path: Path, content: bytes | None, comp
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=complaint):
-        resolve(path)
+        path_of(path)
 
 
 def test_float_checkpoint_as_weights_says_how_to_convert_it(tmp_path: Path) -> None:
     """A .pth given as --weights names the command that packs it."""
     with pytest.raises(CheckpointError, match=r"run `bbcu models convert .*BBCULx4\.pth`"):
-        resolve(tmp_path / "BBCULx4.pth")
+        path_of(tmp_path / "BBCULx4.pth")
 
 
 def test_mistyped_name_gets_the_nearest_one() -> None:
     """The catalogue suggests the name that was probably meant."""
     with pytest.raises(UsageError, match="did you mean sr-m-x4"):
-        resolve("sr-m-4x")
+        path_of("sr-m-4x")
 
 
 @pytest.mark.usefixtures("shop")
@@ -99,7 +105,7 @@ def test_model_that_is_nowhere_says_what_to_do() -> None:
     with pytest.raises(
         WeightsUnavailableError, match=r"bbcu train --task sr --scale 2 --model l.*convert.*--hub-repo"
     ) as caught:
-        resolve("l")
+        path_of("l")
     assert caught.value.exit_code == 3
     assert status(Catalogue.load()["l"]).where == "not there yet"
 
@@ -116,7 +122,7 @@ def test_embedded_file_that_is_not_the_catalogued_one_is_never_used(shop: Path, 
     else:
         path.write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"], seed=1)))
     with pytest.raises(WeightsUnavailableError, match="SHA-256"):
-        resolve("m")
+        path_of("m")
 
 
 def test_refresh_takes_a_replaced_file_over_and_drops_its_old_figures(
@@ -129,10 +135,10 @@ def test_refresh_takes_a_replaced_file_over_and_drops_its_old_figures(
     (shop / "m.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"], seed=1)))
     assert refresh(["--check"]) == 1
     with pytest.raises(WeightsUnavailableError):
-        resolve("m")
+        path_of("m")
     assert refresh([]) == 0
     assert "drops its measured figures (Set5)" in capsys.readouterr().out
-    assert resolve("m") == shop / "m.safetensors"
+    assert path_of("m") == shop / "m.safetensors"
     assert not Catalogue.load()["m"].measured
 
 
@@ -152,7 +158,7 @@ def test_refresh_follows_files_that_come_and_go(shop: Path) -> None:
     catalogue = Catalogue.load()
     assert catalogue["m"].sha256 is None
     assert catalogue["m2"].summary == "super-resolution x2, bbcu-m"
-    assert resolve("m2").exists()
+    assert path_of("m2").exists()
 
 
 def test_refresh_keeps_models_that_are_on_the_hub(shop: Path) -> None:
@@ -267,12 +273,12 @@ def test_offline_never_opens_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --offline or any of the variables, a model that is not cached is an error without a request."""
     monkeypatch.setattr("bbcu_cli.hub.client.download", lambda *_, **__: pytest.fail("asked the network"))
     with pytest.raises(WeightsUnavailableError, match=r"--offline.*bbcu models pull l"):
-        resolve("l", hub_repo="me/{name}", offline=True)
+        path_of("l", hub_repo="me/{name}", offline=True)
     for name in ("BBCU_OFFLINE", "HF_HUB_OFFLINE"):
         with monkeypatch.context() as patch:
             patch.setenv(name, "1")
             with pytest.raises(WeightsUnavailableError, match=name):
-                resolve("hf://me/nowhere")
+                path_of("hf://me/nowhere")
 
 
 @pytest.mark.usefixtures("shop")

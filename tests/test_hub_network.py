@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback_hub import LoopbackHub
@@ -17,9 +18,8 @@ from small import SMALL_SPECS, small_model
 
 from bbcu_cli.checkpoint.packed import MAX_FILE_BYTES, to_bytes
 from bbcu_cli.errors import CheckpointError, UsageError, WeightsUnavailableError
-from bbcu_cli.hub import Catalogue, Entry, HubRef, client, locate, resolve
+from bbcu_cli.hub import Catalogue, Entry, HubRef, client, locate
 from bbcu_cli.hub import push as hub_push
-from bbcu_cli.hub.catalogue import sha256_of
 from bbcu_cli.hub.locate import status
 
 SPEC = SMALL_SPECS["m-x2"]
@@ -55,6 +55,11 @@ def shop(hub: LoopbackHub, content: bytes = GOOD) -> Catalogue:
     return Catalogue({"m": Entry("m", SPEC, "", hashlib.sha256(content).hexdigest(), len(content), ref)})
 
 
+def path_of(wanted: str, **options: Any) -> Path:
+    """Where the verified file is."""
+    return locate(wanted, **options).file.path
+
+
 def cache_files(suffix: str = "") -> list[Path]:
     """What is left in the client's cache: blobs, entries of snapshots, temporary files."""
     root = Path(os.environ["HF_HOME"]) / "hub"
@@ -64,15 +69,15 @@ def cache_files(suffix: str = "") -> list[Path]:
 
 def test_model_is_downloaded_verified_and_cached_without_further_requests(hub: LoopbackHub) -> None:
     """A pinned revision costs two look-ups and a download the first time, and no request at all afterwards."""
-    said: list[str] = []
-    path = resolve("m", catalogue=shop(hub), notify=said.append)
-    assert path.read_bytes() == GOOD
+    found = locate("m", catalogue=shop(hub))
+    path = found.file.path
+    assert path.read_bytes() == found.file.content == GOOD
+    assert found.source == "hub"
     assert hub.methods() == ["HEAD hub", "HEAD hub", "GET hub"]
-    assert sha256_of(path) in said[0]
     hub.requests.clear()
     assert locate("m", catalogue=shop(hub)).source == "cache"
     assert locate("m", catalogue=shop(hub), refresh=True).source == "cache"
-    assert locate("m", catalogue=shop(hub), offline=True).path == path
+    assert locate("m", catalogue=shop(hub), offline=True).file.path == path
     assert hub.requests == []
 
 
@@ -83,7 +88,7 @@ def test_redirect_to_another_origin_is_followed_without_the_token(
     monkeypatch.setenv("HF_TOKEN", READER)
     hub.redirect = True
     hub.repo(REPO).token = READER
-    assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
+    assert path_of("m", catalogue=shop(hub)).read_bytes() == GOOD
     stored = [request for request in hub.requests if request.origin == "store"]
     assert [request.method for request in stored] == ["GET"]
     assert stored[0].authorization is None
@@ -94,7 +99,7 @@ def test_cut_connection_is_resumed(hub: LoopbackHub, monkeypatch: pytest.MonkeyP
     """After a cut the rest is asked for by a range, and the whole is verified."""
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 8192)  # else a small file has one chunk
     hub.cut_after = [20_000]
-    assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
+    assert path_of("m", catalogue=shop(hub)).read_bytes() == GOOD
     assert [request.range for request in hub.requests if request.method == "GET"] == [None, "bytes=16384-"]
 
 
@@ -113,18 +118,18 @@ def test_wrong_bytes_are_refused_and_leave_nothing(hub: LoopbackHub, content: by
     assert len(OTHER) == len(GOOD)
     hub.send_instead = content
     with pytest.raises(WeightsUnavailableError, match=complaint) as caught:
-        resolve("m", catalogue=shop(hub))
+        path_of("m", catalogue=shop(hub))
     assert caught.value.exit_code == 3
     assert cache_files() == []
     hub.send_instead = None
-    assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
+    assert path_of("m", catalogue=shop(hub)).read_bytes() == GOOD
 
 
 def test_file_that_is_no_model_is_refused_without_a_pinned_hash(hub: LoopbackHub) -> None:
     """With nothing to compare a hash with, the rules of the format still hold."""
     hub.repo(REPO).commit({FILE: b"x" * 5000})
     with pytest.raises(WeightsUnavailableError, match="not a valid safetensors"):
-        resolve(f"hf://{REPO}")
+        path_of(f"hf://{REPO}")
     assert cache_files() == []
 
 
@@ -133,59 +138,59 @@ def test_model_of_another_network_is_refused(hub: LoopbackHub) -> None:
     hub.repo("me/x3").commit({FILE: to_bytes(small_model(SMALL_SPECS["m-x3"]))})
     catalogue = Catalogue({"m": Entry("m", SPEC, "")})
     with pytest.raises(CheckpointError, match=r"hf://me/x3.* sr x3, but m is a bbcu-m for sr x2"):
-        resolve("m", hub_repo="me/x3", catalogue=catalogue)
-    assert resolve("hf://me/x3", offline=True).exists()
-    assert resolve("m", hub_repo="me/{name}", catalogue=catalogue).read_bytes() == GOOD
+        path_of("m", hub_repo="me/x3", catalogue=catalogue)
+    assert path_of("hf://me/x3", offline=True).exists()
+    assert path_of("m", hub_repo="me/{name}", catalogue=catalogue).read_bytes() == GOOD
 
 
 def test_far_too_large_file_is_not_downloaded(hub: LoopbackHub) -> None:
     """A file that no packed model can be is refused by its announced size."""
     hub.repo(REPO).commit({FILE: bytes(MAX_FILE_BYTES + 1)})
     with pytest.raises(WeightsUnavailableError, match="more than any packed model"):
-        resolve(f"hf://{REPO}")
+        path_of(f"hf://{REPO}")
     assert hub.methods() == ["HEAD hub"]
 
 
 def test_damaged_cache_is_replaced_from_the_hub(hub: LoopbackHub) -> None:
     """A cached file that rotted is found out, fetched anew when there is a network, and refused when there is none."""
-    path = resolve("m", catalogue=shop(hub))
+    path = path_of("m", catalogue=shop(hub))
     path.resolve().write_bytes(OTHER)
     with pytest.raises(WeightsUnavailableError, match=r"cached file is damaged.*SHA-256"):
-        resolve("m", catalogue=shop(hub), offline=True)
+        path_of("m", catalogue=shop(hub), offline=True)
     hub.status = 503
     with pytest.raises(WeightsUnavailableError, match="503"):
-        resolve("m", catalogue=shop(hub))
+        path_of("m", catalogue=shop(hub))
     hub.status = None
-    assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
-    assert resolve("m", catalogue=shop(hub), offline=True) == path
+    assert path_of("m", catalogue=shop(hub)).read_bytes() == GOOD
+    assert path_of("m", catalogue=shop(hub), offline=True) == path
 
 
 def test_bad_update_of_a_branch_keeps_the_good_file(hub: LoopbackHub) -> None:
     """A branch that moved to a bad file is reported; what was cached before stays in use."""
-    path = resolve(f"hf://{REPO}")
+    path = path_of(f"hf://{REPO}")
     hub.repo(REPO).commit({FILE: b"x" * 5000})
-    with pytest.raises(WeightsUnavailableError, match="was refused and removed"):
+    with pytest.raises(WeightsUnavailableError, match="was rejected and removed"):
         locate(f"hf://{REPO}", refresh=True)
-    assert locate(f"hf://{REPO}", offline=True).path == path
+    assert locate(f"hf://{REPO}", offline=True).file.path == path
     assert path.read_bytes() == GOOD
 
 
 def test_branch_is_asked_again_only_to_refresh(hub: LoopbackHub) -> None:
     """A run uses what is cached; a pull sees that the branch has moved."""
-    resolve(f"hf://{REPO}")
+    path_of(f"hf://{REPO}")
     hub.repo(REPO).commit({FILE: OTHER})
     hub.requests.clear()
-    assert resolve(f"hf://{REPO}").read_bytes() == GOOD
+    assert path_of(f"hf://{REPO}").read_bytes() == GOOD
     assert hub.requests == []
-    assert locate(f"hf://{REPO}", refresh=True).path.read_bytes() == OTHER
-    assert resolve(f"hf://{REPO}", offline=True).read_bytes() == OTHER
+    assert locate(f"hf://{REPO}", refresh=True).file.path.read_bytes() == OTHER
+    assert path_of(f"hf://{REPO}", offline=True).read_bytes() == OTHER
 
 
 def test_tag_and_sub_folder_are_found(hub: LoopbackHub) -> None:
     """A reference may name a revision and a file in a folder; offline it is found again."""
     hub.repo(REPO).commit({"x2/m.safetensors": GOOD}, branch="v1.0")
     wanted = f"hf://{REPO}@v1.0:x2/m.safetensors"
-    assert resolve(wanted) == resolve(wanted, offline=True)
+    assert path_of(wanted) == path_of(wanted, offline=True)
 
 
 @pytest.mark.usefixtures("hub")
@@ -201,7 +206,7 @@ def test_tag_and_sub_folder_are_found(hub: LoopbackHub) -> None:
 def test_what_is_not_there_is_named(wanted: str, complaint: str) -> None:
     """A missing repository, revision or file is one sentence that says which."""
     with pytest.raises(WeightsUnavailableError, match=complaint):
-        resolve(wanted)
+        path_of(wanted)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,7 @@ def test_error_of_the_hub_is_answered_at_once(hub: LoopbackHub, status: int, com
     hub.status = status
     begin = time.monotonic()
     with pytest.raises(WeightsUnavailableError, match=complaint):
-        resolve("m", catalogue=shop(hub))
+        path_of("m", catalogue=shop(hub))
     assert time.monotonic() - begin < 3
 
 
@@ -221,16 +226,16 @@ def test_private_repository_needs_its_token(hub: LoopbackHub, monkeypatch: pytes
     """Without a token the hub denies that the repository exists; with it the model comes."""
     hub.repo(REPO).token = READER
     with pytest.raises(WeightsUnavailableError, match="private"):
-        resolve("m", catalogue=shop(hub))
+        path_of("m", catalogue=shop(hub))
     monkeypatch.setenv("HF_TOKEN", READER)
-    assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
+    assert path_of("m", catalogue=shop(hub)).read_bytes() == GOOD
 
 
 def test_gated_repository_names_the_page_of_its_terms(hub: LoopbackHub) -> None:
     """A gated model says where to accept its terms."""
     hub.repo(REPO).token, hub.repo(REPO).gated = READER, True
     with pytest.raises(WeightsUnavailableError, match=f"gated; accept its terms at {hub.url}/{REPO}"):
-        resolve("m", catalogue=shop(hub))
+        path_of("m", catalogue=shop(hub))
 
 
 @pytest.mark.parametrize("how", ["refuses", "is silent"])
@@ -246,7 +251,7 @@ def test_unreachable_hub_answers_within_five_seconds(
             hub.hang = threading.Event()
         begin = time.monotonic()
         with pytest.raises(WeightsUnavailableError, match=r"cannot be reached at http.*HF_ENDPOINT.*--weights FILE"):
-            resolve("m", catalogue=shop(hub))
+            path_of("m", catalogue=shop(hub))
     assert time.monotonic() - begin < 5
 
 
@@ -260,9 +265,9 @@ def test_probe_that_never_ends_is_left_behind() -> None:
 
 def test_cached_model_needs_no_reachable_hub(hub: LoopbackHub) -> None:
     """What was pulled once works while the hub is down."""
-    resolve("m", catalogue=shop(hub))
+    path_of("m", catalogue=shop(hub))
     hub.status = 503
-    assert resolve("m", catalogue=shop(hub)).read_bytes() == GOOD
+    assert path_of("m", catalogue=shop(hub)).read_bytes() == GOOD
 
 
 def test_proxy_is_honoured(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +275,7 @@ def test_proxy_is_honoured(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
     monkeypatch.setenv("http_proxy", hub.url)
     with pytest.raises(WeightsUnavailableError):
-        resolve(f"hf://{REPO}")
+        path_of(f"hf://{REPO}")
     assert hub.requests[0].path.startswith("http://hub.invalid/me/m/resolve/main/")
 
 
@@ -278,16 +283,16 @@ def test_unwritable_cache_is_named(hub: LoopbackHub, tmp_path: Path) -> None:
     """A cache that cannot be written is a sentence about HF_HOME, not a traceback."""
     (tmp_path / "hf").write_text("a file where the cache should be")
     with pytest.raises(WeightsUnavailableError, match=r"cannot be kept in the cache .*HF_HOME"):
-        resolve("m", catalogue=shop(hub))
+        path_of("m", catalogue=shop(hub))
 
 
 def test_status_follows_a_model_into_the_cache_and_out(hub: LoopbackHub) -> None:
     """On hub, cached, and on the hub again once it was discarded; nothing is left behind."""
     entry = shop(hub)["m"]
     assert status(entry).where == "on hub"
-    client.discard(resolve("m", catalogue=shop(hub)))
+    client.discard(path_of("m", catalogue=shop(hub)))
     assert cache_files() == []
-    resolve("m", catalogue=shop(hub))
+    path_of("m", catalogue=shop(hub))
     assert (status(entry).where, status(entry).size) == ("cached", len(GOOD))
     assert hub.methods().count("GET hub") == 2
 
@@ -300,7 +305,7 @@ def test_pushed_model_is_pulled_back_as_it_was(hub: LoopbackHub, monkeypatch: py
     model = small_model(SPEC)
     ref = hub_push.push(hub_push.layout(GOOD, model, about, "me/new"), "me/new", message="first")
     assert ref.pinned
-    assert resolve(str(ref)).read_bytes() == GOOD
+    assert path_of(str(ref)).read_bytes() == GOOD
     files = hub.repo("me/new").commits[ref.revision]
     assert set(files) == {".gitattributes", "model.safetensors", "config.json", "README.md"}
     from huggingface_hub import ModelCard
@@ -312,7 +317,7 @@ def test_pushed_model_is_pulled_back_as_it_was(hub: LoopbackHub, monkeypatch: py
     assert "--scale 2 --weights hf://me/new" in card.text
     again = hub_push.push(hub_push.layout(OTHER, model, about, "me/new"), "me/new", message="second")
     assert again.revision != ref.revision
-    assert resolve(str(ref)).read_bytes() == GOOD
+    assert path_of(str(ref)).read_bytes() == GOOD
 
 
 def test_push_without_token_or_permission_says_so(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bbcu_cli.bench.engines import binary_layers, random_model, run_bench
 from bbcu_cli.engines import cpu
-from bbcu_cli.engines.cpu import CpuEngine, default_threads, kernel_sets, measure_layer
+from bbcu_cli.engines.cpu import CpuEngine, kernel_sets, measure_layer
 from bbcu_cli.errors import EngineUnavailableError, UsageError
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
@@ -198,18 +198,6 @@ def test_without_the_compiled_module_the_reason_is_given(monkeypatch: pytest.Mon
         engine.open(random_model(SMALL["denoise"]))
     with pytest.raises(EngineUnavailableError):
         measure_layer("scalar", 8, 1)
-
-
-def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OMP_NUM_THREADS is respected when it is a positive number; nonsense is not."""
-    for text, expected in (("3", 3), ("2,4", 2)):
-        monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert default_threads() == expected
-    for text in ("0", "-1", "many", ""):
-        monkeypatch.setenv("OMP_NUM_THREADS", text)
-        assert default_threads() >= 1
-    with pytest.raises(UsageError):
-        CpuEngine(0)
 
 
 @compiled

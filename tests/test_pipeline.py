@@ -10,16 +10,9 @@ from small import SMALL_SPECS, small_model
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, ImageInfo, Metadata
-from bbcu_cli.restoration.pipeline import (
-    Model,
-    Options,
-    footprint,
-    open_model,
-    restore,
-    restore_image,
-    restored_bands,
-    run_tiled,
-)
+from bbcu_cli.restoration.memory import footprint
+from bbcu_cli.restoration.model import Model, Options, open_model
+from bbcu_cli.restoration.pipeline import restore, restore_image, restored_bands, run_tiled
 from bbcu_cli.restoration.tiling import TileSize
 
 Floats = NDArray[np.float32]

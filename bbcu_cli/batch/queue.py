@@ -22,7 +22,7 @@ class StoppedError(Exception):
     """The run ends: nobody is there to run the engine any more."""
 
 
-class Feeder:
+class EngineQueue:
     """Tiles of many threads, one after the other through one session.
 
     The engine runs on the thread that calls `serve`, so that Ctrl-C, which Python hands to the main thread only,
@@ -38,7 +38,7 @@ class Feeder:
         many = session.info.concurrency
         self._pool = ThreadPoolExecutor(many, "engine") if many > 1 else None
 
-    def __enter__(self) -> Feeder:
+    def __enter__(self) -> EngineQueue:
         return self
 
     def __exit__(
@@ -94,17 +94,17 @@ class Feeder:
         return result, time.perf_counter() - started
 
 
-class FedSession(SessionContext):
+class QueuedSession(SessionContext):
     """A session for one image, with the seconds that the engine took for it and that it waited for the engine."""
 
-    def __init__(self, feeder: Feeder, session: Session) -> None:
+    def __init__(self, queue: EngineQueue, session: Session) -> None:
         self.info = session.info
-        self._feeder = feeder
+        self._queue = queue
         self.computing = self.waiting = 0.0
 
     def run(self, x: Floats) -> Floats:
         started = time.perf_counter()
-        result, seconds = self._feeder.run(x)
+        result, seconds = self._queue.run(x)
         self.computing += seconds
         self.waiting += time.perf_counter() - started - seconds
         return result

@@ -20,12 +20,15 @@ import numpy as np
 
 from bbcu_cli.batch.jobs import STDIO, Job, compare_path
 from bbcu_cli.batch.manifest import Manifest
-from bbcu_cli.batch.queue import FedSession, Feeder
-from bbcu_cli.engines.cpu import default_threads
+from bbcu_cli.batch.queue import EngineQueue, QueuedSession
+from bbcu_cli.cores import default_threads
 from bbcu_cli.errors import BbcuError
-from bbcu_cli.files import remove_stale_parts, write_atomic
+from bbcu_cli.files import parts_folder, remove_stale_parts, write_atomic, write_whole
 from bbcu_cli.image import Bands, EncodeOptions, Image, ImageInfo, decode, encode, losses, probe, write
-from bbcu_cli.restoration.pipeline import DEFAULT_MEMORY, Footprint, Model, Options, Pixels, footprint, restored_bands
+from bbcu_cli.image.image import Pixels
+from bbcu_cli.restoration.memory import DEFAULT_MEMORY, Footprint, footprint
+from bbcu_cli.restoration.model import Model, Options
+from bbcu_cli.restoration.pipeline import restored_bands
 from bbcu_cli.score.metrics import Convention, Scores
 
 _EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
@@ -80,7 +83,7 @@ class Settings:
         notes: what to tell about a decoded image before it is restored.
         truths: ground truth to score results with.
         compare: also write a side-by-side of input, result and ground truth.
-        threads: of an encoder; None takes all CPUs.
+        threads: of an encoder; None: `default_threads()`.
     """
 
     options: Options
@@ -138,10 +141,10 @@ class _Whole:
     truth: Image | None
 
 
-def _restore(given: _Input, model: Model, settings: Settings, manifest: Manifest | None, feeder: Feeder) -> Row:
+def _restore(given: _Input, model: Model, settings: Settings, manifest: Manifest | None, queue: EngineQueue) -> Row:
     """One image from file to file."""
     started, job = time.perf_counter(), given.job
-    session = FedSession(feeder, model.session)
+    session = QueuedSession(queue, model.session)
     model = replace(model, session=session)
     footprint = settings.footprint(probe(given.source, name=job.name), model)
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
@@ -198,7 +201,7 @@ def _save(
     output.parent.mkdir(parents=True, exist_ok=True)
     if settings.compare and whole:
         picture = encode(_side_by_side(whole, model), "PNG", settings.encoding)
-        write_atomic(compare_path(output), lambda file: file.write(picture), overwrite=overwrite)
+        write_whole(compare_path(output), picture, overwrite=overwrite)
     write_atomic(output, content, overwrite=overwrite)
     if manifest and job.source:
         manifest.done(job.source, output)
@@ -251,8 +254,9 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     """
     jobs = list(jobs)
     todo, rows = _triage(jobs, manifest, settings)
-    for folder in {job.output.parent for job in jobs if job.output and job.output.parent.is_dir()}:
-        remove_stale_parts(folder)
+    for folder in {parts_folder(job.output) for job in jobs if job.output}:
+        if folder.is_dir():
+            remove_stale_parts(folder)
     yield from rows
     threads = (settings.threads or default_threads()) + model.session.info.concurrency + 1
     budget = settings.options.memory or DEFAULT_MEMORY
@@ -274,16 +278,16 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
 
     workers = ThreadPoolExecutor(threads, "image")
     try:
-        with Feeder(model.session) as feeder:
+        with EngineQueue(model.session) as queue:
             for job in todo:
                 given = _Input.of(job, model, settings)
-                feeder.serve(until=partial(admits, given))
-                future = workers.submit(_restore, given, model, settings, manifest, feeder)
-                future.add_done_callback(lambda _: feeder.wake())
+                queue.serve(until=partial(admits, given))
+                future = workers.submit(_restore, given, model, settings, manifest, queue)
+                future.add_done_callback(lambda _: queue.wake())
                 under_way.append((given, future))
                 yield from finished()
             while under_way:
-                feeder.serve(until=under_way[0][1].done)
+                queue.serve(until=under_way[0][1].done)
                 yield from finished()
     finally:
         workers.shutdown(cancel_futures=True)

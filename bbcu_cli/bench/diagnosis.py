@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bbcu_cli import __version__
+from bbcu_cli.cores import default_threads, usable_cpus
 from bbcu_cli.engines.base import EngineInfo
-from bbcu_cli.engines.cpu import default_threads, kernel_sets
+from bbcu_cli.engines.cpu import kernel_sets
 from bbcu_cli.engines.select import available
 from bbcu_cli.hub import Catalogue, weights_dir
 
@@ -74,7 +75,7 @@ def diagnose() -> Diagnosis:
     return Diagnosis(
         version=__version__,
         python=platform.python_version(),
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {usable_cpus()} usable",
         threads=default_threads(),
         engines=engines,
         chosen=usable[0] if usable else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
+from bbcu_cli.cores import checked_threads, usable_cpus
 from bbcu_cli.engines.base import EngineInfo, Session
-from bbcu_cli.engines.cpu import CpuEngine, checked_threads, measure_layer
+from bbcu_cli.engines.cpu import CpuEngine, measure_layer
 from bbcu_cli.errors import UsageError
 from bbcu_cli.spec import ModelSpec
 
@@ -210,8 +210,7 @@ def machine_name() -> str:
     except OSError:
         lines = []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{model}, {cpus} CPUs"
+    return f"{model}, {usable_cpus()} CPUs"
 
 
 def run_bench(

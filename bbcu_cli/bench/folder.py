@@ -19,7 +19,7 @@ from bbcu_cli.batch.run import Settings, run
 from bbcu_cli.engines.base import Session, SessionContext
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import EncodeOptions
-from bbcu_cli.restoration.pipeline import Model, Options
+from bbcu_cli.restoration.model import Model, Options
 
 Floats = NDArray[np.float32]
 MAX_PIXELS = 500_000_000
@@ -136,7 +136,7 @@ def bench_folder(
         folder: of images; not entered deeper.
         model: the network on its engine.
         form: format of the results.
-        threads: of the encoders; None takes all CPUs.
+        threads: of the encoders; None: `default_threads()`.
         output: where to; None is a folder that is removed again.
 
     Raises:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from bbcu_cli.errors import BbcuError, UsageError
+from bbcu_cli.files import write_whole
 from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
-from bbcu_cli.restoration.pipeline import load_model, run_tiled
+from bbcu_cli.restoration.model import load_model
+from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.score.metrics import mean_scores
 from bbcu_cli.score.trial import Trial, evaluate_trial, images_at
 from bbcu_cli.spec import ModelSpec, Task
@@ -101,7 +103,7 @@ def _write_table(path: Path, lines: list[str]) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise UsageError(f"{path} has no place for the table: the lines {BEGIN} and {END}.")
-    path.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
+    write_whole(path, (f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}").encode())
 
 
 if __name__ == "__main__":

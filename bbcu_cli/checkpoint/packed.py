@@ -6,6 +6,7 @@ whatever is wrong with a file is named, and a model that was read is valid.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.spec import ModelSpec
@@ -238,43 +239,86 @@ def _text_map(text: str, key: str, where: str) -> dict[str, Any]:
     return value
 
 
-def load_packed(path: str | os.PathLike[str]) -> PackedModel:
-    """Read and validate a packed model.
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedFile:
+    """A packed model as it was read, once: what the hash is of is what the model was made of.
+
+    Attributes:
+        path: of the file.
+        content: its bytes.
+        model: what is in it, valid.
+    """
+
+    path: Path
+    content: bytes
+    model: PackedModel
+
+    @property
+    def sha256(self) -> str:
+        """Of the content, 64 hex digits."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def read_packed(path: str | os.PathLike[str], *, sha256: str | None = None) -> PackedFile:
+    """Read and validate a file of a packed model.
+
+    Args:
+        path: of the file.
+        sha256: that its content must have, 64 hex digits; None takes any.
 
     Raises:
-        CheckpointError: the file is unreadable, no packed model, of a newer version, or invalid; says where.
+        CheckpointError: the file is unreadable or another one, no packed model, of a newer version, or invalid.
     """
     path = Path(path)
     where = f"Packed weights {path}"
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CheckpointError(f"{where}: {size} bytes is more than any packed model has ({MAX_FILE_BYTES}).")
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{where}: not a packed bbcu model (metadata format is {metadata.get('format')!r}); "
-                    "a published .pth is converted by `bbcu models convert`."
-                )
-            if metadata.get("version") != VERSION:
-                raise CheckpointError(
-                    f"{where}: format version {metadata.get('version')!r}, "
-                    f"this bbcu reads version {VERSION}; update bbcu."
-                )
-            spec = ModelSpec.from_dict(_text_map(metadata.get("spec", ""), "spec", where))
-            layout = _layout(spec)
-            # Shapes are checked before a tensor is touched, so that a lying header costs no memory.
-            names = set(file.keys())
-            if missing := sorted(layout.keys() - names):
-                raise CheckpointError(f"{where}: tensor {missing[0]!r} is missing ({len(missing)} missing in all).")
-            expected = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in layout.values())
-            if expected > size:
-                raise CheckpointError(f"{where}: {size} bytes cannot hold the {expected} bytes that its spec asks for.")
-            tensors = {name: file.get_tensor(name) for name in names}
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+            size = max(len(content), os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise CheckpointError(f"{where}: cannot be read ({error.strerror or error}).") from error
+    if size > MAX_FILE_BYTES:
+        raise CheckpointError(f"{where}: {size} bytes is more than any packed model has ({MAX_FILE_BYTES}).")
+    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise CheckpointError(f"{where}: the SHA-256 is {found}, expected {sha256}.")
+    return PackedFile(path, content, from_bytes(content, where))
+
+
+def load_packed(path: str | os.PathLike[str]) -> PackedModel:
+    """The model in a packed file; errors as of `read_packed`."""
+    return read_packed(path).model
+
+
+def from_bytes(content: bytes, where: str) -> PackedModel:
+    """Inverse of `to_bytes`.
+
+    Args:
+        content: of a file.
+        where: how to call it in errors.
+
+    Raises:
+        CheckpointError: no packed model, of a newer version, or invalid.
+    """
+    try:
+        tensors = load(content)  # checks that the header describes these bytes exactly
     except SafetensorError as error:
         raise CheckpointError(f"{where}: not a valid safetensors file ({error}).") from error
+    except KeyError as error:
+        raise CheckpointError(f"{where}: not a packed bbcu model (it holds values of type {error}).") from error
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    metadata = json.loads(header).get("__metadata__") or {}
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{where}: not a packed bbcu model (metadata format is {metadata.get('format')!r}); "
+            "a published .pth is converted by `bbcu models convert`."
+        )
+    if metadata.get("version") != VERSION:
+        raise CheckpointError(
+            f"{where}: format version {metadata.get('version')!r}, this bbcu reads version {VERSION}; update bbcu."
+        )
+    spec = ModelSpec.from_dict(_text_map(metadata.get("spec", ""), "spec", where))
+    expected = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in _layout(spec).values())
+    if expected > len(content):
+        raise CheckpointError(f"{where}: {len(content)} bytes cannot hold the {expected} that its spec asks for.")
     provenance = {str(k): str(v) for k, v in _text_map(metadata.get("provenance", "{}"), "provenance", where).items()}
     return from_tensors(spec, tensors, provenance, where)

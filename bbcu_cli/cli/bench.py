@@ -95,7 +95,7 @@ def _bench_cuda(model: str, spec: ModelSpec, size: tuple[int, int], device: str,
 
 def _bench_folder(model: str, folder: Path, device: str, threads: int | None, *, as_json: bool) -> None:
     from bbcu_cli.bench.folder import bench_folder
-    from bbcu_cli.restoration.pipeline import load_model
+    from bbcu_cli.restoration.model import load_model
 
     with load_model(model, device=device, threads=threads) as opened:
         report = bench_folder(folder, opened, threads=threads)

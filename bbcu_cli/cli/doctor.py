@@ -30,7 +30,7 @@ def doctor(
 
 
 def _lines(found: Diagnosis) -> Iterator[str]:
-    yield f"bbcu {found.version}, Python {found.python}, {found.machine}, {found.threads} threads"
+    yield f"bbcu {found.version}, Python {found.python}, {found.machine}; threads: {found.threads}"
     yield ""
     yield "Engines, the fastest first:"
     for info in found.engines:

@@ -162,8 +162,7 @@ def _trial(
     trial, name = _requested(options)
     trial = replace(trial, border=border)
     truths = images_at(gt)
-    model, _ = engine.open(name, trial.task, trial.scale)
-    stack.enter_context(model)
+    model = stack.enter_context(engine.load(name, trial.task, trial.scale))
     wish = engine.options()
     info = model.session.info
     facts = (("model", model.name), ("engine", f"{info.name} on {info.device}, {info.detail}"))
@@ -213,13 +212,13 @@ def _collected(
 
 
 def _publish(report: Report, views: list[Views], forms: FormOptions) -> None:
-    from bbcu_cli.files import write_atomic
+    from bbcu_cli.files import write_whole
     from bbcu_cli.score.html import to_html
     from bbcu_cli.score.report import to_csv, to_json, to_markdown, to_text
 
     def write(path: Path | None, form: Callable[[], str]) -> None:
         if path:
-            write_atomic(path, lambda file: file.write(form().encode()), overwrite=forms.overwrite)
+            write_whole(path, form().encode(), overwrite=forms.overwrite)
 
     # The figures first: they took the time, and a full disk shall not cost them.
     print(json.dumps(to_json(report)) + "\n" if forms.json else to_text(report), end="", flush=True)

@@ -172,8 +172,8 @@ def pull(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkO
     progress = sys.stderr.isatty() and not talk.quiet
     found = locate(model, hub_repo=hub.hub_repo, offline=hub.offline, progress=progress, refresh=True)
     if not talk.quiet:
-        note(f"{found.ref or model}: {PLACES[found.source]}, SHA-256 {found.sha256}")
-    typer.echo(shown(found.path))
+        note(f"{found.ref or model}: {PLACES[found.source]}, SHA-256 {found.file.sha256}")
+    typer.echo(shown(found.file.path))
 
 
 def verify(
@@ -202,8 +202,8 @@ def path(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkO
 
     found = locate(model, hub_repo=hub.hub_repo, offline=True)
     if not talk.quiet:
-        note(f"{model}: {PLACES[found.source]}, SHA-256 {found.sha256}")
-    typer.echo(shown(found.path))
+        note(f"{model}: {PLACES[found.source]}, SHA-256 {found.file.sha256}")
+    typer.echo(shown(found.file.path))
 
 
 def remove(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkOptions()) -> None:
@@ -245,14 +245,14 @@ def push(
     from bbcu_cli.hub import push as hub_push
 
     found = locate(model, offline=True)
-    content = found.path.read_bytes()
-    name = model if found.source == "embedded" else found.path.stem
-    about = _description(name, found.model.spec, card, content)
-    files = hub_push.layout(content, found.model, about, repo=to)
+    file = found.file
+    name = model if found.source == "embedded" else file.path.stem
+    about = _description(name, file.model.spec, card, file.content)
+    files = hub_push.layout(file.content, file.model, about, repo=to)
     progress = sys.stderr.isatty() and not talk.quiet
     ref = hub_push.push(files, to, private=private, message=message or f"Upload {about.name}", progress=progress)
     if not talk.quiet:
-        note(f"uploaded {len(content)} bytes, SHA-256 {found.sha256}")
+        note(f"uploaded {len(file.content)} bytes, SHA-256 {file.sha256}")
     typer.echo(str(ref))
 
 
@@ -272,7 +272,7 @@ def _verify(name: str, hub_repo: str | None) -> tuple[bool, str]:
         raise
     except BbcuError as error:
         return False, f"BAD  {name}: {error}"
-    return True, f"ok   {name}  {found.sha256}  {found.source}"
+    return True, f"ok   {name}  {found.file.sha256}  {found.source}"
 
 
 def _read(source: Path) -> PackedModel:
@@ -331,14 +331,15 @@ def _status_row(one: Status) -> dict[str, Any]:
 
 
 def _located_row(found: Located) -> dict[str, Any]:
+    file, spec = found.file, found.file.model.spec
     return {
-        "path": str(found.path),
+        "path": str(file.path),
         "hub": found.ref and str(found.ref),
-        "size": found.path.stat().st_size,
-        "sha256": found.sha256,
-        "spec": found.model.spec.to_dict(),
-        "halo": found.model.spec.halo,
-        "provenance": dict(found.model.provenance),
+        "size": len(file.content),
+        "sha256": file.sha256,
+        "spec": spec.to_dict(),
+        "halo": spec.halo,
+        "provenance": dict(file.model.provenance),
     }
 
 

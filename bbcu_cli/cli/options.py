@@ -14,7 +14,7 @@ from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.image import EncodeOptions
-    from bbcu_cli.restoration.pipeline import Model, Options
+    from bbcu_cli.restoration.model import Model, Options
     from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.spec import Task
 
@@ -135,32 +135,28 @@ class EngineOptions:
 
     def options(self, chroma: Chroma = "restore") -> Options:
         """The part that is about the pixels."""
-        from bbcu_cli.restoration.pipeline import Options
+        from bbcu_cli.restoration.model import Options
 
         return Options(tile=self.tile, memory=self.memory, self_ensemble=self.self_ensemble, chroma=chroma)
 
-    def open(self, name: str, task: Task, scale: int) -> tuple[Model, str]:
-        """The model called `name`, or that of --weights, on the engine that was asked for; and its SHA-256.
+    def load(self, name: str, task: Task, scale: int) -> Model:
+        """The model called `name`, or that of --weights, on the engine asked for; errors as of `load_model`."""
+        from bbcu_cli.restoration.model import load_model
 
-        Raises:
-            UsageError: --weights are for another task or scale.
-            WeightsUnavailableError, CheckpointError, EngineUnavailableError: as they say.
-        """
-        from bbcu_cli.hub import locate
-        from bbcu_cli.restoration.pipeline import open_model
-
-        name = self.weights or name
-        found = locate(name, offline=self.offline, hub_repo=self.hub_repo, progress=sys.stderr.isatty())
-        if found.ref is not None:
-            note(f"weights {found.ref}, SHA-256 {found.sha256}")
-        spec = found.model.spec
-        if (spec.task, spec.scale) != (task, scale):
-            wanted, given = (f"{t} x{s}" if t == "sr" else t for t, s in ((task, scale), (spec.task, spec.scale)))
-            raise UsageError(f"Weights {name} are for {given}, not for {wanted}.")
-        model = open_model(found.model, name, engine=self.engine.value, device=self.device, threads=self.threads)
-        for reason in model.notes:
-            note(reason)
-        return model, found.sha256
+        model = load_model(
+            self.weights or name,
+            task=task,
+            scale=scale,
+            engine=self.engine.value,
+            device=self.device,
+            threads=self.threads,
+            hub_repo=self.hub_repo,
+            offline=self.offline,
+            progress=sys.stderr.isatty(),
+        )
+        for line in model.notes:
+            note(line)
+        return model
 
 
 @dataclass(frozen=True)

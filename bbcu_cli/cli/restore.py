@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bbcu_cli.batch.jobs import JobList
     from bbcu_cli.batch.run import Row, Settings, Truths
     from bbcu_cli.image import Image
-    from bbcu_cli.restoration.pipeline import Model
+    from bbcu_cli.restoration.model import Model
     from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.score.metrics import Scores
     from bbcu_cli.spec import Task
@@ -154,8 +154,7 @@ def _restore(
     if not (files.overwrite or files.skip_existing or files.dry_run):
         refuse_existing(outputs)
     truths = _truths(listing, request, talk.gt) if talk.gt else None
-    model, digest = engine.open(request.model, request.task, request.scale)
-    with model:
+    with engine.load(request.model, request.task, request.scale) as model:
         settings = batch.Settings(
             options=engine.options(request.chroma),
             encoding=files.encoding(),
@@ -172,7 +171,7 @@ def _restore(
             _print_plan(listing, model, settings, as_json=talk.json)
             return
         remember = listing.batch or files.skip_existing
-        manifest = Manifest(batch.options_key(digest, settings)) if remember else None
+        manifest = Manifest(batch.options_key(model.sha256, settings)) if remember else None
         with _reporter(listing, talk) as report:
             rows = []
             for row in batch.run(listing.jobs, model, settings, manifest):

@@ -167,13 +167,12 @@ def train(
     """
     import torch
 
-    from bbcu_cli.engines.cpu import checked_threads
+    from bbcu_cli.cores import checked_threads
     from bbcu_cli.train.arithmetic import choose_arithmetic
     from bbcu_cli.train.loop import Run
     from bbcu_cli.train.loop import train as run_training
 
-    if threads is not None:
-        torch.set_num_threads(checked_threads(threads))
+    torch.set_num_threads(checked_threads(threads))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
+from bbcu_cli.cores import checked_threads
 from bbcu_cli.engines.base import EngineInfo, SessionContext
-from bbcu_cli.errors import EngineError, EngineUnavailableError, UsageError
+from bbcu_cli.errors import EngineError, EngineUnavailableError
 
 try:
     from bbcu_cli import _native as _compiled
@@ -25,28 +26,6 @@ KERNEL_VARIABLE: Final = "BBCU_KERNEL"
 FEATURES: Final = 64
 LEAK: Final = 0.1  # of the LeakyReLUs of bbcu-l and bbcu-m
 NO_LEAK: Final = 1.0
-MAX_THREADS: Final = 1024  # more are a slip of the finger
-
-
-def default_threads() -> int:
-    """OMP_NUM_THREADS when it is in 1..MAX_THREADS, else the CPUs that this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if wanted.isascii() and wanted.isdigit() and len(wanted) < 10 and 1 <= int(wanted) <= MAX_THREADS:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def checked_threads(threads: int | None) -> int:
-    """That many threads; None: `default_threads()`.
-
-    Raises:
-        UsageError: not in 1..MAX_THREADS.
-    """
-    if threads is None:
-        return default_threads()
-    if not 1 <= threads <= MAX_THREADS:
-        raise UsageError(f"--threads is {threads}, expected 1 to {MAX_THREADS}.")
-    return threads
 
 
 def kernel_sets() -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from bbcu_cli.checkpoint.packed import PackedModel
+from bbcu_cli.cores import checked_threads, default_threads
 from bbcu_cli.engines.base import Engine, EngineInfo, Session
-from bbcu_cli.engines.cpu import CpuEngine, checked_threads, default_threads
+from bbcu_cli.engines.cpu import CpuEngine
 from bbcu_cli.errors import EngineUnavailableError, UsageError
 
 EngineName = Literal["auto", "packed", "reference"]

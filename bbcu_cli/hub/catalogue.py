@@ -7,7 +7,6 @@ weights was added, replaced or removed, ``python -m bbcu_cli.hub`` brings the ca
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -17,8 +16,9 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, Final
 
-from bbcu_cli.checkpoint.packed import PackedModel, load_packed
+from bbcu_cli.checkpoint.packed import PackedFile, read_packed
 from bbcu_cli.errors import BbcuError, CheckpointError, UsageError
+from bbcu_cli.files import write_whole
 from bbcu_cli.hub.reference import HubRef
 from bbcu_cli.spec import ModelSpec
 
@@ -43,22 +43,6 @@ def weights_dir() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "weights"
     return installed if installed.is_dir() else package.parent / "weights"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 hex digits.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise CheckpointError(f"Weights {path}: cannot be read ({error.strerror or error}).") from error
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +96,13 @@ class Entry:
         """What the numbers of `measured` are."""
         return metric(self.spec)
 
-    def check(self, path: Path) -> tuple[PackedModel, str]:
+    def read(self, path: Path) -> PackedFile:
         """Read a file that claims to be this model: its SHA-256 against the pinned one, then its format.
-
-        Returns:
-            The model and its SHA-256.
 
         Raises:
             CheckpointError: one of the two is wrong; the file must not be used.
         """
-        found = sha256_of(path)
-        if self.sha256 is not None and found != self.sha256:
-            raise CheckpointError(f"Weights {path}: the SHA-256 is {found}, but {self.name} has {self.sha256}.")
-        return load_packed(path), found
+        return read_packed(path, sha256=self.sha256)
 
     def require_network(self, got: ModelSpec, where: object) -> None:
         """Refuse a sound file of another network than this model is.
@@ -213,11 +191,13 @@ class Catalogue:
             raise CheckpointError(f"Catalogue {path} is damaged ({error}); reinstall bbcu.") from error
 
     def save(self, folder: Path) -> None:
-        """Write ``catalogue.json`` into a folder, whole or not at all."""
+        """Write ``catalogue.json`` into a folder.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         content = {"schema": SCHEMA, "models": {entry.name: entry.to_dict() for entry in self}}
-        part = folder / f".{FILE}.{os.getpid()}"
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        part.replace(folder / FILE)
+        write_whole(folder / FILE, (json.dumps(content, indent=2) + "\n").encode())
 
     def refreshed(self, folder: Path) -> tuple[Catalogue, list[str]]:
         """The catalogue that fits the files of a folder, and a line for every change.
@@ -233,10 +213,10 @@ class Catalogue:
         files = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
         for name, path in files.items():
             old = entries.get(name)
-            digest, size = sha256_of(path), path.stat().st_size
+            file = read_packed(path)
+            digest, size, spec = file.sha256, len(file.content), file.model.spec
             if old is not None and (old.sha256, old.hub) == (digest, None):
                 continue
-            spec = load_packed(path).spec
             if old is not None:
                 old.require_network(spec, path)
             entries[name] = Entry(name, spec, old.summary if old else describe(spec), digest, size)

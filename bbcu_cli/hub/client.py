@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-from bbcu_cli.checkpoint.packed import MAX_FILE_BYTES
-from bbcu_cli.errors import CheckpointError, WeightsUnavailableError
+from bbcu_cli.checkpoint.packed import MAX_FILE_BYTES, PackedFile
+from bbcu_cli.errors import CheckpointError, OutputError, WeightsUnavailableError
+from bbcu_cli.files import write_whole
 from bbcu_cli.hub.reference import HubRef
 
 _T = TypeVar("_T")
@@ -47,12 +48,12 @@ def cached(ref: HubRef) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def download(ref: HubRef, check: Callable[[Path], object], *, progress: bool = False) -> Path:
-    """Fetch a file into the hub's cache and let `check` judge it; safe among processes that want the same file.
+def download(ref: HubRef, read: Callable[[Path], PackedFile], *, progress: bool = False) -> PackedFile:
+    """Fetch a file into the hub's cache and read it; safe among processes that want the same file.
 
     Args:
         ref: the file. If its revision is a branch or a tag, the cache follows that name only once the file is good.
-        check: raises CheckpointError if the file must not be used; then it is taken out of the cache again.
+        read: raises CheckpointError if the file must not be used; then it is taken out of the cache again.
         progress: whether a bar may be drawn on stderr.
 
     Raises:
@@ -66,41 +67,38 @@ def download(ref: HubRef, check: Callable[[Path], object], *, progress: bool = F
     with plain_words(ref.repo, str(ref)), bars(shown=progress):
         lock.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
-            if ref.pinned and (path := _good(ref, check)):
-                return path  # another process was quicker
+            if ref.pinned and (file := _good(ref, read)):
+                return file  # another process was quicker
             commit = HubRef(ref.repo, _probe(ref), ref.filename)
-            path = _good(commit, check) or _fetch(commit, check)
-            _follow(path, ref)
-            return path
+            file = _good(commit, read) or _fetch(commit, read)
+            _follow(file.path, ref)
+            return file
 
 
-def _good(ref: HubRef, check: Callable[[Path], object]) -> Path | None:
-    """The cached file if it passes the check."""
+def _good(ref: HubRef, read: Callable[[Path], PackedFile]) -> PackedFile | None:
+    """The cached file, if it can be read."""
     path = cached(ref)
     try:
-        if path is not None:
-            check(path)
+        return None if path is None else read(path)
     except CheckpointError:
         return None
-    return path
 
 
-def _fetch(ref: HubRef, check: Callable[[Path], object]) -> Path:
-    """Download a file, in place of a damaged one if there is one, and keep it if it passes the check."""
+def _fetch(ref: HubRef, read: Callable[[Path], PackedFile]) -> PackedFile:
+    """Download a file, in place of a damaged one if there is one, and keep it if it can be read."""
     from huggingface_hub import hf_hub_download
 
     if damaged := cached(ref):
         discard(damaged)
     path = Path(hf_hub_download(ref.repo, ref.filename, revision=ref.revision, etag_timeout=_TIMEOUT))
     try:
-        check(path)
+        return read(path)
     except CheckpointError as error:
         discard(path)
         raise WeightsUnavailableError(
-            f"{ref}: what {endpoint()} sent was refused and removed. {error} Try again; if it stays so, tell the owner "
-            "of the repository, or use --weights FILE."
+            f"{ref}: what {endpoint()} sent was rejected and removed. {error} Try again; if it stays so, tell the "
+            "owner of the repository, or use --weights FILE."
         ) from error
-    return path
 
 
 def discard(path: Path) -> None:
@@ -150,9 +148,7 @@ def _follow(path: Path, ref: HubRef) -> None:
     snapshot = path.parents[ref.filename.count("/")]
     note = snapshot.parents[1] / "refs" / ref.revision
     note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_name(f".{note.name}.{os.getpid()}")
-    part.write_text(snapshot.name, encoding="utf-8")
-    part.replace(note)
+    write_whole(note, snapshot.name.encode())
 
 
 @contextlib.contextmanager
@@ -179,7 +175,7 @@ def plain_words(repo: str, what: str) -> Iterator[None]:
     backend: type[BaseException] = HfHubHTTPError.__bases__[0]
     try:
         yield
-    except (backend, OSError, ValueError, RuntimeError) as error:
+    except (backend, OSError, OutputError, ValueError, RuntimeError) as error:
         raise WeightsUnavailableError(_explain(error, repo, what)) from error
 
 
@@ -194,7 +190,8 @@ def _explain(error: BaseException, repo: str, what: str) -> str:
     access = "set HF_TOKEN to a token of an account that may use it, or run `hf auth login`"
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     no_file = isinstance(error, errors.EntryNotFoundError) and status is not None
-    local = isinstance(error, OSError) and error.errno is not None  # those of the network come wrapped by the backend
+    # Those of the network come wrapped by the backend.
+    local = isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno is not None)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     cases = (
         (isinstance(error, errors.HFValidationError), f"is no name that the hub allows ({lines[0][:160]})"),

@@ -8,53 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bbcu_cli.checkpoint.packed import PackedModel, load_packed
+from bbcu_cli.checkpoint.packed import PackedFile, read_packed
 from bbcu_cli.errors import CheckpointError, WeightsUnavailableError
 from bbcu_cli.hub import client
-from bbcu_cli.hub.catalogue import REFRESH, Catalogue, Entry, remedy, sha256_of, weights_dir
+from bbcu_cli.hub.catalogue import REFRESH, Catalogue, Entry, remedy, weights_dir
 from bbcu_cli.hub.reference import SCHEME, HubRef, for_model, parse
 
 Source = Literal["file", "embedded", "cache", "hub"]
 Where = Literal["embedded", "cached", "on hub", "not there yet"]
-Check = Callable[[Path], tuple[PackedModel, str]]
+Read = Callable[[Path], PackedFile]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Located:
     """A verified model on this machine.
 
     Attributes:
-        path: its file.
+        file: what was read and verified.
         source: where it was found; "hub" means that it was downloaded just now.
-        sha256: of the file, 64 hex digits.
-        model: what is in it.
         ref: its place on the hub, if it comes from there.
     """
 
-    path: Path
+    file: PackedFile
     source: Source
-    sha256: str
-    model: PackedModel
     ref: HubRef | None = None
-
-
-def resolve(
-    wanted: str | os.PathLike[str],
-    *,
-    hub_repo: str | None = None,
-    offline: bool = False,
-    progress: bool = False,
-    notify: Callable[[str], None] | None = None,
-    catalogue: Catalogue | None = None,
-) -> Path:
-    """The verified file of weights for what was asked for: `locate`, with its arguments and errors.
-
-    `notify` is told in one line when the weights come from the hub, with their SHA-256.
-    """
-    found = locate(wanted, hub_repo=hub_repo, offline=offline, progress=progress, catalogue=catalogue)
-    if notify is not None and found.ref is not None:
-        notify(f"{'Downloaded' if found.source == 'hub' else 'Cached'} weights {found.ref}, SHA-256 {found.sha256}")
-    return found.path
 
 
 def locate(
@@ -83,19 +60,17 @@ def locate(
         UsageError: no model has that name, or the hub reference is malformed.
     """
     if isinstance(wanted, str) and wanted.startswith(SCHEME):
-        return _from_hub(parse(wanted), _check_format, wanted, offline=offline, progress=progress, refresh=refresh)
+        return _from_hub(parse(wanted), read_packed, wanted, offline=offline, progress=progress, refresh=refresh)
     if not is_name(wanted):
-        path = Path(wanted)
-        model, digest = _check_format(path)
-        return Located(path, "file", digest, model)
+        return Located(_read_file(Path(wanted)), "file")
     entry = (catalogue or Catalogue.load())[str(wanted)]
     if entry.embedded:
         return _embedded(entry)
     ref = hub_place(entry, hub_repo)
     if ref is None:
         raise WeightsUnavailableError(f"Model {entry.name} does not ship with this bbcu: {remedy(entry)}.")
-    found = _from_hub(ref, entry.check, entry.name, offline=offline, progress=progress, refresh=refresh)
-    entry.require_network(found.model.spec, ref)
+    found = _from_hub(ref, entry.read, entry.name, offline=offline, progress=progress, refresh=refresh)
+    entry.require_network(found.file.model.spec, ref)
     return found
 
 
@@ -149,42 +124,38 @@ def is_name(wanted: str | os.PathLike[str]) -> bool:
     return not ("/" in wanted or os.sep in wanted or Path(wanted).suffix in (".safetensors", ".pth", ".pt"))
 
 
-def _check_format(path: Path) -> tuple[PackedModel, str]:
+def _read_file(path: Path) -> PackedFile:
     if path.suffix in (".pth", ".pt"):
         raise CheckpointError(f"Weights {path}: not packed; run `bbcu models convert {path}` and use what it writes.")
-    return load_packed(path), sha256_of(path)
+    return read_packed(path)
 
 
 def _embedded(entry: Entry) -> Located:
     if entry.sha256 is None:
         raise WeightsUnavailableError(f"{entry.file} is not in the catalogue yet; run `{REFRESH}`.")
     try:
-        model, digest = entry.check(entry.file)
-        entry.require_network(model.spec, entry.file)
+        file = entry.read(entry.file)
+        entry.require_network(file.model.spec, entry.file)
     except CheckpointError as error:
         source_tree = weights_dir().parent.joinpath("pyproject.toml").exists()
         advice = f"If you replaced the file, run `{REFRESH}`." if source_tree else "Reinstall bbcu."
         raise WeightsUnavailableError(f"{error} {advice}") from error
-    return Located(entry.file, "embedded", digest, model)
+    return Located(file, "embedded")
 
 
-def _from_hub(ref: HubRef, check: Check, name: str, *, offline: bool, progress: bool, refresh: bool) -> Located:
+def _from_hub(ref: HubRef, read: Read, name: str, *, offline: bool, progress: bool, refresh: bool) -> Located:
     """From the cache if it holds a good file, else from the hub; a damaged file in the cache is replaced."""
     switched_off = "--offline" if offline else client.offline_variable()
     path = client.cached(ref)
     damage = ""
     if path is not None and (ref.pinned or not refresh or switched_off):
         try:
-            model, digest = check(path)
+            return Located(read(path), "cache", ref)
         except CheckpointError as error:
             damage = f" The cached file is damaged. {error}"
-        else:
-            return Located(path, "cache", digest, model, ref)
     if switched_off:
         raise WeightsUnavailableError(
             f"{name} is not in the cache and the network is switched off ({switched_off}).{damage} Run "
             f"`bbcu models pull {name}` once with a network, or use --weights FILE."
         )
-    path = client.download(ref, check, progress=progress)
-    model, digest = check(path)
-    return Located(path, "hub", digest, model, ref)
+    return Located(client.download(ref, read, progress=progress), "hub", ref)

@@ -6,13 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, Final
 
 from bbcu_cli.checkpoint.packed import FORMAT, VERSION, PackedModel
-from bbcu_cli.errors import UsageError
-from bbcu_cli.files import write_atomic
+from bbcu_cli.errors import OutputError, UsageError
+from bbcu_cli.files import write_whole
 from bbcu_cli.hub import client
 from bbcu_cli.hub.reference import MODEL_FILE, HubRef
 
@@ -88,17 +87,17 @@ def write(files: Mapping[str, bytes], folder: Path, *, overwrite: bool = False) 
     """Write the files of a repository into a folder.
 
     Raises:
-        UsageError: the folder cannot be made, or one of the files exists and `overwrite` is not set.
-        ImageError: a file cannot be written; it is then what it was.
+        UsageError: one of the files exists and `overwrite` is not set.
+        OutputError: the folder cannot be made or a file cannot be written; it is then what it was.
     """
     if not overwrite and (taken := [name for name in files if (folder / name).exists()]):
         raise UsageError(f"{folder / taken[0]} exists; give another folder or --overwrite.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"Cannot write {folder}: {error.strerror or error}.") from error
+        raise OutputError(f"{folder} cannot be made: {error.strerror or error}") from error
     for name, content in files.items():
-        write_atomic(folder / name, methodcaller("write", content), overwrite=overwrite)
+        write_whole(folder / name, content, overwrite=overwrite)
 
 
 def push(

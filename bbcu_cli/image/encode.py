@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import BinaryIO, Final, Literal
 import numpy as np
 from PIL import Image as Pillow
 
+from bbcu_cli.cores import default_threads
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image.color import to_8_bit, to_float, to_integer
 from bbcu_cli.image.formats import FORMATS
@@ -110,7 +110,7 @@ def write(
         kind: a name of `FORMATS`.
         file: an empty file that can seek.
         options: how.
-        threads: how many cores PNG and TIFF may use; None means all. The bytes do not depend on it.
+        threads: how many cores PNG and TIFF may use; None means `default_threads()`. The bytes do not depend on it.
 
     Raises:
         ImageError: the format cannot be written (here), the image is too large for it, or has transparent pixels
@@ -129,7 +129,7 @@ def write(
         bands = _without_alpha(bands, kind, options)
     if bands.depth > fmt.depth:
         bands = replace(bands, depth=fmt.depth, rows=map(_in_8_bits, bands.rows))
-    cores = threads or _cores()
+    cores = threads or default_threads()
     try:
         if kind == "PNG":
             write_png(bands, file, threads=cores)
@@ -141,11 +141,6 @@ def write(
         if isinstance(error, OSError) and error.errno:
             raise  # of the file, not of its encoder
         raise ImageError(f"the image cannot be written as {kind}: {error or type(error).__name__}") from error
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kept(metadata: Metadata, options: EncodeOptions) -> Metadata:

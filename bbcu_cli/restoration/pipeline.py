@@ -7,101 +7,22 @@ float copy of a whole image ever exists.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bbcu_cli.checkpoint.packed import PackedModel, load_packed
-from bbcu_cli.engines.base import Session
-from bbcu_cli.engines.select import EngineName, open_session
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
-from bbcu_cli.hub import resolve
-from bbcu_cli.image import Bands, Image, ImageInfo
-from bbcu_cli.restoration.planes import Chroma, Floats, images_of, way_of
-from bbcu_cli.restoration.tiling import Region, TileSize, bytes_per_pixel, fit, plan
-from bbcu_cli.spec import ModelSpec
+from bbcu_cli.image import Bands, Image
+from bbcu_cli.image.image import Pixels
+from bbcu_cli.restoration.memory import footprint, tile_size
+from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options
+from bbcu_cli.restoration.planes import Floats, planes_of
+from bbcu_cli.restoration.tiling import Region, TileSize, plan
 
-Pixels = NDArray[Any]  # uint8 or uint16
-
-DEFAULT_MEMORY: Final = 2 << 30
-MOST_STREAMED: Final = 256 << 20  # for one tile: more gains nothing for an engine without feature maps
-_LEAST_TILE: Final = 32 << 20
-_PROCESS: Final = 112 << 20  # interpreter, libraries, weights
-_ROWS: Final = 80 << 10  # that an engine without feature maps holds for each column of a tile
-_PROCESS_WITH_TORCH: Final = 512 << 20
-_ENCODER: Final = 32 << 20  # pieces on their way to the disk
 _SLAB_ROWS: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to restore.
-
-    Attributes:
-        tile: side of a square tile core in input pixels; None plans tiles from `memory`.
-        memory: bytes that the process may take; None is 2 GiB, or what a very large image needs at the least.
-        self_ensemble: average the results of the eight flips and rotations; eight times the work.
-        chroma: deblocking of a colour image: "keep" its chroma, or "restore" it with the same network, which
-            measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos) for three times the work.
-    """
-
-    tile: int | None = None
-    memory: int | None = None
-    self_ensemble: bool = False
-    chroma: Chroma = "restore"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """A network opened on an engine; `with` closes it. `notes` say why a faster engine does not serve."""
-
-    name: str
-    spec: ModelSpec
-    provenance: Mapping[str, str]
-    session: Session
-    notes: tuple[str, ...] = ()
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give back what the engine holds."""
-        self.session.close()
-
-
-def open_model(
-    packed: PackedModel, name: str, *, engine: EngineName = "auto", device: str = "auto", threads: int | None = None
-) -> Model:
-    """Open a packed model on the fastest engine that the wish allows.
-
-    Raises:
-        EngineUnavailableError: no engine can serve.
-    """
-    session, notes = open_session(packed, engine=engine, device=device, threads=threads)
-    return Model(name, packed.spec, packed.provenance, session, notes)
-
-
-def load_model(
-    name: str = "sr-m-x4", *, engine: EngineName = "auto", device: str = "auto", threads: int | None = None
-) -> Model:
-    """Open a model by its name (`bbcu models list`), a packed file, or hf://user/repo@revision:file.
-
-    Raises:
-        WeightsUnavailableError: the weights are neither here nor to be had.
-        CheckpointError: the file is damaged.
-        EngineUnavailableError: no engine can serve.
-    """
-    return open_model(load_packed(resolve(name)), name, engine=engine, device=device, threads=threads)
 
 
 def _dihedral(x: Floats) -> Iterator[tuple[Floats, Callable[[Floats], Floats]]]:
@@ -173,21 +94,7 @@ def restored_tiles(
         del block
 
 
-def tile_size(model: Model, size: tuple[int, int], options: Options, budget: int = DEFAULT_MEMORY) -> TileSize:
-    """The tile that a wish, or else a memory budget for one tile, gives for an image of that size.
-
-    Raises:
-        UsageError: the budget is too small for the smallest tile.
-    """
-    if options.tile is not None:
-        return TileSize(options.tile, options.tile)
-    info = model.session.info
-    if info.feature_maps == 0:
-        budget = min(budget, MOST_STREAMED)
-    return fit(*size, model.spec, info.feature_maps, budget, info.max_width)
-
-
-def run_tiled(model: Model, x: Floats, options: Options = Options()) -> Floats:
+def run_tiled(model: Model, x: Floats, options: Options = DEFAULT_OPTIONS) -> Floats:
     """A float image through the network: float32 (H, W, C) in 0..1 -> float32 (S*H, S*W, C), not clipped.
 
     For images that are floats by nature, such as the noisy input of an evaluation; files go through `restore`.
@@ -223,7 +130,7 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
     Raises:
         EngineError: the engine failed; when rows are taken.
     """
-    way, scale = way_of(image, model.spec, options.chroma), model.spec.scale
+    planes, scale = planes_of(image, model.spec, options.chroma), model.spec.scale
     (height, width), depth = image.size, np.dtype(f"u{image.depth // 8}")
 
     def blank(band: Region) -> Image:
@@ -233,13 +140,13 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
 
     def rows() -> Iterator[Image]:
         band, painted = Region(0, 0, 0, width), None
-        for core, block in restored_tiles(model, way.read, image.size, tile, self_ensemble=options.self_ensemble):
+        for core, block in restored_tiles(model, planes.read, image.size, tile, self_ensemble=options.self_ensemble):
             if painted is None:
                 band = replace(band, top=core.top, bottom=min(core.top + tile.height, height))
                 painted = blank(band)
             for slab, part in _slabs(core, scale):
                 place = slab.relative_to(band).scaled(scale).slices
-                result = way.paint(slab, block[:, :, part])
+                result = planes.paint(slab, block[:, :, part])
                 painted.pixels[place] = result.pixels
                 if painted.alpha is not None:
                     painted.alpha[place] = result.alpha
@@ -252,75 +159,7 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
     return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, image.metadata, rows())
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What restoring one image takes.
-
-    Attributes:
-        tile: that it is cut into.
-        process: bytes that are taken whatever the image.
-        image: bytes beyond, at the most.
-    """
-
-    tile: TileSize
-    process: int
-    image: int
-
-    @property
-    def peak(self) -> int:
-        """Bytes of memory at the most."""
-        return self.process + self.image
-
-
-def footprint(
-    image: Image | ImageInfo, model: Model, options: Options, form: str = "PNG", *, gathered: bool = False
-) -> Footprint:
-    """Tile and memory for restoring an image, that may only have been probed, into a file.
-
-    Args:
-        form: format of the file, a name of `image.formats.FORMATS`.
-        gathered: the whole result is needed at once, to be compared or handed over.
-
-    Raises:
-        UsageError: a memory budget was given, and it is too small; says which would do.
-    """
-    spec, info = model.spec, model.session.info
-    has_alpha = image.alpha if isinstance(image, ImageInfo) else image.alpha is not None
-    samples = image.channels + bool(has_alpha)
-    (height, width), area = image.size, spec.scale * spec.scale
-    pixels = height * width
-    decoded = pixels * samples * image.depth // 8
-    # Pillow keeps four bytes of a pixel of more than one sample, and decodes 16-bit colour twice.
-    decoding = decoded + pixels * (1 if samples == 1 else 4) * image.depth // 8
-    around = decoded + _ENCODER
-    if form not in ("PNG", "TIFF"):  # gathered by Pillow in 8 bits, and copied by its encoders
-        around += pixels * area * (8 if samples > 1 else 2)
-    if gathered:
-        around += 2 * decoded * area
-    process = _PROCESS if info.feature_maps == 0 else _PROCESS_WITH_TORCH
-    images = images_of(image.channels, spec, options.chroma, alpha=bool(has_alpha))
-    cost = images * bytes_per_pixel(spec, info.feature_maps)
-    limit = options.memory or DEFAULT_MEMORY
-    budget = max(limit - process - around, MOST_STREAMED if options.memory is None else _LEAST_TILE)
-    while True:
-        tile = tile_size(model, image.size, options, budget // images)
-        seen = Region(0, 0, tile.height, tile.width).grown(2 * spec.halo, *image.size)
-        rows = (seen.right - seen.left) * _ROWS if info.feature_maps == 0 else 0
-        bands = 2 * min(tile.height, height) * width * area * samples * image.depth // 8
-        found = Footprint(tile, process, max(decoding, around + seen.area * cost + rows + bands))
-        if options.memory is None or options.tile is not None or found.peak <= limit or budget <= _LEAST_TILE:
-            break
-        budget = max(min(budget, seen.area * cost) // 2, _LEAST_TILE)
-    if options.memory is not None and found.peak > options.memory:
-        smaller = " or a smaller --tile" if options.tile is not None else ""
-        raise UsageError(
-            f"{width}x{height} pixels to {form} take about {found.peak >> 20} MB of memory, and --memory allows "
-            f"{options.memory >> 20} MB; give --memory at least {(found.peak >> 20) + 1}MB{smaller}."
-        )
-    return found
-
-
-def restore_image(image: Image, model: Model, options: Options = Options()) -> Image:
+def restore_image(image: Image, model: Model, options: Options = DEFAULT_OPTIONS) -> Image:
     """Restore a decoded image: pixels and alpha anew, everything else carried over.
 
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha.
@@ -334,7 +173,7 @@ def restore_image(image: Image, model: Model, options: Options = Options()) -> I
     return replace(image, pixels=whole.pixels, alpha=whole.alpha)
 
 
-def restore(pixels: Pixels, model: Model, options: Options = Options()) -> Pixels:
+def restore(pixels: Pixels, model: Model, options: Options = DEFAULT_OPTIONS) -> Pixels:
     """Restore an array: uint8 or uint16 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) -> the same kind, S times as large.
 
     The fourth channel is alpha (not premultiplied).

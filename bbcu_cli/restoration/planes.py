@@ -1,4 +1,4 @@
-"""The ways in which an image is shown to a network: which planes it sees, and how they become samples again."""
+"""Which planes of an image a network sees, and how its results become samples again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Way:
+class Planes:
     """How an image is shown to a network, and how its results become samples again.
 
     Attributes:
@@ -36,21 +36,21 @@ class Way:
     paint: Callable[[Region, Floats], Image]
 
 
-def _colour_way(image: Image, scale: int) -> Way:
+def _colour_planes(image: Image, scale: int) -> Planes:
     """RGB networks. Gray is shown to them as three equal channels. Colour under alpha is premultiplied."""
     alpha = None if image.opaque else image.alpha
 
-    def planes(samples: Floats) -> Floats:
-        three: Floats = np.repeat(samples, 3 // samples.shape[2], axis=2).transpose(2, 0, 1)
-        return three
+    def three(samples: Floats) -> Floats:
+        rgb: Floats = np.repeat(samples, 3 // samples.shape[2], axis=2).transpose(2, 0, 1)
+        return rgb
 
     def read(region: Region) -> Floats:
         x = to_float(image.pixels[region.slices])
         if alpha is None:
-            return planes(x)[None]
+            return three(x)[None]
         opacity = to_float(alpha[region.slices])
-        seen = planes(premultiply(x, opacity))
-        return np.stack([seen, planes(opacity[..., None])]) if scale > 1 else seen[None]
+        seen = three(premultiply(x, opacity))
+        return np.stack([seen, three(opacity[..., None])]) if scale > 1 else seen[None]
 
     def paint(region: Region, y: Floats) -> Image:
         colour, opacity = y[0].transpose(1, 2, 0), None
@@ -63,10 +63,10 @@ def _colour_way(image: Image, scale: int) -> Way:
             opacity = np.full(colour.shape[:2], np.iinfo(image.alpha.dtype).max, image.alpha.dtype)
         return Image(to_integer(colour, image.depth), opacity)
 
-    return Way(1 if alpha is None or scale == 1 else 2, read, paint)
+    return Planes(1 if alpha is None or scale == 1 else 2, read, paint)
 
 
-def _luma_way(image: Image) -> Way:
+def _luma_planes(image: Image) -> Planes:
     """Luma networks on the plane that the JPEG file stores; colour moves along with its luma."""
 
     def luma(x: Floats) -> Floats:
@@ -80,11 +80,11 @@ def _luma_way(image: Image) -> Way:
         x = to_float(image.pixels[region.slices])
         return _beside(image, region, x + (y[0, 0] - luma(x))[..., None])
 
-    return Way(1, read, paint)
+    return Planes(1, read, paint)
 
 
-def _luma_and_chroma_way(image: Image) -> Way:
-    """As `_luma_way`, and Cb and Cr through the same network as if they were luma."""
+def _luma_and_chroma_planes(image: Image) -> Planes:
+    """As `_luma_planes`, and Cb and Cr through the same network as if they were luma."""
 
     def read(region: Region) -> Floats:
         planes: Floats = rgb_to_jfif(to_float(image.pixels[region.slices])).transpose(2, 0, 1)[:, None]
@@ -93,7 +93,7 @@ def _luma_and_chroma_way(image: Image) -> Way:
     def paint(region: Region, y: Floats) -> Image:
         return _beside(image, region, jfif_to_rgb(y[:, 0].transpose(1, 2, 0)))
 
-    return Way(3, read, paint)
+    return Planes(3, read, paint)
 
 
 def _beside(image: Image, region: Region, colour: Floats) -> Image:
@@ -101,15 +101,15 @@ def _beside(image: Image, region: Region, colour: Floats) -> Image:
     return Image(to_integer(colour, image.depth), None if image.alpha is None else image.alpha[region.slices])
 
 
-def way_of(image: Image, spec: ModelSpec, chroma: Chroma) -> Way:
-    """How an image goes through a network; `chroma` is about colour in luma networks."""
+def planes_of(image: Image, spec: ModelSpec, chroma: Chroma) -> Planes:
+    """The planes of an image that a network sees; `chroma` is about colour in luma networks."""
     if spec.channels == 3:
-        return _colour_way(image, spec.scale)
-    return _luma_and_chroma_way(image) if image.channels == 3 and chroma == "restore" else _luma_way(image)
+        return _colour_planes(image, spec.scale)
+    return _luma_and_chroma_planes(image) if image.channels == 3 and chroma == "restore" else _luma_planes(image)
 
 
 def images_of(channels: int, spec: ModelSpec, chroma: Chroma, *, alpha: bool) -> int:
-    """`Way.images` of an image that is not decoded yet; `alpha` if it has an alpha channel."""
+    """`Planes.images` of an image that is not decoded yet; `alpha` if it has an alpha channel."""
     if spec.channels == 1:
         return 3 if channels == 3 and chroma == "restore" else 1
     return 2 if alpha and spec.scale > 1 else 1

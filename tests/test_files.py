@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bbcu_cli.errors import BbcuError, ImageError, UsageError
-from bbcu_cli.files import remove_stale_parts, write_atomic
+from bbcu_cli.errors import BbcuError, ImageError, OutputError, UsageError
+from bbcu_cli.files import parts_folder, remove_stale_parts, write_atomic
+from bbcu_cli.hub import Catalogue, push
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes, links and signals")
 
@@ -123,7 +124,7 @@ def test_a_failing_system_leaves_the_old_file_and_no_litter(
 
     if step != "write":
         monkeypatch.setattr(step, fail)
-    with pytest.raises(ImageError, match=f"a.png cannot be written: {os.strerror(code)}"):
+    with pytest.raises(OutputError, match=f"a.png cannot be written: {os.strerror(code)}"):
         write_atomic(path, fail if step == "write" else put(b"new"))
     monkeypatch.undo()
     assert names(tmp_path) == (["a.png"] if exists else [])
@@ -151,7 +152,7 @@ def test_a_file_system_without_hard_links_is_served(tmp_path: Path, monkeypatch:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """The message says which file and why."""
-    with pytest.raises(ImageError, match=r"gone.a\.png cannot be written: No such file"):
+    with pytest.raises(OutputError, match=r"gone.a\.png cannot be written: No such file"):
         write_atomic(tmp_path / "gone" / "a.png", put(b""))
 
 
@@ -184,6 +185,30 @@ def test_a_killed_writer_leaves_the_old_file_and_litter_that_the_next_run_remove
     assert path.read_bytes() == b"old"
     assert remove_stale_parts(tmp_path) == 1
     assert names(tmp_path) == ["a.png", "somebody's .part"]
+
+
+@posix
+def test_parts_of_a_linked_file_lie_where_the_link_leads(tmp_path: Path) -> None:
+    """Whoever cleans up after a killed writer is told that folder, not the link's own."""
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real" / "a")
+    seen = []
+    write_atomic(link, lambda _: seen.extend(names(tmp_path / "real")))
+    assert len(seen) == 1
+    assert parts_folder(link) == (tmp_path / "real").resolve()
+
+
+@pytest.mark.parametrize(
+    "write", [lambda folder: Catalogue({}).save(folder), lambda folder: push.write({"a": b""}, folder)]
+)
+def test_every_room_says_what_cannot_be_written_as_one_kind_of_error(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    """A file in the place of a folder: an OutputError that names it, not an error about images or usage."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        write(tmp_path / "file" / "folder")
 
 
 def test_writers_and_cleaners_at_once_lose_nothing(tmp_path: Path) -> None:
