@@ -46,6 +46,40 @@ def weights_dir() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Serves:
+    """The files that a network was made for, and is the best for; see `restoration.choice`.
+
+    Attributes:
+        quality: libjpeg qualities of lossy files, both ends included; where networks meet was measured on withheld
+            pictures.
+    """
+
+    quality: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range.
+
+        Raises:
+            CheckpointError: the ends are out of order or out of 1..100.
+        """
+        low, high = self.quality
+        if not 1 <= low <= high <= 100:
+            raise CheckpointError(f"quality is {low}..{high}, expected 1..100 in order")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"quality": list(self.quality)}
+
+    @staticmethod
+    def from_dict(fields: Mapping[str, Any]) -> Serves:
+        """Inverse of `to_dict`; raises whatever malformed values raise, and CheckpointError."""
+        [(name, (low, high))] = fields.items()
+        if name != "quality":
+            raise CheckpointError(f"unknown field {name!r} of what it serves")
+        return Serves((int(low), int(high)))
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One model of the catalogue.
 
@@ -56,6 +90,7 @@ class Entry:
         sha256, size: of its file, 64 hex digits and bytes; None while nobody has trained it.
         hub: where the file is when it does not ship with the package, pinned to a commit.
         measured: test set (and condition) -> PSNR in dB, on Y or, for denoising, on RGB; of exactly this file.
+        serves: the lossy files that it serves; None for a network that only lossless files and options ask for.
     """
 
     name: str
@@ -65,6 +100,7 @@ class Entry:
     size: int | None = None
     hub: HubRef | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+    serves: Serves | None = None
 
     def __post_init__(self) -> None:
         """Refuse an entry that pins nothing.
@@ -127,6 +163,7 @@ class Entry:
             "size": self.size,
             "hub": hub,
             "measured": dict(self.measured),
+            "serves": self.serves and self.serves.to_dict(),
         }
 
     @staticmethod
@@ -137,14 +174,16 @@ class Entry:
             CheckpointError: a field is missing, unknown or malformed.
         """
         try:
+            fields = {"serves": None, **fields}
             if odd := set(fields) ^ _FIELDS:
                 raise CheckpointError(f"missing or unknown field(s) {', '.join(sorted(odd))}")
             spec = ModelSpec.from_dict(fields["spec"])
             hub = fields["hub"] and HubRef(**fields["hub"])
             measured = {str(label): float(value) for label, value in fields["measured"].items()}
+            serves = fields["serves"] and Serves.from_dict(fields["serves"])
         except (TypeError, ValueError, AttributeError, BbcuError) as error:
             raise CheckpointError(f"Catalogue entry {name!r} is malformed: {error}") from error
-        return Entry(name, **{**fields, "spec": spec, "hub": hub, "measured": measured})
+        return Entry(name, **{**fields, "spec": spec, "hub": hub, "measured": measured, "serves": serves})
 
 
 _FIELDS: Final = {part.name for part in dataclass_fields(Entry)} - {"name"}
@@ -219,7 +258,8 @@ class Catalogue:
                 continue
             if old is not None:
                 old.require_network(spec, path)
-            entries[name] = Entry(name, spec, old.summary if old else describe(spec), digest, size)
+            summary, serves = (old.summary, old.serves) if old else (describe(spec), None)
+            entries[name] = Entry(name, spec, summary, digest, size, serves=serves)
             dropped = f", drops its measured figures ({', '.join(old.measured)})" if old and old.measured else ""
             changes.append(f"{name}: {'replaced' if old and old.sha256 else 'added'}, {size} bytes, {digest}{dropped}")
         for entry in self:

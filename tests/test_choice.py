@@ -1,0 +1,120 @@
+"""Which network serves which file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bbcu_cli.errors import CheckpointError
+from bbcu_cli.hub import Catalogue, Entry, Serves
+from bbcu_cli.image.compression import Compression
+from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose
+from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
+
+X2, X3, DENOISE, DEBLOCK = Wish("sr", 2), Wish("sr", 3), Wish("denoise"), Wish("deblock")
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    """Networks of the paper, and some for photos; all files are there, since only their presence counts."""
+    monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(tmp_path))
+
+    def entry(name: str, spec: ModelSpec, quality: tuple[int, int] | None = None) -> Entry:
+        (tmp_path / f"{name}.safetensors").touch()
+        return Entry(name, spec, name, serves=None if quality is None else Serves(quality))
+
+    return Catalogue(
+        {
+            e.name: e
+            for e in (
+                entry("sr-m-x2", sr_spec("m", 2)),
+                entry("sr-m-x3", sr_spec("m", 3)),
+                entry("sr-l-x2", sr_spec("l", 2)),
+                entry("sr-m-x2-photo", sr_spec("m", 2), (1, 93)),
+                entry("denoise", DENOISE_SPEC),
+                entry("denoise-photo", DENOISE_SPEC, (1, 100)),
+                entry("deblock", DEBLOCK_SPEC, (1, 60)),
+                entry("deblock-high", COLOUR_DEBLOCK_SPEC, (70, 96)),
+                entry("deblock-70", COLOUR_DEBLOCK_SPEC, (65, 75)),
+            )
+        }
+    )
+
+
+def jpeg(quality: int) -> Compression:
+    """A usual one."""
+    return Compression("JPEG", quality, "4:2:0")
+
+
+@pytest.mark.parametrize(
+    ("wish", "compression", "model"),
+    [
+        (X2, None, "sr-m-x2"),
+        (X2, jpeg(75), "sr-m-x2-photo"),
+        (X2, jpeg(93), "sr-m-x2-photo"),
+        (X2, jpeg(94), "sr-m-x2"),
+        (X2, Compression("WebP"), "sr-m-x2-photo"),
+        (X2, Compression("AVIF"), "sr-m-x2-photo"),
+        (replace(X2, size="l"), jpeg(75), "sr-l-x2"),
+        (X3, jpeg(75), "sr-m-x3"),
+        (replace(X2, input="clean"), jpeg(75), "sr-m-x2"),
+        (replace(X2, input="photo"), None, "sr-m-x2-photo"),
+        (DENOISE, None, "denoise"),
+        (DENOISE, jpeg(90), "denoise-photo"),
+        (replace(DENOISE, sigma=25.0), jpeg(90), "denoise"),
+        (replace(DENOISE, sigma=25.0, input="photo"), jpeg(90), "denoise-photo"),
+        (DEBLOCK, jpeg(10), "deblock"),
+        (DEBLOCK, jpeg(66), "deblock-70"),
+        (DEBLOCK, jpeg(72), "deblock-70"),
+        (DEBLOCK, jpeg(90), "deblock-high"),
+        (DEBLOCK, jpeg(97), None),
+        (replace(DEBLOCK, input="photo"), jpeg(97), "deblock"),
+        (DEBLOCK, jpeg(62), "deblock"),
+        (DEBLOCK, None, "deblock"),
+        (DEBLOCK, Compression("WebP"), "deblock-high"),
+        (replace(DEBLOCK, input="clean"), jpeg(90), "deblock"),
+    ],
+)
+def test_the_file_and_the_wish_choose(
+    catalogue: Catalogue, wish: Wish, compression: Compression | None, model: str | None
+) -> None:
+    """The narrowest range of the catalogue that holds the file's quality, else the network of the paper."""
+    assert choose(wish, compression, catalogue).model == model
+
+
+def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
+    """A photo network without weights leaves its files to the others."""
+    catalogue["sr-m-x2-photo"].file.unlink()
+    assert choose(X2, jpeg(75), catalogue) == Choice(
+        "sr-m-x2", "a JPEG of quality 75, for which no network was trained"
+    )
+
+
+def test_the_choice_says_why(catalogue: Catalogue) -> None:
+    """In words for the result line."""
+    assert str(choose(X2, jpeg(75), catalogue)) == "sr-m-x2-photo: a JPEG of quality 75"
+    assert str(choose(X2, None, catalogue)) == "sr-m-x2: a lossless file"
+    assert str(choose(replace(DENOISE, sigma=40.0), None, catalogue)) == "denoise: a lossless file, --sigma 40"
+    above = "left as it is: a JPEG of quality 99, and no network helps above quality 96"
+    assert str(choose(DEBLOCK, jpeg(99), catalogue)) == above
+
+
+def test_an_untold_quality_has_a_network_where_that_of_cameras_has(catalogue: Catalogue) -> None:
+    """WebP, AVIF and HEIC count as a JPEG of the usual quality."""
+    for wish in (X2, DENOISE, DEBLOCK):
+        assert choose(wish, Compression("HEIC"), catalogue).model == choose(wish, jpeg(UNTOLD_QUALITY), catalogue).model
+
+
+def test_what_a_network_serves_survives_the_catalogue(catalogue: Catalogue, tmp_path: Path) -> None:
+    """Saved and read again; an older catalogue without the field, too; nonsense is rejected."""
+    catalogue.save(tmp_path)
+    assert Catalogue.load(tmp_path).entries == catalogue.entries
+    fields = catalogue["deblock-high"].to_dict()
+    assert Entry.from_dict("deblock-high", fields) == catalogue["deblock-high"]
+    old = {name: value for name, value in fields.items() if name != "serves"}
+    assert Entry.from_dict("deblock-high", old).serves is None
+    for serves in ({"quality": [90, 80]}, {"quality": [0, 80]}, {"quality": [80]}, {"sigma": [1, 2]}, {}, 7):
+        with pytest.raises(CheckpointError, match="deblock-high"):
+            Entry.from_dict("deblock-high", fields | {"serves": serves or {"none": 1}})

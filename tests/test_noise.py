@@ -1,0 +1,39 @@
+"""The estimated noise level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from bbcu_cli.image import Image
+from bbcu_cli.restoration.noise import estimate_sigma
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 25, 50])
+def test_known_noise_is_estimated(sigma: float) -> None:
+    """Within a tenth and one level, in 8 and 16 bits, gray and colour."""
+    rng = np.random.default_rng(sigma)
+    flat = np.full((256, 256, 3), 128.0)
+    for levels, dtype in ((1, np.uint8), (257, np.uint16)):
+        noisy = np.clip(flat + sigma * rng.standard_normal(flat.shape), 0, 255)
+        samples = np.rint(noisy * levels).astype(dtype)
+        for pixels in (samples, samples[..., :1]):
+            assert estimate_sigma(Image(pixels)) == pytest.approx(sigma, rel=0.06, abs=0.3)
+
+
+def test_a_photo_adds_little_to_the_estimate() -> None:
+    """Edges and texture hardly move a median."""
+    photo = astronaut()
+    assert estimate_sigma(Image(photo)) < 4
+    noisy = np.clip(photo + 20 * np.random.default_rng(0).standard_normal(photo.shape), 0, 255)
+    assert estimate_sigma(Image(np.rint(noisy).astype(np.uint8))) == pytest.approx(20, abs=2.5)
+
+
+def test_a_large_picture_is_looked_at_in_strips() -> None:
+    """And gives the same figure, to the half level that whole samples leave a median; the smallest give 0."""
+    rng = np.random.default_rng(1)
+    large = np.clip(128 + 10 * rng.standard_normal((3001, 4001, 1)), 0, 255).round().astype(np.uint8)
+    assert estimate_sigma(Image(large)) == pytest.approx(10, abs=0.5)
+    for size in ((1, 1, 3), (1, 9, 1), (9, 1, 3)):
+        assert estimate_sigma(Image(np.zeros(size, np.uint8))) == 0
