@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from bbcu_cli.batch.queue import EngineQueue
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.cli.front import COMMANDS
+from bbcu_cli.engines.base import Session
 from bbcu_cli.engines.cpu import kernel_sets
+from bbcu_cli.hub import Catalogue, Entry, Serves
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,50 @@ def test_the_other_tasks_name_their_results(command: str, weights: str, output: 
     assert size_of(output) == (14, 9)
 
 
-def test_deblock_tells_the_quality_of_the_jpeg(bbcu: Bbcu) -> None:
-    """Read from its tables; above the trained range it says that little is left to do."""
-    assert "JPEG quality 20" in bbcu("deblock", "photo.jpg", "--weights", "deblock.safetensors").err
-    Pillow.fromarray(np.zeros((9, 9), np.uint8)).save("fine.jpg", quality=95)
-    assert "trained up to 50" in bbcu("deblock", "fine.jpg", "--weights", "deblock.safetensors").err
+def test_the_file_chooses_its_network(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the quality of a JPEG; what no network helps is left as it is, pixel for pixel; all of it is said."""
+    shelf = Path("shelf")
+    shelf.mkdir()
+    low, high = (entry.serves.quality for entry in (Catalogue.load()["deblock"], Catalogue.load()["deblock-high"]))
+    monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(shelf))
+    entries = {}
+    for name, spec, quality in (
+        ("deblock", SMALL_SPECS["deblock"], low),
+        ("deblock-high", replace(SMALL_SPECS["deblock"], channels=3), high),
+    ):
+        (shelf / f"{name}.safetensors").write_bytes(to_bytes(small_model(spec)))
+        entries[name] = Entry(name, spec, name, serves=Serves(quality))
+    Catalogue(entries).save(shelf)
+    Catalogue.load(shelf).refreshed(shelf)[0].save(shelf)
+    pixels = np.random.default_rng(2).integers(0, 255, (9, 14, 3), dtype=np.uint8)
+    for quality in (20, 90, 100):
+        Pillow.fromarray(pixels).save(f"q{quality}.jpg", quality=quality)
+
+    rows = [
+        json.loads(line)
+        for line in bbcu("deblock", *sorted(map(str, Path().glob("q*.jpg"))), "--json").out.splitlines()
+    ]
+    assert [(row["source"], row["model"]) for row in rows] == [
+        ("q100.jpg", ""), ("q20.jpg", "deblock"), ("q90.jpg", "deblock-high"),
+    ]  # fmt: skip
+    with Pillow.open("q100.jpg") as before, Pillow.open("q100_deblocked.png") as after:
+        np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+    assert "deblock-high: a JPEG of quality 90" in bbcu("deblock", "q90.jpg", "--overwrite").err
+    assert "left as it is: a JPEG of quality 100" in bbcu("deblock", "q100.jpg", "--overwrite").err
+    assert "deblock: --input clean" in bbcu("deblock", "q90.jpg", "--overwrite", "--input", "clean").err
+    planned = json.loads(bbcu("deblock", "q90.jpg", "--dry-run", "--json").out)
+    assert (planned["model"], planned["reason"]) == ("deblock-high", "a JPEG of quality 90")
+
+
+def test_another_network_is_not_up_to_date(bbcu: Bbcu) -> None:
+    """--skip-existing records the network of each file; --weights are one for all."""
+    Path("in").mkdir()
+    Path("photo.jpg").rename("in/photo.jpg")
+    statuses = [
+        json.loads(bbcu("deblock", "in", "--skip-existing", "--json", *options).out)["status"]
+        for options in ((), (), ("--weights", "deblock.safetensors"), ("--weights", "deblock.safetensors"), ())
+    ]
+    assert statuses == ["done", "skipped", "done", "skipped", "done"]
 
 
 def test_existing_results_are_never_replaced_unasked(bbcu: Bbcu) -> None:
@@ -164,10 +205,13 @@ def test_json_is_one_object_per_line_and_nothing_else_on_stdout(bbcu: Bbcu) -> N
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(bbcu: Bbcu) -> None:
-    """Sizes, tile and memory, for every file."""
+    """Sizes, network, tile and memory, for every file."""
     done = bbcu("sr", "photo.jpg", *X4, "--dry-run", "-o", "out/")
     assert done.code == 0
-    assert re.search(r"photo\.jpg -> out/photo\.png  \(14x9 to 56x36, tile 9x14, about \d+ MB\)", done.out)
+    assert re.search(
+        r"photo\.jpg -> out/photo\.png  \(14x9 to 56x36, m-x4.safetensors: --weights, tile 9x14, about \d+ MB\)",
+        done.out,
+    )
     assert not Path("out").exists()
 
 
@@ -248,11 +292,11 @@ def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.Monk
     """The engine is interrupted at the second file that reaches it; the other stays whole."""
     real, calls = EngineQueue._timed, []
 
-    def interrupted(queue: EngineQueue, x: np.ndarray) -> tuple[np.ndarray, float]:
+    def interrupted(queue: EngineQueue, session: Session, x: np.ndarray) -> tuple[np.ndarray, float]:
         calls.append(x)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(queue, x)
+        return real(queue, session, x)
 
     monkeypatch.setattr(EngineQueue, "_timed", interrupted)
     Path("second.png").write_bytes(Path("photo.png").read_bytes())

@@ -331,7 +331,7 @@ def test_the_table_of_formats_says_what_the_code_does() -> None:
     """Every yes, no and limit of it is that of `FORMATS`."""
     found = table(DOCS["formats"], "")
     names = [name.strip("¹²³⁴⁵⁶") for name in found[""]]
-    assert names == list(FORMATS)
+    assert names == [name for name in FORMATS if name != "RAW"]  # which is only read, and has a paragraph of its own
     expected = {
         "read / written": lambda fmt: "yes / yes" if fmt.writable else "yes / no",
         "16 bits per sample": lambda fmt: "yes" if fmt.depth == 16 else "rounded" if fmt.writable else "-",

@@ -59,10 +59,11 @@ class Manifest:
     _folders: dict[Path, _Entries] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def verdict(self, output: Path, made_from: Stamp | None) -> Verdict:
+    def verdict(self, output: Path, made_from: Stamp | None, network: str = "") -> Verdict:
         """Whether a file exists, and is what this run would make of files with that stamp.
 
-        "foreign" is a file that no run of bbcu is known to have made.
+        "foreign" is a file that no run of bbcu is known to have made. `network` is what stands for the network of that
+        file, where a run chooses it for each.
         """
         if not os.path.lexists(output):
             return "absent"
@@ -70,7 +71,7 @@ class Manifest:
             entry = self._entries(output.parent).get(output.name)
         if entry is None:
             return "foreign"
-        done = self._done(output, made_from)
+        done = self._done(output, made_from, network)
         same = made_from is not None and all(entry.get(name) == value for name, value in done.items())
         return "current" if same else "outdated"
 
@@ -78,13 +79,13 @@ class Manifest:
         """Note that a file is about to be put in place."""
         self._append(output, {"state": "begun"})
 
-    def done(self, output: Path, made_from: Stamp | None) -> None:
+    def done(self, output: Path, made_from: Stamp | None, network: str = "") -> None:
         """Note that a file is complete, and the stamp of what it was made from, as that was read."""
-        self._append(output, self._done(output, made_from))
+        self._append(output, self._done(output, made_from, network))
 
-    def _done(self, output: Path, made_from: Stamp | None) -> dict[str, Any]:
+    def _done(self, output: Path, made_from: Stamp | None, network: str) -> dict[str, Any]:
         made = list(stamp_of(output) or ())
-        return {"state": "done", "key": self.key, "source": list(made_from or ()), "made": made}
+        return {"state": "done", "key": f"{self.key} {network}".strip(), "source": list(made_from or ()), "made": made}
 
     def _entries(self, folder: Path) -> _Entries:
         if folder not in self._folders:

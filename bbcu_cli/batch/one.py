@@ -15,7 +15,7 @@ import numpy as np
 from bbcu_cli.batch.jobs import STDIO, Job, compare_path
 from bbcu_cli.batch.manifest import Manifest, Stamp, Verdict, stamp_of
 from bbcu_cli.batch.queue import EngineQueue, QueuedSession
-from bbcu_cli.batch.settings import Row, Settings
+from bbcu_cli.batch.settings import Row, Served, Settings
 from bbcu_cli.errors import BbcuError, ImageError, UsageError
 from bbcu_cli.files import write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
@@ -37,6 +37,7 @@ class Given:
         result: what is known of its output.
         comparison: what is known of its side-by-side; "current" when none is wanted.
         need: bytes of memory beside the process itself.
+        served: its network.
     """
 
     job: Job
@@ -45,6 +46,7 @@ class Given:
     result: Verdict
     comparison: Verdict
     need: int
+    served: Served
 
     @property
     def finished(self) -> bool:
@@ -60,13 +62,15 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     """
     source = sys.stdin.buffer.read() if job.source is None else job.source
     stamp = None if job.source is None else stamp_of(job.source)
+    served = settings.serve(source) if settings.serve else Served(model, "")
+    network = served.digest if settings.serve else ""
     beside = _comparison(job, settings)
-    result = _verdict(job.output, stamp, manifest, settings) if job.output else "absent"
-    comparison = _verdict(beside, _compared(job, stamp, settings), manifest, settings) if beside else "current"
+    result = _verdict(job.output, stamp, manifest, settings, network) if job.output else "absent"
+    comparison = _verdict(beside, _compared(job, stamp, settings), manifest, settings, network) if beside else "current"
     need = 0
     with contextlib.suppress(*EXPECTED):
-        need = settings.footprint(probe(source), model).image
-    return Given(job, source, stamp, result, comparison, need)
+        need = settings.footprint(probe(source), served.model or model).image
+    return Given(job, source, stamp, result, comparison, need, served)
 
 
 def _comparison(job: Job, settings: Settings) -> Path | None:
@@ -80,10 +84,12 @@ def _compared(job: Job, stamp: Stamp | None, settings: Settings) -> Stamp | None
     return None if stamp is None or truth is None else (*stamp, *truth)
 
 
-def _verdict(path: Path, made_from: Stamp | None, manifest: Manifest | None, settings: Settings) -> Verdict:
+def _verdict(
+    path: Path, made_from: Stamp | None, manifest: Manifest | None, settings: Settings, network: str
+) -> Verdict:
     if settings.existing != "skip" or manifest is None:
         return "absent"
-    verdict = manifest.verdict(path, made_from)
+    verdict = manifest.verdict(path, made_from, network)
     if verdict == "foreign":
         raise UsageError(f"{path} exists and is not known as an output of bbcu; move it or give --overwrite.")
     return verdict
@@ -96,15 +102,14 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         BbcuError, OSError, MemoryError: what was wrong with this image.
     """
     if given.result == "current":
-        return _kept(given, model, settings, manifest)
-    started, job = time.perf_counter(), given.job
-    session = QueuedSession(queue, model.session)
-    model = replace(model, session=session)
+        return _kept(given, given.served.model or model, settings, manifest)
+    started, job, served = time.perf_counter(), given.job, given.served.model
+    session = QueuedSession(queue, (served or model).session)
+    model = replace(served or model, session=session)
     footprint = settings.footprint(probe(given.source, name=job.name), model)
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
     decoded = time.perf_counter()
-    notes = (*image.notes, *(settings.notes(image) if settings.notes else ()))
-    bands = restored_bands(image, model, settings.options, footprint.tile)
+    bands = Bands.of(image) if served is None else restored_bands(image, model, settings.options, footprint.tile)
     scores = None
     if settings.gathered:
         result = bands.whole()
@@ -124,11 +129,12 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         encode_seconds=rest,
         size_in=image.size,
         size_out=bands.size,
-        model=model.name,
-        engine=f"{info.name} on {info.device}, {info.detail}",
-        tile=str(footprint.tile),
+        model="" if served is None else model.name,
+        engine="" if served is None else f"{info.name} on {info.device}, {info.detail}",
+        tile="" if served is None else str(footprint.tile),
+        reason=given.served.reason,
         scores=scores,
-        notes=(*notes, *lost),
+        notes=(*image.notes, *lost),
     )
 
 
@@ -179,7 +185,7 @@ def _compare(
         manifest.begun(path)
     write_whole(path, picture, overwrite=settings.existing != "refuse")
     if manifest:
-        manifest.done(path, made_from)
+        manifest.done(path, made_from, given.served.digest if settings.serve else "")
 
 
 def _require_unchanged(given: Given) -> None:
@@ -216,4 +222,4 @@ def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | N
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, content, overwrite=settings.existing != "refuse")
     if manifest and job.source:
-        manifest.done(output, given.stamp)
+        manifest.done(output, given.stamp, given.served.digest if settings.serve else "")

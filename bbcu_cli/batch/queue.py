@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 
@@ -24,20 +25,19 @@ class StoppedError(Exception):
 
 
 class EngineQueue:
-    """Tiles of many threads, one after the other through one session.
+    """Tiles of many threads, one after the other, each through its session; all sessions are of one engine.
 
     The engine runs on the thread that calls `serve`, so that Ctrl-C, which Python hands to the main thread only,
     reaches it at once. An engine that wants to be called by several threads at a time (`EngineInfo.concurrency`) has
     threads of its own.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._calls: SimpleQueue[tuple[Floats, Future[_Timed]] | None] = SimpleQueue()
+    def __init__(self, concurrency: int) -> None:
+        """Args: concurrency: `EngineInfo.concurrency` of the engine."""
+        self._calls: SimpleQueue[tuple[Session, Floats, Future[_Timed]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
-        many = session.info.concurrency
-        self._pool = ThreadPoolExecutor(many, "engine") if many > 1 else None
+        self._pool = ThreadPoolExecutor(concurrency, "engine") if concurrency > 1 else None
 
     def __enter__(self) -> EngineQueue:
         return self
@@ -50,7 +50,7 @@ class EngineQueue:
             self._closed = True
         while not self._calls.empty():
             if (call := self._calls.get()) is not None:
-                call[1].set_exception(StoppedError())
+                call[2].set_exception(StoppedError())
         if self._pool:
             self._pool.shutdown()
 
@@ -59,9 +59,9 @@ class EngineQueue:
         while not until():
             if (call := self._calls.get()) is None:
                 continue
-            x, reply = call
+            session, x, reply = call
             try:
-                reply.set_result(self._timed(x))
+                reply.set_result(self._timed(session, x))
             except BaseException as error:
                 reply.set_exception(error if isinstance(error, Exception) else StoppedError())
                 if not isinstance(error, Exception):
@@ -71,8 +71,8 @@ class EngineQueue:
         """Let `serve` look at its condition."""
         self._calls.put(None)
 
-    def run(self, x: Floats) -> _Timed:
-        """One tile through the engine; waits for its turn.
+    def run(self, session: Session, x: Floats) -> _Timed:
+        """One tile through a session; waits for its turn.
 
         Raises:
             StoppedError: the run ended meanwhile.
@@ -83,15 +83,15 @@ class EngineQueue:
                 raise StoppedError
             reply: Future[_Timed]
             if self._pool:
-                reply = submit(self._pool, self._timed, x)
+                reply = submit(self._pool, partial(self._timed, session), x)
             else:
                 reply = Future()
-                self._calls.put((x, reply))
+                self._calls.put((session, x, reply))
         return reply.result()
 
-    def _timed(self, x: Floats) -> _Timed:
+    def _timed(self, session: Session, x: Floats) -> _Timed:
         started = time.perf_counter()
-        result = self._session.run(x)
+        result = session.run(x)
         return result, time.perf_counter() - started
 
 
@@ -100,12 +100,12 @@ class QueuedSession(SessionContext):
 
     def __init__(self, queue: EngineQueue, session: Session) -> None:
         self.info = session.info
-        self._queue = queue
+        self._queue, self._session = queue, session
         self.computing = self.waiting = 0.0
 
     def run(self, x: Floats) -> Floats:
         started = time.perf_counter()
-        result, seconds = self._queue.run(x)
+        result, seconds = self._queue.run(self._session, x)
         self.computing += seconds
         self.waiting += time.perf_counter() - started - seconds
         return result

@@ -56,6 +56,9 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
 
     As many are under way as keep the engine busy and fit the memory together.
 
+    Args:
+        model: serves every file, or with `settings.serve` those that choose it.
+
     Yields:
         A row per job, in their order, as soon as it and all before it are finished. A failure of one file is a row
         with status "failed", unless `settings.fail_fast`, which raises it.
@@ -82,7 +85,7 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
             yield under_way.popleft().finish(fail_fast=settings.fail_fast)
 
     try:
-        with EngineQueue(model.session) as queue:
+        with EngineQueue(model.session.info.concurrency) as queue:
             for job in jobs:
                 try:
                     given = look_at(job, model, settings, manifest)

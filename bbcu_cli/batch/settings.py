@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from bbcu_cli.batch.jobs import Job
-from bbcu_cli.image import EncodeOptions, Image, ImageInfo
+from bbcu_cli.image import EncodeOptions, ImageInfo
 from bbcu_cli.restoration.memory import Footprint, footprint
 from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.score.metrics import Convention, Scores
@@ -27,6 +27,8 @@ class Row:
         seconds: that the engine took.
         decode_seconds: of reading the file.
         encode_seconds: of all the rest: colour, scores, compression, the disk.
+        model: the network that served; empty for a picture that was left as it is.
+        reason: why that network served, where the file was asked.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Row:
     model: str = ""
     engine: str = ""
     tile: str = ""
+    reason: str = ""
     scores: Scores | None = None
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -54,6 +57,24 @@ class Truths:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """The network for one file.
+
+    Attributes:
+        model: opened; None leaves the picture as it is, since no network helps.
+        reason: why, in words.
+    """
+
+    model: Model | None
+    reason: str
+
+    @property
+    def digest(self) -> str:
+        """What tells this network from another in the record of `--skip-existing`."""
+        return "none" if self.model is None else self.model.sha256
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a run treats its files.
 
@@ -63,10 +84,10 @@ class Settings:
         existing: what happens to an output that is already there: "refuse" (the run fails for that file),
             "overwrite", or "skip" when the manifest knows it as made from this source with these options.
         fail_fast: the first failure ends the run.
-        notes: what to tell about a decoded image before it is restored.
         truths: ground truth to score results with.
         compare: also write a side-by-side of input, result and ground truth.
         threads: of an encoder; None: `default_threads()`.
+        serve: the network for a source, by what the file says, called by one thread; None: the run's model for all.
     """
 
     options: Options
@@ -75,10 +96,10 @@ class Settings:
     max_pixels: int
     existing: Literal["refuse", "overwrite", "skip"] = "refuse"
     fail_fast: bool = False
-    notes: Callable[[Image], tuple[str, ...]] | None = None
     truths: Truths | None = None
     compare: bool = False
     threads: int | None = None
+    serve: Callable[[Path | bytes], Served] | None = None
 
     @property
     def gathered(self) -> bool:

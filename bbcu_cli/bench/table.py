@@ -33,15 +33,23 @@ SETS: Final[dict[Task, tuple[str, ...]]] = {
     "denoise": ("BSD20", "CBSD68", "Kodak24", "Urban100"),
     "deblock": ("Classic5", "LIVE1"),
 }
+COLOUR_SETS: Final = ("Set14", "LIVE1")  # lossless pictures; those of BSDS are JPEGs themselves
 
 
 def trials(spec: ModelSpec) -> list[Trial]:
-    """The columns of the paper's tables that a network can be measured on."""
+    """The columns of the paper's tables that a network can be measured on; of photos for one that sees colour."""
     if spec.task == "sr":
         return [Trial("sr", scale=spec.scale)]
     if spec.task == "denoise":
         return [Trial("denoise", sigma=sigma) for sigma in (15, 25, 50)]
+    if spec.channels == 3:
+        return [Trial("deblock", quality=quality, colour=True) for quality in (70, 80, 90)]
     return [Trial("deblock", quality=quality) for quality in (10, 20, 30, 40)]
+
+
+def sets_for(spec: ModelSpec) -> tuple[str, ...]:
+    """Names of the test sets that a network can be measured on; gray pictures say nothing of colour."""
+    return COLOUR_SETS if spec.task == "deblock" and spec.channels == 3 else SETS[spec.task]
 
 
 def measure(entry: Entry, sets: Path) -> Iterator[tuple[str, float, str]]:
@@ -51,7 +59,7 @@ def measure(entry: Entry, sets: Path) -> Iterator[tuple[str, float, str]]:
         BbcuError: an image or the weights cannot be read.
     """
     with load_model(entry.name) as model:
-        for name in SETS[entry.spec.task]:
+        for name in sets_for(entry.spec):
             if not (sets / name).is_dir():
                 continue
             truths = images_at(sets / name)

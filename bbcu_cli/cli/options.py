@@ -159,6 +159,28 @@ class EngineOptions:
         return model
 
 
+class InputChoice(enum.Enum):
+    """--input."""
+
+    auto = "auto"
+    clean = "clean"
+    photo = "photo"
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network serves a file."""
+
+    input: Annotated[
+        InputChoice,
+        typer.Option(
+            help="Networks for clean files or for photos: auto asks each file how it was compressed.",
+            envvar="BBCU_INPUT",
+            rich_help_panel=PIXELS,
+        ),
+    ] = InputChoice.auto
+
+
 @dataclass(frozen=True)
 class FileOptions:
     """What becomes of files."""

@@ -6,28 +6,27 @@ import enum
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bbcu_cli.cli.console import note, shown
-from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, TalkOptions
+from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.batch.jobs import JobList
-    from bbcu_cli.batch.settings import Row, Settings, Truths
-    from bbcu_cli.image import Image
-    from bbcu_cli.restoration.model import Model
+    from bbcu_cli.batch.settings import Row, Served, Settings, Truths
+    from bbcu_cli.hub import Catalogue
+    from bbcu_cli.restoration.choice import Wish
+    from bbcu_cli.restoration.model import Model, Shelf
     from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.score.metrics import Scores
-    from bbcu_cli.spec import Task
-
-TRAINED_QUALITY = 50  # deblocking was trained on JPEG qualities up to this
 
 Inputs = Annotated[
     list[str],
@@ -53,9 +52,7 @@ class ChromaChoice(str, enum.Enum):
 class _Request:
     """What tells the three commands apart."""
 
-    task: Task
-    scale: int
-    model: str  # a name of the catalogue
+    wish: Wish
     tag: str
     chroma: Chroma = "restore"
 
@@ -64,6 +61,7 @@ def sr(
     inputs: Inputs,
     scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4.", envvar="BBCU_SCALE")] = 4,
     model: Annotated[ModelChoice, typer.Option("--model", "-m", help="m is fast, l a little sharper.")] = ModelChoice.m,
+    network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
     talk: TalkOptions = TalkOptions(),
@@ -76,11 +74,13 @@ def sr(
 
     bbcu sr holiday/ --scale 2 -o large/ --recursive
     """
+    from bbcu_cli.restoration.choice import Wish
     from bbcu_cli.spec import SCALES
 
     if scale not in SCALES:
         raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
-    _restore(inputs, _Request("sr", scale, f"sr-{model.value}-x{scale}", f"_x{scale}"), files, engine, talk)
+    wish = Wish("sr", scale, model.value, input=network.input.value)
+    _restore(inputs, _Request(wish, f"_x{scale}"), files, engine, talk)
 
 
 def denoise(
@@ -91,6 +91,7 @@ def denoise(
             help="Noise level of the input in 8-bit units; without it one blind model serves all levels.", min=0
         ),
     ] = None,
+    network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
     talk: TalkOptions = TalkOptions(),
@@ -103,9 +104,10 @@ def denoise(
 
     bbcu denoise --sigma 25 folder/
     """
-    from bbcu_cli.hub import denoise_model
+    from bbcu_cli.restoration.choice import Wish
 
-    _restore(inputs, _Request("denoise", 1, denoise_model(sigma), "_denoised"), files, engine, talk)
+    wish = Wish("denoise", sigma=sigma, input=network.input.value)
+    _restore(inputs, _Request(wish, "_denoised"), files, engine, talk)
 
 
 def deblock(
@@ -117,6 +119,7 @@ def deblock(
             rich_help_panel=PIXELS,
         ),
     ] = ChromaChoice.restore,
+    network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
     talk: TalkOptions = TalkOptions(),
@@ -129,7 +132,10 @@ def deblock(
 
     bbcu deblock scans/ -o clean/ --chroma keep
     """
-    _restore(inputs, _Request("deblock", 1, "deblock", "_deblocked", chroma.value), files, engine, talk)
+    from bbcu_cli.restoration.choice import Wish
+
+    wish = Wish("deblock", input=network.input.value)
+    _restore(inputs, _Request(wish, "_deblocked", chroma.value), files, engine, talk)
 
 
 def _restore(
@@ -140,6 +146,9 @@ def _restore(
     from bbcu_cli.batch.jobs import compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
     from bbcu_cli.batch.run import run
+    from bbcu_cli.hub import Catalogue
+    from bbcu_cli.restoration.choice import preferred
+    from bbcu_cli.restoration.model import Shelf
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
@@ -155,7 +164,9 @@ def _restore(
     if not (files.overwrite or files.skip_existing or files.dry_run):
         refuse_existing(outputs)
     truths = _truths(listing, request, talk.gt) if talk.gt else None
-    with engine.load(request.model, request.task, request.scale) as model:
+    wish, catalogue = request.wish, Catalogue.load()
+    with Shelf(lambda name: engine.load(name, wish.task, wish.scale)) as shelf:
+        model = shelf[preferred(wish, catalogue)]
         settings = batch.Settings(
             options=engine.options(request.chroma),
             encoding=files.encoding(),
@@ -163,16 +174,17 @@ def _restore(
             max_pixels=files.max_pixels,
             existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
             fail_fast=files.fail_fast,
-            notes=_jpeg_notes if request.task == "deblock" else None,
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
+            serve=None if engine.weights else partial(_serve, wish, catalogue, shelf),
         )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
             return
         remember = listing.batch or files.skip_existing
-        manifest = Manifest(batch.options_key(model.sha256, settings)) if remember else None
+        digest = model.sha256 if engine.weights else ""  # else it is part of each file's own record
+        manifest = Manifest(batch.options_key(digest, settings)) if remember else None
         with _reporter(listing, talk) as report:
             rows = []
             for row in run(listing.jobs, model, settings, manifest):
@@ -224,21 +236,17 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
         paths = {job: path for job in listing.jobs if job.source and (path := find_truth(job.source.stem, stems))}
     if alone := [job.name for job in listing.jobs if job not in paths]:
         raise UsageError(f"No ground truth in {gt!r} for {alone[0]} ({len(alone)} in all).")
-    return Truths(paths, convention_of(request.task, request.scale))
+    return Truths(paths, convention_of(request.wish.task, request.wish.scale))
 
 
-def _jpeg_notes(image: Image) -> tuple[str, ...]:
-    """What a JPEG's quantisation tables say about it, beside what the network was trained on."""
-    from bbcu_cli.image import jpeg_quality
+def _serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) -> Served:
+    """The network that a file asks for, opened."""
+    from bbcu_cli.batch.settings import Served
+    from bbcu_cli.image.compression import compression_of
+    from bbcu_cli.restoration.choice import choose
 
-    if image.format != "JPEG":
-        return (f"a {image.format} file does not say how it was compressed; the network expects JPEG artifacts",)
-    quality = jpeg_quality(image.jpeg_tables) if image.jpeg_tables else None
-    if quality is None:
-        return ()
-    if quality > TRAINED_QUALITY:
-        return (f"JPEG quality {quality}; the network was trained up to {TRAINED_QUALITY}, little is left to restore",)
-    return (f"JPEG quality {quality}",)
+    choice = choose(wish, compression_of(source), catalogue)
+    return Served(None if choice.model is None else shelf[choice.model], choice.reason)
 
 
 def _size_text(size: tuple[int, int] | None) -> str:
@@ -247,7 +255,8 @@ def _size_text(size: tuple[int, int] | None) -> str:
 
 
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
-    """--dry-run: every file with its sizes, its tile and an estimate of the memory."""
+    """--dry-run: every file with its sizes, its network, its tile and an estimate of the memory."""
+    from bbcu_cli.batch.settings import Served
     from bbcu_cli.image import probe
 
     for job in listing.jobs:
@@ -256,7 +265,8 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         row: dict[str, Any] = {"schema": 1, "source": job.name, "output": str(job.output or "-")}
         try:
             info = probe(job.source)
-            footprint = settings.footprint(info, model)
+            served = settings.serve(job.source) if settings.serve else Served(model, "--weights")
+            footprint = settings.footprint(info, served.model or model)
         except ImageError as error:
             row |= {"status": "unreadable", "error": str(error)}
         except UsageError as error:
@@ -270,13 +280,15 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
                 "output_size": (info.size[0] * scale, info.size[1] * scale),
                 "tile": str(footprint.tile),
                 "memory_bytes": footprint.peak,
+                "model": served.model.name if served.model else None,
+                "reason": served.reason,
             }
         if as_json:
             print(json.dumps(row))
         elif "error" in row:
             print(shown(f"{job.name}: {row['error']}"))
         else:
-            sizes = f"{_size_text(row['input_size'])} to {_size_text(row['output_size'])}"
+            sizes = f"{_size_text(row['input_size'])} to {_size_text(row['output_size'])}, {_network_text(row)}"
             print(
                 shown(
                     f"{job.name} -> {row['output']}  ({sizes}, tile {row['tile']}, about {row['memory_bytes'] >> 20} MB"
@@ -285,6 +297,12 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             )
     for path in listing.passed_over:
         note(f"not an image by its name, passed over: {path}")
+
+
+def _network_text(row: Mapping[str, Any]) -> str:
+    """The network that serves, and why."""
+    name = row["model"] or "left as it is"
+    return f"{name}: {row['reason']}" if row["reason"] else name
 
 
 def _scores_text(scores: Scores) -> str:
@@ -302,7 +320,8 @@ def _row_text(row: Row) -> str:
         text = f"{row.source}: {row.output} is up to date"
     else:
         sizes = f"{_size_text(row.size_in)} to {_size_text(row.size_out)}"
-        text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s)"
+        network = _network_text({"model": row.model, "reason": row.reason})
+        text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s, {network})"
     if row.scores:
         text += f"  {_scores_text(row.scores)}"
     return "".join([text, *(f"\n  {line}" for line in row.notes)])

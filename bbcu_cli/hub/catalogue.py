@@ -271,7 +271,7 @@ class Catalogue:
 
 def metric(spec: ModelSpec) -> str:
     """The figure by which the paper compares networks of that task."""
-    return "PSNR (RGB)" if spec.task == "denoise" else "PSNR (Y)"
+    return "PSNR (RGB)" if spec.task == "denoise" or (spec.task, spec.channels) == ("deblock", 3) else "PSNR (Y)"
 
 
 def describe(spec: ModelSpec) -> str:

@@ -66,7 +66,7 @@ def choose(wish: Wish, compression: Compression | None, catalogue: Catalogue | N
         catalogue: by default the one that ships with bbcu.
     """
     catalogue = catalogue or Catalogue.load()
-    clean = _of_the_paper(wish, catalogue)
+    clean = preferred(wish, catalogue)
     if wish.input == "clean":
         return Choice(clean, "--input clean")
     if wish.task == "deblock":
@@ -83,7 +83,8 @@ def choose(wish: Wish, compression: Compression | None, catalogue: Catalogue | N
     return Choice(clean, f"{why}, for which no network was trained")
 
 
-def _of_the_paper(wish: Wish, catalogue: Catalogue) -> str:
+def preferred(wish: Wish, catalogue: Catalogue) -> str:
+    """Name of the network of the paper for a wish: for lossless files, and where no other was trained."""
     if wish.task == "sr":
         return f"sr-{wish.size}-x{wish.scale}"
     return "deblock" if wish.task == "deblock" else denoise_model(wish.sigma, catalogue)

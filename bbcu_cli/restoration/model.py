@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final
@@ -69,6 +69,30 @@ class Model:
     def close(self) -> None:
         """Give back what the engine holds."""
         self.session.close()
+
+
+class Shelf:
+    """The models of one run, each opened when it is first asked for; `with` closes them all."""
+
+    def __init__(self, load: Callable[[str], Model]) -> None:
+        """Args: load: opens a model by its name."""
+        self._load = load
+        self._models: dict[str, Model] = {}
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for model in self._models.values():
+            model.close()
+
+    def __getitem__(self, name: str) -> Model:
+        """The model of that name; errors as of `load_model`."""
+        if name not in self._models:
+            self._models[name] = self._load(name)
+        return self._models[name]
 
 
 def open_model(
