@@ -1,5 +1,5 @@
 // One binary layer by itself, for `bbcu bench`: the bare product, and the fused layer on as many rows as the engine
-// takes at once. The fused layer of the AVX-512 set may be the faster one: the bare loop is popcounts, the layer is not.
+// takes at once. The fused layer of the AVX-512 set may be the faster: the bare loop is popcounts, the layer is not.
 
 #include <chrono>
 #include <random>

@@ -202,7 +202,7 @@ void Network::run(const float* image, size_t height, size_t width, float* output
     std::vector<std::unique_ptr<Boundary>> boundaries;
     for (size_t b = 0; b + 1 < count; ++b) boundaries.push_back(std::make_unique<Boundary>(stages_.size()));
 
-    // From the lowest band up: a band reads of the one below it alone, which then is under way with any number of threads.
+    // From the lowest band up: a band reads of the one below it alone, which is under way then on however few threads.
     std::exception_ptr failure;  // of poll, when this thread has no more bands
     const auto make_band = [&](size_t item) {
         const size_t b = count - 1 - item;

@@ -45,6 +45,14 @@
 #define BBCU_UNROLL(n) BBCU_PRAGMA(GCC unroll n)
 #endif
 
+// Hides from Clang how a vector was made. From a choice by a ^ b between c and a it makes four operations, where NEON has
+// one for the choice.
+#if defined(__clang__) && BBCU_ARM64
+#define BBCU_HIDE(vector) __asm__("" : "+w"(vector))
+#else
+#define BBCU_HIDE(vector)
+#endif
+
 // Kernel sets give the same floats only where no compiler fuses a multiplication and an addition by itself.
 // GCC and Clang take that from -ffp-contract=off, which CMakeLists.txt gives.
 #if BBCU_MSVC

@@ -94,13 +94,16 @@ size_t convolution(const KernelSet& set, std::mt19937_64& random, const RowShape
 size_t tail(const KernelSet& set, std::mt19937_64& random, const RowShape& shape, size_t turns) {
     constexpr size_t channels = 3;
     FloatRow in = float_row(random, kFeatures, shape);
-    FloatRow taps[3] = {FloatRow(kTaps * channels, shape), FloatRow(kTaps * channels, shape), FloatRow(kTaps * channels, shape)};
+    FloatRow taps[3] = {FloatRow(kTaps * channels, shape), FloatRow(kTaps * channels, shape),
+                        FloatRow(kTaps * channels, shape)};
     FloatRow out(channels, shape);
     std::vector<float> weight(channels * kFeatures * kTaps), bias(channels);
     fill(random, weight.data(), weight.size());
     const std::vector<float> packed = pack_tap_weights(weight.data(), channels);
-    const TapRow task{in.data(), shape.stride, packed.data(), kTaps * channels, taps[0].data(), shape.stride, shape.width};
-    const TapSum sum{{taps[0].data(), taps[1].data(), taps[2].data()}, shape.stride, bias.data(), out.data(), channels, shape.width};
+    const TapRow task{in.data(),      shape.stride, packed.data(), kTaps * channels,
+                      taps[0].data(), shape.stride, shape.width};
+    const TapSum sum{
+        {taps[0].data(), taps[1].data(), taps[2].data()}, shape.stride, bias.data(), out.data(), channels, shape.width};
     for (size_t turn = 0; turn < turns; ++turn) {
         set.tap_row(task);
         set.sum_taps(sum);
@@ -121,11 +124,16 @@ int main(int argc, char** argv) {
     const size_t turns = std::strtoul(argv[4], nullptr, 10);
     std::mt19937_64 random(1);
     size_t pixels = 0;
-    if (what == "layer") pixels = binary(set, random, shape, 1, turns);
-    else if (what == "enlarge") pixels = binary(set, random, shape, 2, turns);
-    else if (what == "head") pixels = convolution(set, random, shape, 3, turns);
-    else if (what == "conv") pixels = convolution(set, random, shape, kFeatures, turns);
-    else if (what == "tail") pixels = tail(set, random, shape, turns);
+    if (what == "layer")
+        pixels = binary(set, random, shape, 1, turns);
+    else if (what == "enlarge")
+        pixels = binary(set, random, shape, 2, turns);
+    else if (what == "head")
+        pixels = convolution(set, random, shape, 3, turns);
+    else if (what == "conv")
+        pixels = convolution(set, random, shape, kFeatures, turns);
+    else if (what == "tail")
+        pixels = tail(set, random, shape, turns);
     std::printf("%zu\n", pixels);
     return pixels ? 0 : 2;
 }

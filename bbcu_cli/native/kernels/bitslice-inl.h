@@ -57,7 +57,7 @@ struct Constant {
 
 // total of weight 1 becomes total + a + b; returns the carry, of weight 2.
 template <class V, class T>
-BBCU_ALWAYS_INLINE T add_two(T& total, T a, T b) {
+inline T add_two(T& total, T a, T b) {
     const T c = total;
     total = V::sum(c, a, b);
     return V::carry(c, total, a, b);
@@ -73,7 +73,7 @@ struct Adders {
 
     // Item number kIndex of weight 2^kWeight.
     template <size_t kWeight, size_t kIndex>
-    BBCU_ALWAYS_INLINE void push(T item) {
+    void push(T item) {
         if constexpr (kIndex == 0)
             total[kWeight] = item;
         else if constexpr (kIndex % 2 == 1)
@@ -102,7 +102,7 @@ struct Adders {
 
     // No more than kCount items of that weight come.
     template <size_t kWeight, size_t kCount>
-    BBCU_ALWAYS_INLINE void finish() {
+    void finish() {
         if constexpr (kCount > 0 && kCount % 2 == 0) {
             const T carry = V::both(total[kWeight], waiting[kWeight]);
             total[kWeight] = V::exclusive(total[kWeight], waiting[kWeight]);

@@ -48,10 +48,15 @@ struct Planes {
     }
     static type exclusive(type a, type b) { return veorq_u8(a, b); }
     static type both(type a, type b) { return vandq_u8(a, b); }
-    // The compiler computes a ^ b once for a sum and its carry.
-    static type sum(type c, type a, type b) { return exclusive(c, exclusive(a, b)); }
-    static type carry(type c, type, type a, type b) { return vbslq_u8(exclusive(a, b), c, a); }
-    static type borrow(type d, type a, type b) { return vbslq_u8(exclusive(a, b), b, d); }
+    // The compiler computes this once for a sum and its carry.
+    static type differing(type a, type b) {
+        type differing = exclusive(a, b);
+        BBCU_HIDE(differing);
+        return differing;
+    }
+    static type sum(type c, type a, type b) { return exclusive(c, differing(a, b)); }
+    static type carry(type c, type, type a, type b) { return vbslq_u8(differing(a, b), c, a); }
+    static type borrow(type d, type a, type b) { return vbslq_u8(differing(a, b), b, d); }
     static type no_borrow(type d, type a, type b) { return vmvnq_u8(borrow(d, a, b)); }
     static type from_left(type here, type before) {
         const uint64x2_t moved = vshlq_n_u64(vreinterpretq_u64_u8(here), 1);
@@ -91,7 +96,7 @@ inline void two_bits(uint8x16_t low, uint8x16_t high, uint8x16_t (&of)[8]) {
     of[7] = vshrq_n_u8(high, 6);
 }
 
-// Byte k of v[r] belongs to pixel 8 * k + r; afterwards the bytes of all v, one after the other, are in order of pixels.
+// Byte k of v[r] belongs to pixel 8 * k + r; afterwards the bytes of all v, one after the other, follow the pixels.
 inline void in_order(uint8x16_t (&v)[8]) {
     uint8x16_t two[8], four[8];  // bytes of pixels 0 4, 1 5, ..; 0 2 4 6 and 1 3 5 7
     BBCU_UNROLL(4)

@@ -92,7 +92,7 @@ void gather_window(const PlaneBlockPieces& pieces, size_t stride, uint8_t* windo
     }
 }
 
-// Step 7. Half the product of a pixel of output o is inside - sum, plus left at the first pixel, plus right at the last.
+// Step 7. Half the product of a pixel of output o: inside - sum, plus left at the first pixel, plus right at the last.
 struct Tops {
     int16_t inside[kFeatures], left[kFeatures], right[kFeatures];
     void set(const PlaneWeights& weights, const uint8_t* const rows[3]) {
