@@ -28,38 +28,39 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def bench(
     model: Annotated[
-        str, typer.Argument(help="A model of `bbcu models`; its weights are drawn at random.")
+        str, typer.Argument(metavar="MODEL", help="A name from `bbcu models list`; its weights are random.")
     ] = "sr-m-x4",
     size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "320x180",
-    runs: Annotated[int, typer.Option(help="Timed rounds after the warm-up.", min=1)] = 5,
+    runs: Annotated[int, typer.Option(help="Timed rounds after a warm-up.", min=1)] = 5,
     threads: Annotated[
         int | None,
         typer.Option(
-            help="CPU threads; default OMP_NUM_THREADS or all.", envvar="BBCU_THREADS", min=1, rich_help_panel=ENGINE
+            help="CPU threads; default: OMP_NUM_THREADS, else all CPUs.",
+            envvar="BBCU_THREADS",
+            min=1,
+            rich_help_panel=ENGINE,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda or cuda:N.", rich_help_panel=ENGINE)] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=ENGINE)] = "cpu",
     folder: Annotated[
         Path | None,
-        typer.Option(
-            help="Restore the images of this folder from file to file instead, and tell how long the engine waits."
-        ),
+        typer.Option(help="Instead, restore the images of this folder and report how long the engine waits."),
     ] = None,
     reference: Annotated[
-        bool, typer.Option(help="Also run the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
+        bool, typer.Option(help="Also time the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
     ] = True,
     peers: Annotated[
         bool,
         typer.Option(
             "--peers/--no-peers",
-            help="Also run the published code's way in torch, and ONNX Runtime and OpenVINO where they are installed.",
+            help="Also time the published code's arithmetic in torch, and ONNX Runtime and OpenVINO if installed.",
             rich_help_panel=ENGINE,
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
-    """Time the engines side by side on one input, against what the hardware allows."""
+    """Time the engines on one input, and compare with the limit of the hardware."""
     from bbcu_cli.bench.engines import run_bench
     from bbcu_cli.hub.catalogue import Catalogue
 

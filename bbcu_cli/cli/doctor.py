@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
-    """Show engines, kernel sets, threads, weights and versions, and why anything is missing."""
+    """Show engines, kernel sets, threads, weights and versions, and why something is missing."""
     from bbcu_cli.bench.diagnosis import diagnose
 
     found = diagnose()

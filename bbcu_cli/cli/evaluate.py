@@ -43,7 +43,7 @@ class TrialOptions:
 
     task: Annotated[
         TaskChoice | None,
-        typer.Option(help="Degrade the ground truth as the paper does, restore it, score it.", rich_help_panel=TRIAL),
+        typer.Option(help="Degrade the ground truth as in the paper, restore it and score it.", rich_help_panel=TRIAL),
     ] = None
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="For --task sr: 2, 3 or 4 (default).", rich_help_panel=TRIAL)
@@ -64,7 +64,7 @@ class TrialOptions:
 class FormOptions:
     """Where the figures go."""
 
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=FORMS)] = False
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object on stdout.", rich_help_panel=FORMS)] = False
     csv: Annotated[Path | None, typer.Option(help="Write a CSV file.", rich_help_panel=FORMS)] = None
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown table.", rich_help_panel=FORMS)] = None
     report: Annotated[
@@ -85,15 +85,17 @@ def evaluate(
     pred: Annotated[Path | None, typer.Option(help="Results to score, paired with --gt by name.")] = None,
     border: Annotated[
         str,
-        typer.Option(help="Pixels to ignore along the edges; auto is the scale, also as told by names like a_x4.png."),
+        typer.Option(help="Pixels ignored along the edges; auto: the scale, of --scale or of names like a_x4.png."),
     ] = "auto",
     trial: TrialOptions = TrialOptions(),
     engine: EngineOptions = EngineOptions(),
     forms: FormOptions = FormOptions(),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line per image.", rich_help_panel=TALK)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no line per image.", rich_help_panel=TALK)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False,  # noqa: ARG001 - the wrapper reads it
 ) -> None:
-    """Measure PSNR and SSIM, and say by which convention.
+    """Measure PSNR and SSIM, and print the convention used.
 
     Examples:
 

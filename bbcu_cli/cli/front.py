@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from bbcu_cli import __version__
@@ -10,11 +11,11 @@ COMMANDS: Final = {
     "sr": "Enlarge images 2, 3 or 4 times.",
     "denoise": "Remove noise from images.",
     "deblock": "Remove the blocks and ringing of JPEG compression.",
-    "eval": "Measure PSNR and SSIM, and say by which convention.",
+    "eval": "Measure PSNR and SSIM, and print the convention used.",
     "models": "List, inspect, convert, download, verify and publish models.",
     "train": "Train a network on a folder of pictures.",
-    "bench": "Time the engines side by side on one input, against what the hardware allows.",
-    "doctor": "Show engines, kernel sets, threads, weights and versions, and why anything is missing.",
+    "bench": "Time the engines on one input, and compare with the limit of the hardware.",
+    "doctor": "Show engines, kernel sets, threads, weights and versions, and why something is missing.",
 }
 
 SUMMARY: Final = "Restore photos with binarized neural networks: super-resolution, denoising, JPEG deblocking."
@@ -30,6 +31,9 @@ EXIT_CODES: Final = (
 )
 
 
+DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+
+
 def answer(arguments: list[str]) -> str | None:
     """The text for a command line that asks for help or the version and for nothing else."""
     if arguments == ["--version"]:
@@ -39,8 +43,8 @@ def answer(arguments: list[str]) -> str | None:
     commands = "\n".join(f"  {name:8} {line}" for name, line in COMMANDS.items())
     return (
         f"{SUMMARY}\n\n{EXAMPLES}\n\nUsage: bbcu COMMAND [OPTIONS] [ARGS]...\n\nCommands:\n{commands}\n\n"
-        "Options:\n  --version             Print the version and leave.\n"
+        "Options:\n  --version             Print the version and exit.\n"
         "  --install-completion  Complete commands and options in this shell.\n"
         "  -h, --help            Show this message; `bbcu COMMAND --help` shows a command's options.\n\n"
-        f"{EXIT_CODES}"
+        f"{EXIT_CODES}\nDocumentation: {DOCS}"
     )

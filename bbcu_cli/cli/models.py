@@ -29,7 +29,7 @@ models = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Model = Annotated[str, typer.Argument(help="A model's name, a packed file, or hf://user/repo@rev:file.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, a packed file, or hf://user/repo@rev:file.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing files.")]
 
 
@@ -40,7 +40,7 @@ class HubOptions:
     hub_repo: Annotated[
         str | None,
         typer.Option(
-            help="user/repo@rev:file on the hub instead of the catalogue's; {name} stands for the model's name.",
+            help="Hub repository for models that do not ship: user/repo, where {name} stands for the model's name.",
             envvar="BBCU_HUB_REPO",
         ),
     ] = None
@@ -57,7 +57,9 @@ class CardOptions:
     dataset: Annotated[list[str] | None, typer.Option(help="Hub name of a training set; may be repeated.")] = None
     measured: Annotated[
         list[str] | None,
-        typer.Option(metavar="SET=DB", help="A measured PSNR; may be repeated. Models of the catalogue bring theirs."),
+        typer.Option(
+            metavar="SET=DB", help="A measured PSNR; may be repeated. Those of models in the catalogue are known."
+        ),
     ] = None
 
 
@@ -73,12 +75,12 @@ class TalkOptions:
 class ReportOptions:
     """The form of the result."""
 
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object on stdout.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False
 
 
 def list_models(hub: HubOptions = HubOptions(), report: ReportOptions = ReportOptions()) -> None:
-    """Show every model: task, scale, size, where it is now, measured PSNR."""
+    """List every model with its task, scale, size, location and measured PSNR."""
     from bbcu_cli.hub.catalogue import OTHER_WAYS, Catalogue, train_command
     from bbcu_cli.hub.locate import status
 
@@ -98,7 +100,7 @@ def list_models(hub: HubOptions = HubOptions(), report: ReportOptions = ReportOp
 
 
 def info(model: Model, hub: HubOptions = HubOptions(), report: ReportOptions = ReportOptions()) -> None:
-    """Show what is known of one model: network, file, SHA-256, where it comes from."""
+    """Show one model: network, file, SHA-256 and provenance."""
     from bbcu_cli.hub.catalogue import Catalogue, remedy
     from bbcu_cli.hub.locate import is_name, locate, status
 
@@ -125,7 +127,7 @@ def convert(
         Path, typer.Argument(metavar="CHECKPOINT", help="A published .pth, one of `bbcu train`, or a packed file.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The packed file; default beside it, as .safetensors.")
+        Path | None, typer.Option("--output", "-o", help="The packed file; default: beside it, as .safetensors.")
     ] = None,
     hub_layout: Annotated[
         Path | None, typer.Option(help="Write a folder for the hub instead: model, config.json, model card.")
@@ -135,9 +137,9 @@ def convert(
     card: CardOptions = CardOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
-    """Pack a float checkpoint: signs become bits, the file some 20 times smaller.
+    """Pack a float checkpoint: signs become bits, and the file some 20 times smaller.
 
-    For example:
+    Examples:
 
     bbcu models convert BBCULx4.pth
 
@@ -165,7 +167,7 @@ def convert(
 def pull(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkOptions()) -> None:
     """Download a model, verify it, and print where it is.
 
-    A branch or tag is asked anew; a file that is cached under its commit costs no request.
+    A branch or tag is looked up again; a file cached under its commit needs no request.
     """
     from bbcu_cli.hub.locate import locate
 
@@ -178,12 +180,12 @@ def pull(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkO
 
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names, files or hf:// references; default all.")
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names, files or hf:// references; default: all.")
     ] = None,
     hub: HubOptions = HubOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
-    """Hash and check the files that are on this machine again; without a network. Ends with 1 if one is bad."""
+    """Check the files on this machine again, without the network; exit code 1 if one is bad."""
     from bbcu_cli.hub.catalogue import Catalogue
     from bbcu_cli.hub.locate import status
 
@@ -197,7 +199,7 @@ def verify(
 
 
 def path(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkOptions()) -> None:
-    """Print where a model's file is, if it is on this machine and good."""
+    """Print the path of a model's file, if it is on this machine and valid."""
     from bbcu_cli.hub.locate import locate
 
     found = locate(model, hub_repo=hub.hub_repo, offline=True)
@@ -207,7 +209,7 @@ def path(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkO
 
 
 def remove(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = TalkOptions()) -> None:
-    """Take a downloaded model out of the cache."""
+    """Remove a downloaded model from the cache."""
     from bbcu_cli.hub import client
     from bbcu_cli.hub.catalogue import Catalogue
     from bbcu_cli.hub.locate import is_name, status
@@ -229,11 +231,11 @@ def remove(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = Tal
 
 
 def push(
-    model: Annotated[str, typer.Argument(help="A model's name, or a packed file.")],
-    to: Annotated[str, typer.Option(metavar="USER/REPO", help="The repository; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private/--public", help="For a repository that is made.")] = False,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or a packed file.")],
+    to: Annotated[str, typer.Option(metavar="USER/REPO", help="The repository; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Whether a new repository is private.")] = False,
     *,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
     card: CardOptions = CardOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:

@@ -85,29 +85,40 @@ class EngineOptions:
 
     weights: Annotated[
         str | None,
-        typer.Option(help="Packed weights: a file, a model name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE),
+        typer.Option(help="Packed weights: a file, a model's name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE),
     ] = None
     engine: Annotated[
         EngineChoice,
-        typer.Option(help="auto is the fastest that runs here.", envvar="BBCU_ENGINE", rich_help_panel=ENGINE),
+        typer.Option(
+            help="auto (the fastest that runs here), packed or reference.",
+            metavar="ENGINE",
+            envvar="BBCU_ENGINE",
+            rich_help_panel=ENGINE,
+        ),
     ] = EngineChoice.auto
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="BBCU_DEVICE", rich_help_panel=ENGINE)
+        str,
+        typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE", envvar="BBCU_DEVICE", rich_help_panel=ENGINE),
     ] = "auto"
     threads: Annotated[
         int | None,
         typer.Option(
-            help="CPU threads; default OMP_NUM_THREADS or all.", envvar="BBCU_THREADS", min=1, rich_help_panel=ENGINE
+            help="CPU threads; default: OMP_NUM_THREADS, else all CPUs.",
+            envvar="BBCU_THREADS",
+            min=1,
+            rich_help_panel=ENGINE,
         ),
     ] = None
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of a tile in input pixels; default from --memory.", min=1, rich_help_panel=ENGINE),
+        typer.Option(
+            help="Side of a tile in input pixels; default: what --memory allows.", min=1, rich_help_panel=ENGINE
+        ),
     ] = None
     memory: Annotated[
         int | None,
         typer.Option(
-            help="Memory that the process may take, e.g. 2GB; what cannot be done in it is refused.",
+            help="Memory limit of the process, e.g. 2GB; images that need more are rejected.",
             parser=parse_bytes,
             metavar="SIZE",
             envvar="BBCU_MEMORY",
@@ -118,7 +129,7 @@ class EngineOptions:
         bool,
         typer.Option(
             "--self-ensemble/--no-self-ensemble",
-            help="Average over the 8 flips and rotations: a little better, 8 times the work.",
+            help="Average over the 8 flips and rotations: slightly better, 8 times the work.",
             rich_help_panel=PIXELS,
         ),
     ] = False
@@ -130,7 +141,9 @@ class EngineOptions:
     ] = False
     hub_repo: Annotated[
         str | None,
-        typer.Option(help="Hub repository to take models from.", envvar="BBCU_HUB_REPO", rich_help_panel=ENGINE),
+        typer.Option(
+            help="Hub repository for models that do not ship.", envvar="BBCU_HUB_REPO", rich_help_panel=ENGINE
+        ),
     ] = None
 
     def options(self, chroma: Chroma = "restore") -> Options:
@@ -186,7 +199,7 @@ class FileOptions:
     """What becomes of files."""
 
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Output file or folder; default beside the input.")
+        str | None, typer.Option("--output", "-o", help="Output file or folder; default: beside the input.")
     ] = None
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", "-r", help="Enter sub-folders and mirror the tree.")
@@ -198,45 +211,57 @@ class FileOptions:
         bool,
         typer.Option(
             "--skip-existing/--no-skip-existing",
-            help="Keep outputs that were made from the same file with the same options.",
+            help="Keep outputs made from the same file with the same options.",
             rich_help_panel=FILES,
         ),
     ] = False
     format: Annotated[
         str | None,
-        typer.Option(help="png, jpg, webp, tif, bmp, avif; default png or that of --output.", rich_help_panel=FILES),
+        typer.Option(
+            help="png, jpg, webp, tif, bmp, avif or heic; default: png, or as --output is named.", rich_help_panel=FILES
+        ),
     ] = None
-    suffix: Annotated[str | None, typer.Option(help="Put behind every output's stem.", rich_help_panel=FILES)] = None
+    suffix: Annotated[
+        str | None, typer.Option(help="Text after the stem of every output's name.", rich_help_panel=FILES)
+    ] = None
     quality: Annotated[
         int | None,
-        typer.Option(help="Of JPEG, WebP and AVIF outputs.", min=1, max=100, rich_help_panel=FILES),
+        typer.Option(help="Quality of JPEG, WebP, AVIF and HEIC.", min=1, max=100, rich_help_panel=FILES),
     ] = None
     subsampling: Annotated[
         SubsamplingChoice,
-        typer.Option(help="Colour resolution of JPEG and AVIF; 4:4:4 is full.", rich_help_panel=FILES),
+        typer.Option(
+            help="Chroma of JPEG and AVIF: 4:4:4 (full), 4:2:2 or 4:2:0.", metavar="RATIO", rich_help_panel=FILES
+        ),
     ] = SubsamplingChoice.full
     lossless: Annotated[
-        bool, typer.Option("--lossless/--no-lossless", help="WebP and HEIC without loss.", rich_help_panel=FILES)
+        bool, typer.Option("--lossless/--no-lossless", help="Write WebP and HEIC losslessly.", rich_help_panel=FILES)
     ] = False
     background: Annotated[
         str | None,
         typer.Option(
-            help="Colour such as '#ffffff' under transparent pixels, for formats without alpha.",
+            help="Colour under transparent pixels, for formats without alpha, e.g. '#ffffff'.",
             metavar="COLOUR",
             rich_help_panel=FILES,
         ),
     ] = None
     metadata: Annotated[
         MetadataChoice,
-        typer.Option(help="EXIF, colour profile, XMP and DPI.", envvar="BBCU_METADATA", rich_help_panel=FILES),
+        typer.Option(
+            help="EXIF, XMP, text and DPI; the colour profile is always kept.",
+            envvar="BBCU_METADATA",
+            rich_help_panel=FILES,
+        ),
     ] = MetadataChoice.keep
     max_pixels: Annotated[
         int,
-        typer.Option(help="Refuse larger inputs.", envvar="BBCU_MAX_PIXELS", min=1, rich_help_panel=FILES),
+        typer.Option(help="Reject larger inputs.", envvar="BBCU_MAX_PIXELS", min=1, rich_help_panel=FILES),
     ] = 500_000_000
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print what would be done and what memory it takes.", rich_help_panel=FILES),
+        typer.Option(
+            "--dry-run", help="Print the plan and the memory it takes; restore nothing.", rich_help_panel=FILES
+        ),
     ] = False
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--no-fail-fast", help="Stop at the first failure.", rich_help_panel=FILES)
@@ -260,7 +285,7 @@ class TalkOptions:
     """What is printed."""
 
     gt: Annotated[
-        str | None, typer.Option(help="Ground truth, file or folder: print PSNR and SSIM.", rich_help_panel=PIXELS)
+        str | None, typer.Option(help="Ground truth, a file or folder: print PSNR and SSIM.", rich_help_panel=PIXELS)
     ] = None
     compare: Annotated[
         bool,
@@ -270,8 +295,8 @@ class TalkOptions:
             rich_help_panel=PIXELS,
         ),
     ] = False
-    json: Annotated[bool, typer.Option("--json", help="One JSON line per image on stdout.", rich_help_panel=TALK)] = (
-        False
-    )
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object per image on stdout.", rich_help_panel=TALK)
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=TALK)] = False
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.", rich_help_panel=TALK)] = False

@@ -60,7 +60,9 @@ class _Request:
 def sr(
     inputs: Inputs,
     scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4.", envvar="BBCU_SCALE")] = 4,
-    model: Annotated[ModelChoice, typer.Option("--model", "-m", help="m is fast, l a little sharper.")] = ModelChoice.m,
+    model: Annotated[
+        ModelChoice, typer.Option("--model", "-m", help="m is fast, l is larger and slower.")
+    ] = ModelChoice.m,
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
@@ -87,9 +89,7 @@ def denoise(
     inputs: Inputs,
     sigma: Annotated[
         float | None,
-        typer.Option(
-            help="Noise level of the input in 8-bit units; without it one blind model serves all levels.", min=0
-        ),
+        typer.Option(help="Noise level in 8-bit units; default: unknown, one network for all levels.", min=0),
     ] = None,
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
@@ -115,7 +115,7 @@ def deblock(
     chroma: Annotated[
         ChromaChoice,
         typer.Option(
-            help="Colour of a JPEG: restore it with the same network (a little better) or keep it (3 times as fast).",
+            help="Restore the chroma too (slightly better), or keep it (3 times as fast).",
             rich_help_panel=PIXELS,
         ),
     ] = ChromaChoice.restore,

@@ -75,9 +75,9 @@ class RecipeOptions:
     patch: Annotated[int | None, _number("Side of a patch of the input, in pixels.", low=4)] = None
     rate: Annotated[float | None, _number("Peak learning rate of Adam.")] = None
     warmup: Annotated[int | None, _number("Steps of linear warm-up; a cosine follows.", low=0)] = None
-    ema: Annotated[float | None, _number("Decay of the moving average that is shipped.", low=0)] = None
-    start: Annotated[StartChoice | None, _number("Initial weights, if no --init gives them.")] = None
-    window: Annotated[float | None, _number("Half-width of the sign's gradient; 1 is published.")] = None
+    ema: Annotated[float | None, _number("Decay of the moving average of the weights.", low=0)] = None
+    start: Annotated[StartChoice | None, _number("Initial weights, unless --init gives them.")] = None
+    window: Annotated[float | None, _number("Half-width of the sign's gradient; the paper has 1.")] = None
     twin: Annotated[
         bool | None,
         typer.Option(
@@ -87,16 +87,16 @@ class RecipeOptions:
             show_default=False,
         ),
     ] = None
-    distill: Annotated[float | None, _number("Share of the target that is the --teacher's picture.", low=0)] = None
-    candidates: Annotated[int | None, _number("Crops drawn for each one kept, by its detail.", low=1)] = None
-    seed: Annotated[int | None, _number("Of weights, crops and degradations.", low=0)] = None
+    distill: Annotated[float | None, _number("Share of the target taken from the --teacher.", low=0)] = None
+    candidates: Annotated[int | None, _number("Crops drawn for each one kept; detail is preferred.", low=1)] = None
+    seed: Annotated[int | None, _number("Seed of weights, crops and degradations.", low=0)] = None
     sigma: Annotated[tuple[float, float] | None, _number("Range of the noise level (denoise).", low=0)] = None
     quality: Annotated[tuple[int, int] | None, _number("Range of the JPEG quality (deblock, --photo).", low=1)] = None
     photo: Annotated[
         bool | None,
         typer.Option(
             "--photo/--no-photo",
-            help="Degrade as the files that people have are: colour JPEG, camera noise.",
+            help="Degrade like real files: colour JPEG, camera noise.",
             rich_help_panel=RECIPE,
             show_default=False,
         ),
@@ -116,24 +116,24 @@ def train(
         Path | None,
         typer.Option("--out", "-o", help="Folder of the run: checkpoint, log, packed model.", show_default=False),
     ] = None,
-    task: Annotated[TaskChoice, typer.Option(help="What the network is to restore.")] = TaskChoice.sr,
+    task: Annotated[TaskChoice, typer.Option(help="What the network restores.")] = TaskChoice.sr,
     scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4; for sr.")] = 4,
     model: Annotated[SizeChoice, typer.Option("--model", "-m", help="m or l; for sr.")] = SizeChoice.m,
     val: Annotated[Path | None, typer.Option(help="Folder of withheld pictures to validate on.")] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Train nothing, but draw validation, loss and rate of a run's folder as a PNG file there."),
+        typer.Option(help="Only draw validation, loss and rate of the run in this folder, as a PNG file there."),
     ] = None,
     recipe: Annotated[
         RecipeChoice, typer.Option(help="full is for a data-centre GPU, quick for a CPU.", rich_help_panel=RECIPE)
     ] = RecipeChoice.full,
     overrides: RecipeOptions = RecipeOptions(),
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with the run in --out.", rich_help_panel=START)
+        bool, typer.Option("--resume/--no-resume", help="Continue the run in --out.", rich_help_panel=START)
     ] = False,
     init: Annotated[
         Path | None,
-        typer.Option(help="Packed model or checkpoint to start from, also of another scale.", rich_help_panel=START),
+        typer.Option(help="Packed model or checkpoint to start from; may be of another scale.", rich_help_panel=START),
     ] = None,
     teacher: Annotated[
         str | None,
@@ -145,14 +145,14 @@ def train(
     teacher_pictures: Annotated[
         Path | None,
         typer.Option(
-            help="Folder where its pictures are kept, for all runs that share it; default: teacher in --out.",
+            help="Folder for the teacher's pictures; runs can share it. Default: teacher in --out.",
             rich_help_panel=START,
         ),
     ] = None,
     teacher_views: Annotated[
         int,
         typer.Option(
-            help="Flips and rotations that each is the mean of: 1, 2, 4 or 8; a twin is slow.", rich_help_panel=START
+            help="Flips and rotations averaged for each picture: 1, 2, 4 or 8; fewer are faster.", rich_help_panel=START
         ),
     ] = 8,
     device: Annotated[
@@ -165,16 +165,16 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="torch.compile; default on a GPU only.", rich_help_panel=MACHINE),
     ] = None,
-    interval: Annotated[int, typer.Option(help="Steps between two checkpoints.", min=1, rich_help_panel=MACHINE)] = 250,
+    interval: Annotated[int, typer.Option(help="Steps between checkpoints.", min=1, rich_help_panel=MACHINE)] = 250,
     note_: Annotated[
         str | None,
-        typer.Option("--note", help="The pictures and their licence; kept in the model.", rich_help_panel=MACHINE),
+        typer.Option("--note", help="Text kept in the model: pictures and their licence.", rich_help_panel=MACHINE),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
     """Train a network on a folder of pictures.
 
-    Ctrl-C saves; --resume goes on as if nothing had happened. Several GPUs:
+    Ctrl-C saves a checkpoint; --resume continues from it. On several GPUs:
     `torchrun --nproc-per-node N -m bbcu_cli train ...`
 
     Examples:
