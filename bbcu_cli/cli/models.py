@@ -29,7 +29,9 @@ models = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, a packed file, or hf://user/repo@rev:file.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's name, a packed file, or hf://user/repo@rev:file.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing files.")]
 
 

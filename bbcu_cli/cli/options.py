@@ -85,7 +85,9 @@ class EngineOptions:
 
     weights: Annotated[
         str | None,
-        typer.Option(help="Packed weights: a file, a model's name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE),
+        typer.Option(
+            help="Packed weights: a file, a model's name, or hf://user/repo@rev:file.", rich_help_panel=ENGINE
+        ),
     ] = None
     engine: Annotated[
         EngineChoice,
