@@ -104,6 +104,32 @@ def test_a_good_chunk_beside_a_damaged_one_is_kept() -> None:
     assert image.metadata.exif is None
 
 
+@pytest.mark.parametrize("keyword", ["transparency", "gamma", "dpi", "icc_profile", "exif", "bbox", "interlace"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_a_text_is_a_text_whatever_its_keyword(keyword: str, kind: bytes) -> None:
+    """Pillow keeps what chunks say under such names, and a text must not take their place."""
+    parts = {b"tEXt": b"\0no", b"zTXt": b"\0\0" + zlib.compress(b"no"), b"iTXt": b"\0\0\0\0\0no"}
+    for data, expected in KINDS.values():
+        for behind in (False, True):
+            added = with_chunk(data, chunk(kind, keyword.encode() + parts[kind]), behind=behind)
+            image = read(added)
+            found = image.pixels if image.alpha is None else np.dstack([image.pixels, image.alpha])
+            np.testing.assert_array_equal(found, expected)
+            assert image.metadata.text == ((keyword, "no"),)
+            assert probe(added).alpha == (image.alpha is not None)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("keyword", [b"exif", b"APP1"])
+def test_exif_in_hexadecimal_turns_the_picture(keyword: bytes, behind: bool) -> None:  # noqa: FBT001
+    """As ImageMagick wrote it before PNG had a place for EXIF; the header promises it."""
+    block = exif(6)
+    text = b"Raw profile type %s\0\n%s\n%8d\n%s\n" % (keyword, keyword, len(block), block.hex().encode())
+    data = with_chunk(as_png(turned_away(photo(), 6)), chunk(b"tEXt", text), behind=behind)
+    assert probe(data).size == (48, 64)
+    np.testing.assert_array_equal(read(data).pixels, photo())
+
+
 def test_a_png_that_we_wrote_is_read_whatever_is_in_it() -> None:
     """A profile over Pillow's limit of a megabyte, long texts, much EXIF."""
     icc = rgb_profile()

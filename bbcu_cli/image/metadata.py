@@ -84,6 +84,17 @@ def read(
     ), tuple(notes)
 
 
+def orientation(name: str, kind: str, stream: BinaryIO) -> int:
+    """How the EXIF of a file says that its picture has to be turned, 1 to 8; 1 when it says nothing.
+
+    Raises:
+        ImageError: as `check_colours`.
+    """
+    with _unmoved(stream):
+        block = gather(name, kind, stream, {}).block
+    return 1 if block is None else exif.orientation_of(block)
+
+
 def check_colours(name: str, kind: str, stream: BinaryIO, info: Mapping[Any, Any]) -> None:
     """Refuse at once what `read` would refuse.
 

@@ -1,4 +1,6 @@
-"""The chunks of a PNG file, as Pillow can bear them: it gives up a picture for one damaged or large chunk beside it.
+"""The chunks of a PNG file that make its picture: Pillow gives that up for one damaged or large chunk beside it.
+
+What the others say is read by `png_metadata`.
 
 Source: PNG specification, third edition.
 """
@@ -15,24 +17,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
-from PIL import PngImagePlugin
-
 from bbcu_cli.errors import ImageError
 
 _SIGNATURE_BYTES: Final = 8
 _HEAD: Final = 8  # length and name
 _CHECKSUM: Final = 4
 _PICTURE: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
-_BESIDE: Final[Mapping[bytes, tuple[str, int]]] = {
-    b"tRNS": ("transparency", 1), b"gAMA": ("gamma", 4), b"cHRM": ("primary colours", 32), b"sRGB": ("sRGB mark", 1),
-    b"pHYs": ("resolution", 9), b"acTL": ("animation", 8), b"iCCP": ("colour profile", 0), b"eXIf": ("EXIF data", 0),
-    b"tEXt": ("text", 0), b"zTXt": ("text", 0), b"iTXt": ("text", 0),
-}  # fmt: skip
-"""Chunks beside the picture that are looked at: what they are, and the fewest bytes that they have."""
-_OF_PIXELS: Final = frozenset({b"tRNS", b"acTL"})
-"""Of these, those that nobody else reads; `metadata.read` notes what is wrong with the others."""
+_BESIDE: Final[Mapping[bytes, tuple[str, int]]] = {b"tRNS": ("transparency", 1), b"acTL": ("animation", 8)}
+"""Chunks that belong to the picture and may be left out: what they are, and the fewest bytes that they have."""
 _TRANSPARENCY: Final[Mapping[int, int]] = {0: 2, 2: 6}
 """Colour type -> the fewest bytes of tRNS, where that is more than one."""
+_MOST_BYTES: Final = 1 << 10  # of either; a palette's opacities are 256
 _MOST_CHUNKS: Final = 1 << 18
 
 
@@ -41,12 +36,12 @@ class Chunks:
     """A PNG file.
 
     Attributes:
-        sound: the file without what is damaged beside its picture, and all of that before the picture.
+        bare: the file with nothing beside its picture.
         frames: of an animation; 1 for a still picture.
-        notes: one for each chunk about the pixels that was left out.
+        notes: one for each chunk that was left out.
     """
 
-    sound: BinaryIO
+    bare: BinaryIO
     frames: int
     notes: tuple[str, ...]
 
@@ -61,7 +56,6 @@ def scan(stream: BinaryIO, name: str) -> Chunks:
     first, beside, rest = [(0, _SIGNATURE_BYTES)], list[tuple[int, int]](), list[tuple[int, int]]()
     notes: list[str] = []
     announced = controlled = colour_type = 0
-    room = PngImagePlugin.MAX_TEXT_MEMORY
     for kind, at, length in _chunks(stream):
         piece = (at - _HEAD, _HEAD + length + _CHECKSUM)
         if kind == b"CgBI":
@@ -77,18 +71,16 @@ def scan(stream: BinaryIO, name: str) -> Chunks:
             controlled += not rest
         elif kind in _BESIDE and not (kind == b"tRNS" and rest):
             what, least = _BESIDE[kind]
+            if kind == b"tRNS":
+                least = _TRANSPARENCY.get(colour_type, least)
             try:
-                data = _data(
-                    stream, kind, length, _TRANSPARENCY.get(colour_type, 1) if kind == b"tRNS" else least, room
-                )
-                room -= _inflated_size(kind, data, room)
+                data = _data(stream, kind, length, least)
                 if kind == b"acTL":
                     (announced,) = struct.unpack_from(">L", data)
                 else:
                     beside.append(piece)
-            except (ValueError, IndexError, zlib.error) as error:
-                if kind in _OF_PIXELS:
-                    notes.append(f"the {what} ({kind.decode()}) could not be read ({error}) and was left out")
+            except ValueError as error:
+                notes.append(f"the {what} ({kind.decode()}) could not be read ({error}) and was left out")
     # The still picture is the first frame if fcTL says so in front of it, else it is one more.
     frames = max(1, announced + (announced > 0 and not controlled))
     return Chunks(io.BufferedReader(_Pieces(stream, [*first, *beside, *rest])), frames, tuple(notes))
@@ -111,13 +103,13 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     raise ValueError(f"it has more than {_MOST_CHUNKS} chunks")
 
 
-def _data(stream: BinaryIO, kind: bytes, length: int, least: int, most: int) -> bytes:
+def _data(stream: BinaryIO, kind: bytes, length: int, least: int) -> bytes:
     """The data of a chunk, at which the stream stands.
 
     Raises:
         ValueError: it is cut, too long, too short, or its checksum is wrong.
     """
-    if length > most:
+    if length > _MOST_BYTES:
         raise ValueError(f"it has {length} bytes")
     data, checksum = stream.read(length), stream.read(_CHECKSUM)
     if len(data) < max(length, least) or len(checksum) < _CHECKSUM:
@@ -125,31 +117,6 @@ def _data(stream: BinaryIO, kind: bytes, length: int, least: int, most: int) -> 
     if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
         raise ValueError("its checksum is wrong")
     return data
-
-
-def _inflated_size(kind: bytes, data: bytes, room: int) -> int:
-    """Bytes of a profile or text when it is inflated, as Pillow will do; 0 for other chunks.
-
-    Raises:
-        ValueError, IndexError, zlib.error: it is damaged, or more than Pillow or `room` takes.
-    """
-    if kind not in (b"iCCP", b"tEXt", b"zTXt", b"iTXt"):
-        return 0
-    _, rest = data.split(b"\0", 1)
-    if kind == b"tEXt" or (kind == b"iTXt" and rest[0] == 0):
-        return len(rest)
-    packed = rest
-    if kind == b"iTXt":
-        packed = rest[1:2] + rest[2:].split(b"\0", 2)[2]
-    if packed[0] != 0:
-        raise ValueError("its compression is unknown")
-    inflate = zlib.decompressobj()
-    size = len(inflate.decompress(packed[1:], min(room, PngImagePlugin.MAX_TEXT_CHUNK)))
-    if inflate.unconsumed_tail:
-        raise ValueError(f"it has more than {size} bytes")
-    if not inflate.eof:
-        raise ValueError("it is cut")
-    return size
 
 
 class _Pieces(io.RawIOBase):

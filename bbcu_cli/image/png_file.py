@@ -14,8 +14,9 @@ import numpy as np
 from PIL import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from bbcu_cli.image import metadata
 from bbcu_cli.image.image import ImageInfo, Pixels
-from bbcu_cli.image.pillow import PillowFile, exif_orientation, fetch, give_back, is_gray, plain_samples, rawmode
+from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, plain_samples, rawmode
 from bbcu_cli.image.png_chunks import Chunks, scan
 
 _SCALES: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
@@ -23,7 +24,7 @@ _SCALES: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
 
 @dataclass(frozen=True, slots=True)
 class PngFile(PillowFile):
-    """A PNG file, of which Pillow sees the sound chunks."""
+    """A PNG file, of which Pillow sees the picture alone."""
 
     chunks: Chunks
 
@@ -31,7 +32,7 @@ class PngFile(PillowFile):
     def open(cls, name: str, stream: BinaryIO) -> PngFile:
         """Read the header of `stream` and what lies beside its picture."""
         chunks = scan(stream, name)
-        return cls(name, "PNG", stream, PngImageFile(chunks.sound), chunks)
+        return cls(name, "PNG", stream, PngImageFile(chunks.bare), chunks)
 
     def _is_gray(self) -> bool:
         return is_gray(self.picture) or rawmode(self.picture).startswith(("I;16", "LA;16"))
@@ -43,8 +44,7 @@ class PngFile(PillowFile):
         return self.chunks.frames
 
     def _orientation(self) -> object:
-        found = any(key in self.picture.info for key in ("exif", "Raw profile type exif"))
-        return exif_orientation(self.picture) if found else 1  # Pillow would decode the picture and look behind it
+        return metadata.orientation(self.name, "PNG", self.stream)
 
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         picture, mode = self.picture, rawmode(self.picture)
@@ -70,8 +70,8 @@ class PngFile(PillowFile):
         samples = high.astype(np.uint16)
         del high
         samples <<= 8
-        self.chunks.sound.seek(0)
-        samples |= fetch(_unpacked_as(stem + "L", PngImageFile(self.chunks.sound)))
+        self.chunks.bare.seek(0)
+        samples |= fetch(_unpacked_as(stem + "L", PngImageFile(self.chunks.bare)))
         return samples
 
     def _found(self) -> tuple[Mapping[Any, Any], list[str]]:
