@@ -60,6 +60,19 @@ def test_a_file_that_nobody_recorded_is_foreign(files: tuple[Path, Path]) -> Non
     assert verdict("k", files[0], files[1].with_name("c.png")) == "absent"
 
 
+def test_a_file_that_another_run_makes_meanwhile_is_known(files: tuple[Path, Path]) -> None:
+    """Two runs may share a folder: each has read the record before the other wrote to it."""
+    mine = Manifest("k")
+    assert mine.verdict(files[1], stamp_of(files[0])) == "current"
+    others = files[1].with_name("b.png")
+    other = Manifest("k")
+    other.begun(others)
+    others.write_bytes(b"output of the other run")
+    assert mine.verdict(others, stamp_of(files[0])) == "outdated"
+    other.done(others, stamp_of(files[0]))
+    assert Manifest("k").verdict(others, stamp_of(files[0])) == "current"
+
+
 @pytest.mark.parametrize("junk", [b'\n{"output": "a.p', b"\n[1, 2]\n", b"\n\xff\xfe\n", b"\n" + b"[" * 100_000])
 def test_torn_and_foreign_lines_spoil_only_themselves(junk: bytes, files: tuple[Path, Path]) -> None:
     """A kill in the middle of a line loses that line, and the next one is whole again."""

@@ -68,7 +68,10 @@ class Manifest:
         if not os.path.lexists(output):
             return "absent"
         with self._lock:
-            entry = self._entries(output.parent).get(output.name)
+            entries = self._entries(output.parent)
+            if output.name not in entries:  # or another run has put it there since the record was read
+                entries |= {**_read(output.parent), **entries}
+            entry = entries.get(output.name)
         if entry is None:
             return "foreign"
         done = self._done(output, made_from, network)
