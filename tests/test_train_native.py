@@ -25,7 +25,7 @@ def _sets() -> list[str]:
         except ValueError:
             return False
 
-    return [name for name in ("avx512", "avx2", "scalar") if _native is not None and runs(name)]
+    return [name for name in ("amx", "avx512", "avx2", "scalar") if _native is not None and runs(name)]
 
 
 SETS = _sets()

@@ -9,42 +9,11 @@
 #include <exception>
 #include <limits>
 #include <mutex>
-#include <stdexcept>
 
 #include "memory.h"
 #include "threads.h"
 
 namespace bbcu::train {
-
-#if defined(__x86_64__)
-extern const Kernels kAvx512;
-extern const Kernels kAvx2;
-#endif
-extern const Kernels kScalar;
-
-const std::vector<const Kernels*>& kernels() {
-    static const std::vector<const Kernels*> sets = {
-#if defined(__x86_64__)
-        &kAvx512, &kAvx2,
-#endif
-        &kScalar,
-    };
-    return sets;
-}
-
-const Kernels& choose_kernels(const std::string& name) {
-    std::string known;
-    for (const Kernels* set : kernels()) {
-        if (name.empty() ? set->supported() : name == set->name) {
-            if (!set->supported())
-                throw std::invalid_argument("training kernel set " + name + " needs " + set->required_features +
-                                            ", which this CPU does not have");
-            return *set;
-        }
-        known += (known.empty() ? "" : ", ") + std::string(set->name);
-    }
-    throw std::invalid_argument("no training kernel set is called " + name + "; there are " + known);
-}
 
 namespace {
 
