@@ -14,10 +14,9 @@ from bbcu_cli.cores import checked_threads
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, EngineUnavailableError
 from bbcu_cli.native import compiled, missing
+from bbcu_cli.spec import FEATURES, LEAK
 
 KERNEL_VARIABLE: Final = "BBCU_KERNEL"
-FEATURES: Final = 64
-LEAK: Final = 0.1  # of the LeakyReLUs of bbcu-l and bbcu-m
 NO_LEAK: Final = 1.0
 
 

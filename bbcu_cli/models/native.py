@@ -11,8 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from bbcu_cli.errors import EngineUnavailableError
 from bbcu_cli.native import compiled
-
-FEATURES = 64
+from bbcu_cli.spec import FEATURES
 
 
 def training_kernels(name: str = "") -> str | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import Image, decode, probe
+from bbcu_cli.image.color import to_8_bit
 from bbcu_cli.image.formats import is_image_name
 from bbcu_cli.score.camera import Camera, camera_noise
 from bbcu_cli.score.degrade import add_noise, jpeg_luma, resize_bicubic
@@ -296,7 +297,7 @@ class Trial:
         Raises:
             UsageError: the image is smaller than the scale, or the quality is out of range.
         """
-        pixels = truth.pixels if truth.depth == 8 else np.rint(truth.pixels / 257).astype(np.uint8)
+        pixels = to_8_bit(truth.pixels)
         if self.task == "deblock" and not self.colour:
             y = luma(pixels, rounded=True, gray_is_luma=True).astype(np.uint8)
             given = jpeg_luma(y, self.quality)[..., None]
