@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bbcu_cli.cli.console import guarded, note, shown
-from bbcu_cli.errors import BbcuError, UsageError
+from bbcu_cli.errors import BbcuError, UsageError, require_torch
 
 if TYPE_CHECKING:
     from bbcu_cli.checkpoint.packed import PackedModel
@@ -284,6 +284,7 @@ def _read(source: Path) -> PackedModel:
 
     if source.suffix == ".safetensors":
         return load_packed(source)
+    require_torch("Reading a .pth file")
     from bbcu_cli.checkpoint.pth import load_pth
 
     return load_pth(source)
