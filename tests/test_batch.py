@@ -327,7 +327,8 @@ def test_the_key_of_the_manifest_changes_with_whatever_shapes_an_output() -> Non
         options_key("other", settings()),
         options_key("sha", settings(options=Options(self_ensemble=True))),
         options_key("sha", settings(options=Options(chroma="keep"))),
+        options_key("sha", settings(options=Options(strength=0.5))),
         options_key("sha", settings(encoding=EncodeOptions(quality=3))),
         options_key("sha", settings(format="WebP")),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 7

@@ -136,6 +136,25 @@ def test_another_network_is_not_up_to_date(bbcu: Bbcu) -> None:
     assert statuses == ["done", "skipped", "done", "skipped", "done"]
 
 
+@pytest.mark.parametrize("command", ["denoise", "deblock"])
+def test_strength_keeps_grain_and_is_part_of_the_record(command: str, bbcu: Bbcu) -> None:
+    """0 writes the input's samples; another strength is not up to date; out of range is bad usage."""
+    options = ("photo.png", "--weights", f"{command}.safetensors", "-o", "out.png", "--skip-existing", "--json")
+    statuses = []
+    for strength in ("0", "0.5", "0.5", "1"):
+        statuses.append(json.loads(bbcu(command, *options, "--strength", strength).out)["status"])
+        if strength == "0":
+            with Pillow.open("photo.png") as before, Pillow.open("out.png") as after:
+                np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+    assert statuses == ["done", "done", "skipped", "done"]
+    whole = Path("out.png").read_bytes()
+    assert bbcu(command, *options[:3], "-o", "whole.png").code == 0
+    assert Path("whole.png").read_bytes() == whole
+    for strength in ("-0.1", "1.5", "nan", "x"):
+        assert bbcu(command, *options, "--strength", strength).code == 2
+    assert bbcu("sr", "photo.png", *X4, "--strength", "1").code == 2
+
+
 def test_existing_results_are_never_replaced_unasked(bbcu: Bbcu) -> None:
     """Exit 2 and the two ways out; --overwrite replaces."""
     Path("photo_x4.png").write_bytes(b"mine")

@@ -114,5 +114,6 @@ class Settings:
 def options_key(model_digest: str, settings: Settings) -> str:
     """A digest of everything that shapes an output: what `--skip-existing` compares."""
     options = settings.options
-    shaping = [model_digest, options.self_ensemble, options.chroma, repr(settings.encoding), settings.format]
+    pixels = [options.self_ensemble, options.chroma, float(options.strength)]
+    shaping = [model_digest, *pixels, repr(settings.encoding), settings.format]
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]

@@ -34,6 +34,17 @@ Inputs = Annotated[
 ]
 
 
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="How far to go from the input (0) to the result (1); less keeps more grain.",
+        min=0,
+        max=1,
+        rich_help_panel=PIXELS,
+    ),
+]
+
+
 class ModelChoice(str, enum.Enum):
     """--model of super-resolution."""
 
@@ -55,6 +66,7 @@ class _Request:
     wish: Wish
     tag: str
     chroma: Chroma = "restore"
+    strength: float = 1
 
 
 def sr(
@@ -91,6 +103,7 @@ def denoise(
         float | None,
         typer.Option(help="Noise level in 8-bit units; default: unknown, one network for all levels.", min=0),
     ] = None,
+    strength: Strength = 1,
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
@@ -103,11 +116,13 @@ def denoise(
     bbcu denoise photo.jpg
 
     bbcu denoise --sigma 25 folder/
+
+    bbcu denoise photo.jpg --strength 0.7
     """
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("denoise", sigma=sigma, input=network.input.value)
-    _restore(inputs, _Request(wish, "_denoised"), files, engine, talk)
+    _restore(inputs, _Request(wish, "_denoised", strength=strength), files, engine, talk)
 
 
 def deblock(
@@ -119,6 +134,7 @@ def deblock(
             rich_help_panel=PIXELS,
         ),
     ] = ChromaChoice.restore,
+    strength: Strength = 1,
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
@@ -135,7 +151,7 @@ def deblock(
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("deblock", input=network.input.value)
-    _restore(inputs, _Request(wish, "_deblocked", chroma.value), files, engine, talk)
+    _restore(inputs, _Request(wish, "_deblocked", chroma.value, strength), files, engine, talk)
 
 
 def _restore(
@@ -168,7 +184,7 @@ def _restore(
     with Shelf(lambda name: engine.load(name, wish.task, wish.scale)) as shelf:
         model = shelf[preferred(wish, catalogue)]
         settings = batch.Settings(
-            options=engine.options(request.chroma),
+            options=engine.options(request.chroma, request.strength),
             encoding=files.encoding(),
             format=form,
             max_pixels=files.max_pixels,

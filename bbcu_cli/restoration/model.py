@@ -27,12 +27,24 @@ class Options:
         self_ensemble: average the results of the eight flips and rotations; eight times the work.
         chroma: deblocking of a colour image: "keep" its chroma, or "restore" it with the same network, which
             measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos) for three times the work.
+        strength: how far to go from the input (0: its samples as they are) to the result (1), 0..1; for networks that
+            do not enlarge.
     """
 
     tile: int | None = None
     memory: int | None = None
     self_ensemble: bool = False
     chroma: Chroma = "restore"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share.
+
+        Raises:
+            UsageError: the strength is not in 0..1.
+        """
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"The strength is {self.strength:g}; give a number from 0 to 1.")
 
 
 DEFAULT_OPTIONS: Final = Options()
