@@ -23,7 +23,7 @@ def test_known_noise_is_estimated(sigma: float) -> None:
 
 
 def test_a_photo_adds_little_to_the_estimate() -> None:
-    """Edges and texture hardly move a median."""
+    """Edges and texture hardly move it."""
     photo = astronaut()
     assert estimate_sigma(Image(photo)) < 4
     noisy = np.clip(photo + 20 * np.random.default_rng(0).standard_normal(photo.shape), 0, 255)
@@ -37,3 +37,22 @@ def test_a_large_picture_is_looked_at_in_strips() -> None:
     assert estimate_sigma(Image(large)) == pytest.approx(10, abs=0.5)
     for size in ((1, 1, 3), (1, 9, 1), (9, 1, 3)):
         assert estimate_sigma(Image(np.zeros(size, np.uint8))) == 0
+
+
+def test_calm_places_tell_the_noise_of_a_textured_picture() -> None:
+    """Texture on three quarters of a picture counts little."""
+    rng = np.random.default_rng(4)
+    picture = 128 + 4 * rng.standard_normal((256, 256, 1))
+    picture[:192] += rng.choice([-40, 40], (192, 256, 1))
+    assert estimate_sigma(Image(np.rint(picture).astype(np.uint8))) == pytest.approx(4, abs=0.8)
+
+
+def test_black_bars_and_blown_out_places_tell_nothing() -> None:
+    """Noise is cut off at both ends; what is left of the picture tells it."""
+    rng = np.random.default_rng(5)
+    picture = 128 + 12 * rng.standard_normal((256, 320, 3))
+    picture[:64] = 0
+    picture[:, :64] = 255 + 12 * rng.standard_normal((256, 64, 3))
+    pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    assert estimate_sigma(Image(pixels)) == pytest.approx(12, rel=0.1)
+    assert estimate_sigma(Image(np.zeros((64, 64, 3), np.uint8))) == 0
