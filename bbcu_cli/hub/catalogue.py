@@ -52,31 +52,39 @@ class Serves:
     Attributes:
         quality: libjpeg qualities of lossy files, both ends included; where networks meet was measured on withheld
             pictures.
+        sigma: noise levels of the pictures that a denoiser serves, as `estimate_sigma` finds them, in 8-bit units,
+            both ends included; None for all.
     """
 
     quality: tuple[int, int]
+    sigma: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no range.
 
         Raises:
-            CheckpointError: the ends are out of order or out of 1..100.
+            CheckpointError: the ends are out of order, or out of 1..100 (quality) or 0..255 (sigma).
         """
         low, high = self.quality
         if not 1 <= low <= high <= 100:
             raise CheckpointError(f"quality is {low}..{high}, expected 1..100 in order")
+        if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
+            raise CheckpointError(f"sigma is {self.sigma[0]:g}..{self.sigma[1]:g}, expected 0..255 in order")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"quality": list(self.quality)}
+        return {"quality": list(self.quality)} | ({} if self.sigma is None else {"sigma": list(self.sigma)})
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> Serves:
         """Inverse of `to_dict`; raises whatever malformed values raise, and CheckpointError."""
-        [(name, (low, high))] = fields.items()
-        if name != "quality":
-            raise CheckpointError(f"unknown field {name!r} of what it serves")
-        return Serves((int(low), int(high)))
+        if not {"quality"} <= set(fields) <= {"quality", "sigma"}:
+            raise CheckpointError(f"what it serves has the fields {', '.join(fields)}, expected quality and sigma")
+        low, high = fields["quality"]
+        if fields.get("sigma") is None:
+            return Serves((int(low), int(high)))
+        weakest, strongest = fields["sigma"]
+        return Serves((int(low), int(high)), (float(weakest), float(strongest)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,7 @@ class Entry:
             (_NAME.fullmatch(self.name), "names are lower-case words joined by '-'"),
             (self.sha256 is None or _SHA256.fullmatch(self.sha256), "sha256 must be 64 hex digits"),
             ((self.sha256 is None) == (self.size is None), "sha256 and size come together"),
+            (not (self.serves and self.serves.sigma and self.spec.task != "denoise"), "only a denoiser serves a sigma"),
             (self.hub is None or (self.sha256 and self.hub.pinned), "a hub file needs a 40-hex revision and a sha256"),
         ):
             if not holds:

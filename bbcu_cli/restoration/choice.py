@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal
 
 from bbcu_cli.hub import Catalogue, Entry, denoise_model
@@ -20,6 +21,8 @@ InputKind = Literal["auto", "clean", "photo"]
 # A lossy file that does not tell how hard it was compressed (WebP, AVIF, HEIC) is taken for a JPEG of this quality,
 # the usual one of cameras, phones and web sites.
 UNTOLD_QUALITY: Final = 80
+# A lossless file that is said to be a photo was a JPEG of a camera, most likely.
+LOSSLESS_QUALITY: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +60,50 @@ class Choice:
         return f"left as it is: {self.reason}" if self.model is None else f"{self.model}: {self.reason}"
 
 
-def choose(wish: Wish, compression: Compression | None, catalogue: Catalogue | None = None) -> Choice:
+def choose(
+    wish: Wish, compression: Compression | None, catalogue: Catalogue | None = None, noise: float | None = None
+) -> Choice:
     """The network for one file.
 
     Args:
         wish: what the command asks for.
         compression: as `compression_of` found it; None for a lossless file.
         catalogue: by default the one that ships with bbcu.
+        noise: as `estimate_sigma` found it; None where the picture was not looked at.
     """
     catalogue = catalogue or Catalogue.load()
+    level = wish.sigma if wish.sigma is not None else noise
+    if entries := contenders(wish, compression, catalogue):
+        why = f"--input photo{_sigma(wish)}" if wish.input == "photo" else str(compression)
+        return Choice(_narrowest(entries, level).name, why)
     clean = preferred(wish, catalogue)
-    if wish.input == "clean":
-        return Choice(clean, "--input clean")
-    if wish.task == "deblock":
-        return _deblocking(wish, compression, catalogue, clean)
-    if compression is None and wish.input == "auto":
-        return Choice(clean, f"a lossless file{_level(wish)}")
-    if wish.task == "denoise" and wish.sigma is not None and wish.input == "auto":
-        return Choice(clean, f"--sigma {wish.sigma:g}")
-    why = "--input photo" if wish.input == "photo" else str(compression)
-    quality = UNTOLD_QUALITY if compression is None or compression.quality is None else compression.quality
-    entry = _serving(_photo_entries(wish, catalogue), quality)
-    if entry is not None:
-        return Choice(entry.name, why)
-    return Choice(clean, f"{why}, for which no network was trained")
+    best = max((high for _, high in _qualities(_photo_entries(wish, catalogue))), default=100)
+    if wish.input != "auto":
+        why = "--input clean" if wish.input == "clean" else "--input photo, for which no network was trained"
+    elif compression is None:
+        why = "the file does not say how it was compressed" if wish.task == "deblock" else "a lossless file"
+    elif wish.sigma is not None:
+        why = str(compression)
+    elif wish.task == "deblock" and (_quality(wish, compression) or 0) > best:
+        return Choice(None, f"{compression}, and no network helps above quality {best}")
+    else:
+        why = f"{compression}, for which no network was trained"
+    return Choice(clean, why + _sigma(wish, clean))
+
+
+def contenders(wish: Wish, compression: Compression | None, catalogue: Catalogue) -> list[Entry]:
+    """The networks for photos among which only the noise of the picture decides; none where others serve.
+
+    Those whose range of qualities holds that of the file; where none does, `--input photo` takes the nearest.
+    """
+    quality = _quality(wish, compression)
+    by_sigma = wish.task == "denoise" and wish.sigma is not None and wish.input == "auto"
+    if quality is None or by_sigma or wish.input == "clean":
+        return []
+    entries = _photo_entries(wish, catalogue)
+    away = [_distance(quality, ends) for ends in _qualities(entries)]
+    allowed = min(away, default=0) if wish.input == "photo" else 0
+    return [entry for entry, distance in zip(entries, away, strict=True) if distance <= allowed]
 
 
 def preferred(wish: Wish, catalogue: Catalogue) -> str:
@@ -90,22 +113,18 @@ def preferred(wish: Wish, catalogue: Catalogue) -> str:
     return "deblock" if wish.task == "deblock" else denoise_model(wish.sigma, catalogue)
 
 
-def _level(wish: Wish) -> str:
-    return "" if wish.sigma is None else f", --sigma {wish.sigma:g}"
+def _sigma(wish: Wish, model: str = "") -> str:
+    """The level that the user gave, and that it changes nothing if so."""
+    if wish.sigma is None:
+        return ""
+    return f", --sigma {wish.sigma:g}" + (", a level that has no network of its own" if model == "denoise" else "")
 
 
-def _deblocking(wish: Wish, compression: Compression | None, catalogue: Catalogue, clean: str) -> Choice:
-    entries = _photo_entries(wish, catalogue)
+def _quality(wish: Wish, compression: Compression | None) -> int | None:
+    """The quality by which a network for photos is sought; None: none is."""
     if compression is None:
-        return Choice(clean, "the file does not say how it was compressed")
-    quality = UNTOLD_QUALITY if compression.quality is None else compression.quality
-    entry = _serving(entries, quality)
-    if entry is not None:
-        return Choice(entry.name, str(compression))
-    best = max((entry.serves.quality[1] for entry in entries if entry.serves), default=0)
-    if entries and quality > best and wish.input == "auto":
-        return Choice(None, f"{compression}, and no network helps above quality {best}")
-    return Choice(clean, f"{compression}, for which no network was trained")
+        return LOSSLESS_QUALITY if wish.input == "photo" else None
+    return UNTOLD_QUALITY if compression.quality is None else compression.quality
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
@@ -119,8 +138,26 @@ def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
     ]
 
 
-def _serving(entries: Iterable[Entry], quality: int) -> Entry | None:
-    """The network with the narrowest range of qualities that holds that one."""
-    within = [(high - low, entry) for entry in entries if entry.serves
-              for low, high in [entry.serves.quality] if low <= quality <= high]  # fmt: skip
-    return min(within, key=lambda pair: pair[0], default=(0, None))[1]
+def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:
+    return [entry.serves.quality for entry in entries if entry.serves]
+
+
+def _distance(value: float, ends: tuple[float, float]) -> float:
+    """How far a range is from a value; 0 when it holds it."""
+    return max(ends[0] - value, value - ends[1], 0)
+
+
+def _narrowest(entries: Iterable[Entry], level: float | None) -> Entry:
+    """The network whose range of noise levels holds that one, or else is nearest; of several the narrowest.
+
+    An entry without such a range holds every level. Ranges of noise as wide are told apart by those of quality.
+    """
+
+    def order(entry: Entry) -> tuple[float, float, float]:
+        if entry.serves is None:
+            return inf, inf, inf
+        low, high = entry.serves.sigma or (0, inf)
+        away = 0 if level is None else _distance(level, (low, high))
+        return away, high - low, entry.serves.quality[1] - entry.serves.quality[0]
+
+    return min(entries, key=order)

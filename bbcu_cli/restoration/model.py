@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -84,12 +85,13 @@ class Model:
 
 
 class Shelf:
-    """The models of one run, each opened when it is first asked for; `with` closes them all."""
+    """The models of one run, each opened when it is first asked for, by any thread; `with` closes them all."""
 
     def __init__(self, load: Callable[[str], Model]) -> None:
         """Args: load: opens a model by its name."""
         self._load = load
         self._models: dict[str, Model] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Shelf:
         return self
@@ -102,9 +104,10 @@ class Shelf:
 
     def __getitem__(self, name: str) -> Model:
         """The model of that name; errors as of `load_model`."""
-        if name not in self._models:
-            self._models[name] = self._load(name)
-        return self._models[name]
+        with self._lock:
+            if name not in self._models:
+                self._models[name] = self._load(name)
+            return self._models[name]
 
 
 def open_model(

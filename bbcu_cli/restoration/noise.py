@@ -60,12 +60,13 @@ def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
     """
     cut = strip[:, : strip.shape[1] // columns * columns]
     seen = cut.astype(np.float32)
-    luma = seen[..., 0] if seen.shape[2] == 1 else seen @ _LUMA
+    luma: NDArray[np.float32] = seen[..., 0] if seen.shape[2] == 1 else seen @ _LUMA
     detail = np.abs(luma[::2, ::2] - luma[::2, 1::2] - luma[1::2, ::2] + luma[1::2, 1::2]) / 2
     ends = (cut == 0) | (cut == np.iinfo(cut.dtype).max)
 
     def split(samples: NDArray[Any]) -> NDArray[Any]:
-        blocks = samples.reshape(len(samples), strip.shape[1] // columns, -1)
-        return blocks.transpose(1, 0, 2).reshape(blocks.shape[1], -1)
+        count = strip.shape[1] // columns
+        blocks: NDArray[Any] = samples.reshape(len(samples), count, -1).transpose(1, 0, 2).reshape(count, -1)
+        return blocks
 
-    return np.stack([np.median(split(detail), axis=1), split(ends).mean(axis=1)]).astype(np.float32)
+    return np.array([np.median(split(detail), axis=1), split(ends).mean(axis=1)], np.float32)
