@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from bbcu_cli.hub import Catalogue
-from bbcu_cli.image import Image
+from bbcu_cli.image import Image, decode
 from bbcu_cli.image.compression import compression_of
 from bbcu_cli.restoration.choice import Wish, choose, contenders
-from bbcu_cli.restoration.model import Model, Shelf
+from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
 from bbcu_cli.restoration.noise import estimate_sigma
+from bbcu_cli.restoration.pipeline import restore_image
+
+MAX_PIXELS: Final = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,29 @@ def serve_all(wish: Wish, model: Model) -> Served:
     served = Served(model, "--weights", model.sha256)
     asks_noise = wish.task == "denoise" and wish.sigma is None
     return _asking(served, lambda image: replace(served, noise=estimate_sigma(image)), asks_noise=asks_noise)
+
+
+class Restorer:
+    """Restores whole files as the command line does; counts which network served how many, in `counts`."""
+
+    def __init__(self, serve: Callable[[Path | bytes], Served], options: Options = DEFAULT_OPTIONS) -> None:
+        """Args: serve: the network for a file; its models are open as long as this is used."""
+        self._serve = serve
+        self._options = options
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, source: Path | bytes) -> Image:
+        """The restored picture of a path, or of the content of a file; errors as of `decode` and `restore_image`."""
+        image = decode(source, max_pixels=MAX_PIXELS)
+        served = self._serve(source).seen(image)
+        self.counts[served.model.name if served.model else "left as it is"] += 1
+        return restore_image(image, served.model, self._options) if served.model else image
+
+    @property
+    def told(self) -> str:
+        """The networks that served, with how many pictures where there are several."""
+        names = sorted(self.counts)
+        return names[0] if len(names) == 1 else ", ".join(f"{name} ({self.counts[name]})" for name in names)
 
 
 def _asking(served: Served, look: Callable[[Image], Served], *, asks_noise: bool) -> Served:
