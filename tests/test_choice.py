@@ -11,6 +11,7 @@ from bbcu_cli.errors import CheckpointError
 from bbcu_cli.hub import Catalogue, Entry, Serves
 from bbcu_cli.image.compression import Compression
 from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose
+from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
 X2, X3, DENOISE, DEBLOCK = Wish("sr", 2), Wish("sr", 3), Wish("denoise"), Wish("deblock")
@@ -115,10 +116,10 @@ def levels(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
 )  # fmt: skip
 def test_the_noise_of_a_photo_chooses(levels: Catalogue, noise: float, quality: int, which: str) -> None:
     """The narrowest range that holds the estimate; between two and beyond all the nearest one."""
-    assert choose(DENOISE, jpeg(quality), levels, noise).model == f"denoise-photo-{which}"
+    assert choose(DENOISE, jpeg(quality), levels, Noise(noise)).model == f"denoise-photo-{which}"
     told = replace(DENOISE, sigma=noise, input="photo")
-    assert choose(told, jpeg(quality), levels, noise=20).model == f"denoise-photo-{which}"
-    assert choose(DENOISE, None, levels, noise).model == "denoise"
+    assert choose(told, jpeg(quality), levels, noise=Noise(20)).model == f"denoise-photo-{which}"
+    assert choose(DENOISE, None, levels, Noise(noise)).model == "denoise"
 
 
 def test_a_network_for_all_levels_serves_those_without_their_own(levels: Catalogue) -> None:
@@ -126,9 +127,23 @@ def test_a_network_for_all_levels_serves_those_without_their_own(levels: Catalog
     entry = Entry("denoise-photo", DENOISE_SPEC, "all levels", serves=Serves((1, 100)))
     entry.file.touch()
     catalogue = Catalogue({**levels.entries, entry.name: entry})
-    assert [choose(DENOISE, jpeg(90), catalogue, noise).model for noise in (5, 35, 60)] == [
+    assert [choose(DENOISE, jpeg(90), catalogue, Noise(noise)).model for noise in (5, 35, 60)] == [
         "denoise-photo-low", "denoise-photo", "denoise-photo-most",
     ]  # fmt: skip
+
+
+def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalogue) -> None:
+    """If a network of the catalogue takes it; the options, and white noise, leave it to the others."""
+    entry = replace(levels["denoise-photo-low"], serves=Serves((1, 100), (0, 8), correlation=2.4))
+    catalogue = Catalogue({**levels.entries, entry.name: entry})
+    camera, white = Noise(3, 2.4), Noise(3, 2.3)
+    assert str(choose(DENOISE, None, catalogue, camera)) == f"{entry.name}: a lossless file with noise as of a camera"
+    assert choose(DENOISE, None, catalogue, white).model == "denoise"
+    assert choose(DENOISE, None, catalogue).model == "denoise"
+    assert choose(DENOISE, None, levels, camera).model == "denoise"
+    assert choose(replace(DENOISE, sigma=3.0), None, catalogue, camera).model == "denoise"
+    assert choose(replace(DENOISE, input="clean"), None, catalogue, camera).model == "denoise"
+    assert choose(DENOISE, jpeg(90), catalogue, white).model == entry.name
 
 
 def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
@@ -179,5 +194,10 @@ def test_a_range_of_noise_survives_the_catalogue(levels: Catalogue, tmp_path: Pa
     for sigma in ([8, 2], [-1, 8], [1], [1, float("nan")], "low", 7):
         with pytest.raises(CheckpointError, match="denoise-photo-low"):
             Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "sigma": sigma}})
-    with pytest.raises(CheckpointError, match="only a denoiser"):
+    for correlation in (0, -1, float("nan"), "much"):
+        with pytest.raises(CheckpointError, match="denoise-photo-low"):
+            Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "correlation": correlation}})
+    both = Serves((1, 100), (0, 8), 2.4)
+    assert Serves.from_dict(both.to_dict()) == both
+    with pytest.raises(CheckpointError, match="only denoisers"):
         Entry("deblock", DEBLOCK_SPEC, "", serves=Serves((1, 50), (0, 8)))

@@ -195,6 +195,25 @@ def test_the_rule_of_the_noise_is_part_of_the_record(levels: Catalogue, bbcu: Bb
     assert json.loads(bbcu(*options).out)["status"] == "skipped"
 
 
+def test_camera_noise_in_a_lossless_file_chooses_too(levels: Catalogue, bbcu: Bbcu) -> None:
+    """Noise that is correlated, if the catalogue says so; a change of that is not up to date."""
+    noise = np.random.default_rng(3).normal(0, 12, (65, 65, 3))
+    pixels = 128 + (noise[1:, 1:] + noise[:-1, 1:] + noise[1:, :-1] + noise[:-1, :-1]) / 2
+    Pillow.fromarray(pixels.round().astype(np.uint8)).save("camera.png")
+    options = ("denoise", "camera.png", "strong-scan.png", "--skip-existing", "--json", "-o", "out")
+
+    def served() -> list[tuple[str, str]]:
+        rows = [json.loads(line) for line in bbcu(*options).out.splitlines()]
+        return [(row["status"], row["model"]) for row in rows]
+
+    assert served() == [("done", "denoise")] * 2
+    name = "denoise-photo-high"
+    entry = replace(levels[name], serves=Serves((1, 100), (0, 75), 2.0))
+    Catalogue({**levels.entries, name: entry}).save(Path("shelf"))
+    assert served() == [("done", name), ("done", "denoise")]
+    assert served() == [("skipped", name), ("skipped", "denoise")]
+
+
 def test_another_network_is_not_up_to_date(bbcu: Bbcu) -> None:
     """--skip-existing records the network of each file; --weights are one for all."""
     Path("in").mkdir()

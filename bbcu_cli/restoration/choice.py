@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from bbcu_cli.hub import Catalogue, Entry, denoise_model
 from bbcu_cli.image.compression import Compression
+from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import Task
 
 InputKind = Literal["auto", "clean", "photo"]
@@ -21,8 +22,9 @@ InputKind = Literal["auto", "clean", "photo"]
 # A lossy file that does not tell how hard it was compressed (WebP, AVIF, HEIC) is taken for a JPEG of this quality,
 # the usual one of cameras, phones and web sites.
 UNTOLD_QUALITY: Final = 80
-# A lossless file that is said to be a photo was a JPEG of a camera, most likely.
+# A lossless file that counts as a photo was a JPEG of a camera, most likely.
 LOSSLESS_QUALITY: Final = 90
+_WHITE: Final = Noise(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Choice:
 
 
 def choose(
-    wish: Wish, compression: Compression | None, catalogue: Catalogue | None = None, noise: float | None = None
+    wish: Wish, compression: Compression | None, catalogue: Catalogue | None = None, noise: Noise | None = None
 ) -> Choice:
     """The network for one file.
 
@@ -69,12 +71,14 @@ def choose(
         wish: what the command asks for.
         compression: as `compression_of` found it; None for a lossless file.
         catalogue: by default the one that ships with bbcu.
-        noise: as `estimate_sigma` found it; None where the picture was not looked at.
+        noise: as `estimate_noise` found it; None where the picture was not looked at.
     """
     catalogue = catalogue or Catalogue.load()
-    level = wish.sigma if wish.sigma is not None else noise
-    if entries := contenders(wish, compression, catalogue):
-        why = f"--input photo{_sigma(wish)}" if wish.input == "photo" else str(compression)
+    level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
+    if entries := contenders(wish, compression, catalogue, noise or _WHITE):
+        why = "a lossless file with noise as of a camera" if compression is None else str(compression)
+        if wish.input == "photo":
+            why = f"--input photo{_sigma(wish)}"
         return Choice(_narrowest(entries, level).name, why)
     clean = preferred(wish, catalogue)
     best = max((high for _, high in _qualities(_photo_entries(wish, catalogue))), default=100)
@@ -84,23 +88,28 @@ def choose(
         why = "the file does not say how it was compressed" if wish.task == "deblock" else "a lossless file"
     elif wish.sigma is not None:
         why = str(compression)
-    elif wish.task == "deblock" and (_quality(wish, compression) or 0) > best:
+    elif wish.task == "deblock" and _quality(compression) > best:
         return Choice(None, f"{compression}, and no network helps above quality {best}")
     else:
         why = f"{compression}, for which no network was trained"
     return Choice(clean, why + _sigma(wish, clean))
 
 
-def contenders(wish: Wish, compression: Compression | None, catalogue: Catalogue) -> list[Entry]:
-    """The networks for photos among which only the noise of the picture decides; none where others serve.
+def contenders(
+    wish: Wish, compression: Compression | None, catalogue: Catalogue, noise: Noise | None = None
+) -> list[Entry]:
+    """The networks for photos that may serve a file: those whose range of qualities holds that of the file.
 
-    Those whose range of qualities holds that of the file; where none does, `--input photo` takes the nearest.
+    Where none does, `--input photo` takes the nearest. Lossless files have the denoisers for correlated noise only;
+    with no `noise` given, those that any noise could have.
     """
-    quality = _quality(wish, compression)
     by_sigma = wish.task == "denoise" and wish.sigma is not None and wish.input == "auto"
-    if quality is None or by_sigma or wish.input == "clean":
+    if by_sigma or wish.input == "clean":
         return []
     entries = _photo_entries(wish, catalogue)
+    if compression is None and wish.input == "auto":
+        entries = [entry for entry in entries if _takes_lossless(entry, noise)]
+    quality = _quality(compression)
     away = [_distance(quality, ends) for ends in _qualities(entries)]
     allowed = min(away, default=0) if wish.input == "photo" else 0
     return [entry for entry, distance in zip(entries, away, strict=True) if distance <= allowed]
@@ -120,11 +129,16 @@ def _sigma(wish: Wish, model: str = "") -> str:
     return f", --sigma {wish.sigma:g}" + (", a level that has no network of its own" if model == "denoise" else "")
 
 
-def _quality(wish: Wish, compression: Compression | None) -> int | None:
-    """The quality by which a network for photos is sought; None: none is."""
+def _quality(compression: Compression | None) -> int:
+    """The quality by which a network for photos is sought."""
     if compression is None:
-        return LOSSLESS_QUALITY if wish.input == "photo" else None
+        return LOSSLESS_QUALITY
     return UNTOLD_QUALITY if compression.quality is None else compression.quality
+
+
+def _takes_lossless(entry: Entry, noise: Noise | None) -> bool:
+    least = entry.serves.correlation if entry.serves else None
+    return least is not None and (noise is None or noise.correlation >= least)
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:

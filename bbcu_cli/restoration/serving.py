@@ -13,9 +13,9 @@ from typing import Final
 from bbcu_cli.hub import Catalogue
 from bbcu_cli.image import Image, decode
 from bbcu_cli.image.compression import compression_of
-from bbcu_cli.restoration.choice import Wish, choose, contenders
+from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
-from bbcu_cli.restoration.noise import estimate_sigma
+from bbcu_cli.restoration.noise import Noise, estimate_noise
 from bbcu_cli.restoration.pipeline import restore_image
 
 MAX_PIXELS: Final = 500_000_000
@@ -51,23 +51,23 @@ def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) 
     asks_noise = wish.task == "denoise" and wish.sigma is None
     rivals = contenders(wish, compression, catalogue) if asks_noise else []
 
-    def chosen(noise: float | None) -> Served:
+    def chosen(noise: Noise | None) -> Served:
         choice = choose(wish, compression, catalogue, noise)
         model = None if choice.model is None else shelf[choice.model]
         digest = "none" if model is None else model.sha256
-        if len(rivals) > 1:  # the picture decides, so the rule stands for its outcome
-            rule = [entry.to_dict() for entry in rivals]
+        if len(rivals) > 1 or (rivals and compression is None):  # the picture decides: the rule stands for its outcome
+            rule = [entry.to_dict() for entry in (*rivals, catalogue[preferred(wish, catalogue)])]
             digest = hashlib.sha256(json.dumps(rule).encode()).hexdigest()
-        return Served(model, choice.reason, digest, noise)
+        return Served(model, choice.reason, digest, noise.sigma if noise else None)
 
-    return _asking(chosen(None), lambda image: chosen(estimate_sigma(image)), asks_noise=asks_noise)
+    return _asking(chosen(None), lambda image: chosen(estimate_noise(image)), asks_noise=asks_noise)
 
 
 def serve_all(wish: Wish, model: Model) -> Served:
     """The same network for every file, as `--weights` asks."""
     served = Served(model, "--weights", model.sha256)
     asks_noise = wish.task == "denoise" and wish.sigma is None
-    return _asking(served, lambda image: replace(served, noise=estimate_sigma(image)), asks_noise=asks_noise)
+    return _asking(served, lambda image: replace(served, noise=estimate_noise(image).sigma), asks_noise=asks_noise)
 
 
 class Restorer:
