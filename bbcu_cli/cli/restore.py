@@ -100,7 +100,7 @@ def denoise(
     inputs: Inputs,
     sigma: Annotated[
         float | None,
-        typer.Option(help="Noise level in 8-bit units; default: unknown, one network for all levels.", min=0),
+        typer.Option(help="Noise level in 8-bit units; default: unknown, and estimated.", min=0),
     ] = None,
     strength: Strength = 1,
     network: NetworkOptions = NetworkOptions(),

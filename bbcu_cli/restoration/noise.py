@@ -96,5 +96,5 @@ def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
 
 def _detail(luma: NDArray[Any]) -> NDArray[Any]:
     """Magnitudes of the diagonal Haar coefficients: (H, W) -> (H / 2, W / 2)."""
-    detail: NDArray[Any] = luma[::2, ::2] - luma[::2, 1::2] - luma[1::2, ::2] + luma[1::2, 1::2]
-    return np.abs(detail) / 2
+    detail: NDArray[Any] = np.abs(luma[::2, ::2] - luma[::2, 1::2] - luma[1::2, ::2] + luma[1::2, 1::2]) / 2
+    return detail

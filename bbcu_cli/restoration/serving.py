@@ -56,7 +56,8 @@ def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) 
         model = None if choice.model is None else shelf[choice.model]
         digest = "none" if model is None else model.sha256
         if len(rivals) > 1 or (rivals and compression is None):  # the picture decides: the rule stands for its outcome
-            rule = [entry.to_dict() for entry in (*rivals, catalogue[preferred(wish, catalogue)])]
+            able = (*rivals, catalogue[preferred(wish, catalogue)])
+            rule = [(entry.name, entry.sha256, entry.serves and entry.serves.to_dict()) for entry in able]
             digest = hashlib.sha256(json.dumps(rule).encode()).hexdigest()
         return Served(model, choice.reason, digest, noise.sigma if noise else None)
 
