@@ -90,3 +90,15 @@ def test_an_output_without_its_source_is_not_current(files: tuple[Path, Path]) -
     assert verdict("k", *files) == "outdated"
     Manifest("k").done(files[1], None)
     assert verdict("k", *files) == "outdated"
+
+
+def test_remarks_are_kept_and_change_no_verdict(files: tuple[Path, Path]) -> None:
+    """How an output was made is told later; a record without, or with something else there, tells nothing."""
+    source, output = files
+    assert Manifest("k").remarks(output) == {}
+    Manifest("k").done(output, stamp_of(source), remarks={"model": "m"})
+    assert Manifest("k").remarks(output) == {"model": "m"}
+    assert verdict("k", *files) == "current"
+    with (output.parent / NAME).open("a") as record:
+        record.write('\n{"output": "a.png", "remarks": 7}')
+    assert Manifest("k").remarks(output) == {}

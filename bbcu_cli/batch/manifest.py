@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -82,9 +83,17 @@ class Manifest:
         """Note that a file is about to be put in place."""
         self._append(output, {"state": "begun"})
 
-    def done(self, output: Path, made_from: Stamp | None, network: str = "") -> None:
-        """Note that a file is complete, and the stamp of what it was made from, as that was read."""
-        self._append(output, self._done(output, made_from, network))
+    def done(
+        self, output: Path, made_from: Stamp | None, network: str = "", remarks: Mapping[str, Any] | None = None
+    ) -> None:
+        """Note that a file is complete, the stamp of what it was made from, as that was read, and remarks on how."""
+        self._append(output, {**self._done(output, made_from, network), "remarks": dict(remarks or {})})
+
+    def remarks(self, output: Path) -> dict[str, Any]:
+        """What was noted about a file that is complete."""
+        with self._lock:
+            remarks = self._entries(output.parent).get(output.name, {}).get("remarks")
+        return remarks if isinstance(remarks, dict) else {}
 
     def _done(self, output: Path, made_from: Stamp | None, network: str) -> dict[str, Any]:
         made = list(stamp_of(output) or ())
