@@ -27,7 +27,8 @@ EXAMPLES: Final = """\
   bbcu eval --gt hr/ --pred out/"""
 
 EXIT_CODES: Final = (
-    "Exit codes: 0 all done, 1 some files failed, 2 bad usage or input, 3 weights unavailable, 130 interrupted."
+    "Exit codes: 0 all done, 1 some files failed, 2 bad usage or input, 3 weights unavailable, 130 interrupted, "
+    "141 nobody reads the output."
 )
 
 

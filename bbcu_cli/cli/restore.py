@@ -17,6 +17,7 @@ import typer
 
 from bbcu_cli.cli.console import note, shown
 from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
+from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ def _restore(
 
 def _check_stdout(talk: TalkOptions) -> None:
     """Image bytes have stdout for themselves."""
+    if stdout_is_closed():
+        raise UsageError("The image would go to stdout, which is closed; give --output.")
     if sys.stdout.isatty():
         raise UsageError("Image bytes are not written to a terminal; give --output or redirect stdout.")
     if talk.json or talk.compare:
