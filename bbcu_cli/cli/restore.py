@@ -21,9 +21,10 @@ from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from bbcu_cli.batch.jobs import JobList
+    from bbcu_cli.batch.jobs import Job, JobList
     from bbcu_cli.batch.settings import Row, Served, Settings, Truths
     from bbcu_cli.hub import Catalogue
+    from bbcu_cli.image import ImageInfo
     from bbcu_cli.restoration.choice import Wish
     from bbcu_cli.restoration.model import Model, Shelf
     from bbcu_cli.restoration.planes import Chroma
@@ -157,8 +158,10 @@ def _restore(
     listing = plan_jobs(
         inputs, files.output, tag=request.tag, suffix=files.suffix, extension=extension, recursive=files.recursive
     )
-    outputs = [job.output for job in listing.jobs if job.output]
-    if len(outputs) < len(listing.jobs):
+    if listing.results and not talk.quiet:
+        note(listing.left_out)
+    outputs = [job.output for job in listing.possible if job.output]
+    if len(outputs) < len(listing.possible):
         _check_stdout(talk)
     if talk.compare:
         outputs += [compare_path(output) for output in outputs]
@@ -183,9 +186,8 @@ def _restore(
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
             return
-        remember = listing.batch or files.skip_existing
         digest = model.sha256 if engine.weights else ""  # else it is part of each file's own record
-        manifest = Manifest(batch.options_key(digest, settings)) if remember else None
+        manifest = Manifest(batch.options_key(digest, settings))
         with _reporter(listing, talk) as report:
             rows = []
             for row in run(listing.jobs, model, settings, manifest):
@@ -232,12 +234,13 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
     from bbcu_cli.score.trial import by_stem, convention_of, find_truth, images_at
 
     found = images_at(Path(gt))
-    if len(listing.jobs) == 1 and Path(gt).is_file():
-        paths = {listing.jobs[0]: found[0]}
+    jobs = listing.possible
+    if len(jobs) == 1 and Path(gt).is_file():
+        paths = {jobs[0]: found[0]}
     else:
         stems = by_stem(found)
-        paths = {job: path for job in listing.jobs if job.source and (path := find_truth(job.source.stem, stems))}
-    if alone := [job.name for job in listing.jobs if job not in paths]:
+        paths = {job: path for job in jobs if job.source and (path := find_truth(job.source.stem, stems))}
+    if alone := [job.name for job in jobs if job not in paths]:
         raise UsageError(f"No ground truth in {gt!r} for {alone[0]} ({len(alone)} in all).")
     return Truths(paths, convention_of(request.wish.task, request.wish.scale))
 
@@ -260,14 +263,13 @@ def _size_text(size: tuple[int, int] | None) -> str:
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
     """--dry-run: every file with its sizes, its network, its tile and an estimate of the memory."""
     from bbcu_cli.batch.settings import Served
-    from bbcu_cli.image import probe
 
     for job in listing.jobs:
         if job.source is None:
             raise UsageError("--dry-run cannot look into stdin.")
         row: dict[str, Any] = {"schema": 1, "source": job.name, "output": str(job.output or "-")}
         try:
-            info = probe(job.source)
+            info = _probe(job)
             served = settings.serve(job.source) if settings.serve else Served(model, "--weights")
             footprint = settings.footprint(info, served.model or model)
         except ImageError as error:
@@ -289,7 +291,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         if as_json:
             print(json.dumps(row))
         elif "error" in row:
-            print(shown(f"{job.name}: {row['error']}"))
+            print(shown(row["error"] if job.name in row["error"] else f"{job.name}: {row['error']}"))
         else:
             sizes = f"{_size_text(row['input_size'])} to {_size_text(row['output_size'])}, {_network_text(row)}"
             print(
@@ -300,6 +302,15 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             )
     for path in listing.passed_over:
         note(f"not an image by its name, passed over: {path}")
+
+
+def _probe(job: Job) -> ImageInfo:
+    """The header of a file that may be restored."""
+    from bbcu_cli.image import probe
+
+    if job.error or job.source is None:
+        raise ImageError(job.error)
+    return probe(job.source)
 
 
 def _network_text(row: Mapping[str, Any]) -> str:
