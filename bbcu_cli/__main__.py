@@ -1,8 +1,9 @@
 """`bbcu` and `python -m bbcu_cli`."""
 
+import shutil
 import sys
 
-from bbcu_cli.cli.front import answer
+from bbcu_cli.cli.front import answer, misused
 from bbcu_cli.cli.streams import BROKEN_PIPE, prepare_streams, silence_streams
 from bbcu_cli.errors import BbcuError
 
@@ -25,10 +26,13 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    text = answer(arguments)
+    text = answer(arguments, shutil.get_terminal_size().columns)
     if text is not None:
         print(text, flush=True)
         return
+    if complaint := misused(arguments):
+        print(f"bbcu: error: {complaint}", file=sys.stderr)
+        sys.exit(BbcuError.exit_code)
     from bbcu_cli.cli.app import main as run
 
     run()

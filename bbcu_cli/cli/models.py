@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bbcu_cli.cli.console import guarded, note, shown
+from bbcu_cli.cli.help import Command, Group
 from bbcu_cli.errors import BbcuError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ models = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
+    cls=Group,
 )
 
 Model = Annotated[
@@ -264,7 +266,7 @@ for _name, _command in (
     ("list", list_models), ("info", info), ("convert", convert), ("pull", pull), ("verify", verify), ("path", path),
     ("remove", remove), ("push", push),
 ):  # fmt: skip
-    models.command(_name)(guarded(_command))
+    models.command(_name, cls=Command)(guarded(_command))
 
 
 def _verify(name: str, hub_repo: str | None) -> tuple[bool, str]:
