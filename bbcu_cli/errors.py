@@ -6,6 +6,11 @@ only ``bbcu_cli.cli`` prints and turns an error into an exit code.
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Final
+
+WITHOUT_TORCH: Final = "needs PyTorch, which is not installed; run: pip install 'bbcu-cli[torch]'"
+
 
 class BbcuError(Exception):
     """Base of all deliberate errors; ``exit_code`` is what the command line ends with."""
@@ -57,3 +62,9 @@ class ThreadsError(BbcuError):
 
 class TrainingError(BbcuError):
     """Training cannot start or go on: no usable data, a checkpoint of another network."""
+
+
+def require_torch(what: str) -> None:
+    """Raise an EngineUnavailableError where torch is not installed: `what` (a sentence's subject) needs it."""
+    if importlib.util.find_spec("torch") is None:
+        raise EngineUnavailableError(f"{what} {WITHOUT_TORCH}.")

@@ -14,6 +14,8 @@ Task = Literal["sr", "denoise", "deblock"]
 ARCHES: Final[tuple[Arch, ...]] = get_args(Arch)
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 SCALES: Final = (2, 3, 4)
+FEATURES: Final = 64  # channels between the layers of every published network
+LEAK: Final = 0.1  # negative slope of the LeakyReLUs of bbcu-l and bbcu-m
 
 # The best residual alignment fits k* = 130 n / 64 for n feature channels (BBCU, section 3.4).
 PUBLISHED_K: Final = 130.0
@@ -40,7 +42,7 @@ class ModelSpec:
     task: Task
     scale: int
     channels: int
-    features: int = 64
+    features: int = FEATURES
     blocks: int = 32
     k: float = PUBLISHED_K
     bias: bool = False

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pictures import photo
 from PIL import Image
+from small import SMALL_SPECS, small_model
 
-from bbcu_cli.bench import table
+from bbcu_cli.bench import photo_table, table
 from bbcu_cli.checkpoint.pack import pack
 from bbcu_cli.checkpoint.packed import to_bytes
+from bbcu_cli.hub import Serves
 from bbcu_cli.hub.catalogue import FILE, Catalogue
 from bbcu_cli.models.build import build_model
 from bbcu_cli.restoration.model import load_model
@@ -55,6 +58,45 @@ def test_the_table_has_the_evaluations_means(folders: tuple[Path, Path]) -> None
     assert text.endswith("after\n")
     assert "old" not in text
     assert Catalogue.load(weights)["sr-m-x2"].measured == {"Set5": round(after, 2)}
+
+
+def test_the_table_of_photos_has_the_means_of_the_evaluation(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each input, with the figures of `bbcu eval`, the least gain of deblocking, and given pairs."""
+    weights, sets = folders
+    for name in ("deblock", "denoise"):
+        (weights / f"{name}.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS[name])))
+    entries = dict(Catalogue.load(weights).entries)
+    entries["deblock"] = replace(entries["deblock"], serves=Serves((1, 90)))
+    Catalogue(entries).refreshed(weights)[0].save(weights)
+    for name in ("mean", "noisy"):
+        shutil.copytree(sets / "Set5", sets / "CC15" / name)
+    monkeypatch.setattr(photo_table, "SR_QUALITIES", (75,))
+    monkeypatch.setattr(photo_table, "EVERY_QUALITY", (50, 95, 100))
+    kept = [line for line in photo_table.trials() if line[2].scale != 4]
+    monkeypatch.setattr(photo_table, "trials", lambda: iter(kept))
+    readme = weights / table.README
+    readme.write_text(f"before\n{photo_table.BEGIN}\nold\n{photo_table.END}\nafter\n", encoding="utf-8")
+    assert table.main([str(sets), "--photos"]) == 0, capsys.readouterr().err
+    text = readme.read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines()[2:-2]]
+    assert lines[0] == ["restored by", "input", "Set5", "CC15", "networks"]
+    assert {len(line) for line in lines} == {5}
+    found = {(command, given): cells for command, given, *cells in lines}
+    assert found["`bbcu deblock`", "JPEG 95"][2] == "left as it is"
+    assert found["`bbcu deblock`", "JPEG 95"][0].endswith("(+0.00)")
+    assert found["`bbcu deblock`", "JPEG 50, 95, ... 100: the least gain"][0].startswith("-")
+    assert found["`bbcu denoise`", "clean PNG"][0].startswith("inf, **")
+    assert found["`bbcu denoise`", "camera noise"][0] == ""
+    assert found["`bbcu denoise`", "camera noise"][1].startswith("inf, **")  # the same pictures twice
+    with load_model("sr-m-x2") as model:
+        trial = Trial("sr", scale=2, jpeg=75)
+        [one] = evaluate_trial(trial, [sets / "Set5" / "eye.png"], lambda x: run_tiled(model, x))
+    before, after = one.row.baseline.psnr_y, one.row.scores.psnr_y
+    expected = f"{before:.2f}, **{after:.2f}** ({after - before:+.2f})"
+    assert found["`bbcu sr -s 2`", "JPEG 75"] == [expected, "", "sr-m-x2"]
+    assert (text[:7], text[-6:]) == ("before\n", "after\n")
 
 
 def test_a_readme_without_a_place_is_left_alone(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

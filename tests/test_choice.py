@@ -11,6 +11,7 @@ from bbcu_cli.errors import CheckpointError
 from bbcu_cli.hub import Catalogue, Entry, Serves
 from bbcu_cli.image.compression import Compression
 from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose
+from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
 X2, X3, DENOISE, DEBLOCK = Wish("sr", 2), Wish("sr", 3), Wish("denoise"), Wish("deblock")
@@ -70,7 +71,13 @@ def jpeg(quality: int) -> Compression:
         (DEBLOCK, jpeg(72), "deblock-70"),
         (DEBLOCK, jpeg(90), "deblock-high"),
         (DEBLOCK, jpeg(97), None),
-        (replace(DEBLOCK, input="photo"), jpeg(97), "deblock"),
+        (replace(DEBLOCK, input="photo"), jpeg(97), "deblock-high"),
+        (replace(DEBLOCK, input="photo"), jpeg(64), "deblock-70"),
+        (replace(DEBLOCK, input="photo"), None, "deblock-high"),
+        (replace(X2, input="photo"), jpeg(98), "sr-m-x2-photo"),
+        (replace(X3, input="photo"), None, "sr-m-x3"),
+        (replace(DENOISE, input="photo"), None, "denoise-photo"),
+        (replace(DENOISE, input="clean"), jpeg(50), "denoise"),
         (DEBLOCK, jpeg(62), "deblock"),
         (DEBLOCK, None, "deblock"),
         (DEBLOCK, Compression("WebP"), "deblock-high"),
@@ -82,6 +89,61 @@ def test_the_file_and_the_wish_choose(
 ) -> None:
     """The narrowest range of the catalogue that holds the file's quality, else the network of the paper."""
     assert choose(wish, compression, catalogue).model == model
+
+
+@pytest.fixture
+def levels(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
+    """With denoisers for ranges of noise as well: one over the other, one of few qualities, and a gap."""
+    entries = dict(catalogue.entries)
+    del entries["denoise-photo"]
+    for name, quality, sigma in (
+        ("denoise-photo-low", (1, 100), (0, 8)),
+        ("denoise-photo-high", (1, 100), (7, 30)),
+        ("denoise-photo-six", (60, 80), (5.5, 6.5)),
+        ("denoise-photo-most", (1, 100), (50, 75)),
+    ):
+        (tmp_path / f"{name}.safetensors").touch()
+        entries[name] = Entry(name, DENOISE_SPEC, name, serves=Serves(quality, sigma))
+    return Catalogue(entries)
+
+
+@pytest.mark.parametrize(
+    ("noise", "quality", "which"),
+    [
+        (0, 90, "low"), (6, 90, "low"), (6, 70, "six"), (7.5, 90, "low"), (8.1, 90, "high"), (30, 90, "high"),
+        (35, 90, "high"), (45, 90, "most"), (200, 90, "most"),
+    ],
+)  # fmt: skip
+def test_the_noise_of_a_photo_chooses(levels: Catalogue, noise: float, quality: int, which: str) -> None:
+    """The narrowest range that holds the estimate; between two and beyond all the nearest one."""
+    assert choose(DENOISE, jpeg(quality), levels, Noise(noise)).model == f"denoise-photo-{which}"
+    told = replace(DENOISE, sigma=noise, input="photo")
+    assert choose(told, jpeg(quality), levels, noise=Noise(20)).model == f"denoise-photo-{which}"
+    assert choose(DENOISE, None, levels, Noise(noise)).model == "denoise"
+
+
+def test_a_network_for_all_levels_serves_those_without_their_own(levels: Catalogue) -> None:
+    """An entry without a range of noise holds every level, and is the widest."""
+    entry = Entry("denoise-photo", DENOISE_SPEC, "all levels", serves=Serves((1, 100)))
+    entry.file.touch()
+    catalogue = Catalogue({**levels.entries, entry.name: entry})
+    assert [choose(DENOISE, jpeg(90), catalogue, Noise(noise)).model for noise in (5, 35, 60)] == [
+        "denoise-photo-low", "denoise-photo", "denoise-photo-most",
+    ]  # fmt: skip
+
+
+def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalogue) -> None:
+    """If a network of the catalogue takes it; the options, and white noise, leave it to the others."""
+    entry = replace(levels["denoise-photo-low"], serves=Serves((1, 100), (0, 8), correlation=2.4))
+    catalogue = Catalogue({**levels.entries, entry.name: entry})
+    camera, white = Noise(3, 2.4), Noise(3, 2.3)
+    assert str(choose(DENOISE, None, catalogue, camera)) == f"{entry.name}: a lossless file with noise as of a camera"
+    assert choose(DENOISE, None, catalogue, white).model == "denoise"
+    assert choose(DENOISE, None, catalogue).model == "denoise"
+    assert choose(DENOISE, None, levels, camera).model == "denoise"
+    assert choose(replace(DENOISE, sigma=3.0), None, catalogue, camera).model == "denoise"
+    assert choose(replace(DENOISE, input="clean"), None, catalogue, camera).model == "denoise"
+    assert choose(DENOISE, jpeg(90), catalogue, white).model == entry.name
 
 
 def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
@@ -96,7 +158,10 @@ def test_the_choice_says_why(catalogue: Catalogue) -> None:
     """In words for the result line."""
     assert str(choose(X2, jpeg(75), catalogue)) == "sr-m-x2-photo: a JPEG of quality 75"
     assert str(choose(X2, None, catalogue)) == "sr-m-x2: a lossless file"
-    assert str(choose(replace(DENOISE, sigma=40.0), None, catalogue)) == "denoise: a lossless file, --sigma 40"
+    level = "denoise: a lossless file, --sigma 40, a level that has no network of its own"
+    assert str(choose(replace(DENOISE, sigma=40.0), None, catalogue)) == level
+    assert str(choose(replace(X2, input="photo"), None, catalogue)) == "sr-m-x2-photo: --input photo"
+    assert str(choose(replace(X2, input="clean"), jpeg(9), catalogue)) == "sr-m-x2: --input clean"
     above = "left as it is: a JPEG of quality 99, and no network helps above quality 96"
     assert str(choose(DEBLOCK, jpeg(99), catalogue)) == above
 
@@ -118,3 +183,21 @@ def test_what_a_network_serves_survives_the_catalogue(catalogue: Catalogue, tmp_
     for serves in ({"quality": [90, 80]}, {"quality": [0, 80]}, {"quality": [80]}, {"sigma": [1, 2]}, {}, 7):
         with pytest.raises(CheckpointError, match="deblock-high"):
             Entry.from_dict("deblock-high", fields | {"serves": serves or {"none": 1}})
+
+
+def test_a_range_of_noise_survives_the_catalogue(levels: Catalogue, tmp_path: Path) -> None:
+    """Saved and read again; nonsense, and noise for another task, is rejected."""
+    levels.save(tmp_path)
+    assert Catalogue.load(tmp_path).entries == levels.entries
+    fields = levels["denoise-photo-low"].to_dict()
+    assert fields["serves"] == {"quality": [1, 100], "sigma": [0, 8]}
+    for sigma in ([8, 2], [-1, 8], [1], [1, float("nan")], "low", 7):
+        with pytest.raises(CheckpointError, match="denoise-photo-low"):
+            Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "sigma": sigma}})
+    for correlation in (0, -1, float("nan"), "much"):
+        with pytest.raises(CheckpointError, match="denoise-photo-low"):
+            Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "correlation": correlation}})
+    both = Serves((1, 100), (0, 8), 2.4)
+    assert Serves.from_dict(both.to_dict()) == both
+    with pytest.raises(CheckpointError, match="only denoisers"):
+        Entry("deblock", DEBLOCK_SPEC, "", serves=Serves((1, 50), (0, 8)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
 from bbcu_cli.checkpoint.packed import to_bytes
+from bbcu_cli.cli.app import app as bbcu
 from bbcu_cli.cli.console import guarded
 from bbcu_cli.cli.evaluate import evaluate
+from bbcu_cli.hub import Catalogue, Entry, Serves
+from bbcu_cli.score.degrade import resize_bicubic
+from bbcu_cli.score.metrics import psnr
 
 
 @pytest.fixture
@@ -97,6 +102,117 @@ def test_each_task_is_degraded_restored_and_scored(run, hr, weights, name, argum
     assert "reference on cpu" in data["facts"]["engine"]
 
 
+@pytest.fixture
+def photo_weights(tmp_path, monkeypatch):
+    """A catalogue of small networks, some of them for photos."""
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(shelf))
+    colour = replace(SMALL_SPECS["deblock"], channels=3)
+    entries = {}
+    for seed, (name, spec, serves) in enumerate(
+        (
+            ("sr-m-x2", SMALL_SPECS["m-x2"], None),
+            ("sr-m-x2-photo", SMALL_SPECS["m-x2"], Serves((1, 90))),
+            ("denoise", SMALL_SPECS["denoise"], None),
+            ("denoise-photo-low", SMALL_SPECS["denoise"], Serves((1, 100), (0, 8))),
+            ("denoise-photo-high", SMALL_SPECS["denoise"], Serves((1, 100), (8, 99))),
+            ("deblock", SMALL_SPECS["deblock"], Serves((1, 60))),
+            ("deblock-high", colour, Serves((61, 90))),
+        )
+    ):
+        (shelf / f"{name}.safetensors").write_bytes(to_bytes(small_model(spec, seed)))
+        entries[name] = Entry(name, spec, name, serves=serves)
+    Catalogue(entries).refreshed(shelf)[0].save(shelf)
+
+
+@pytest.mark.usefixtures("photo_weights")
+@pytest.mark.parametrize(
+    ("command", "arguments", "serving"),
+    [
+        ("sr --scale 2", ["--task", "sr", "--scale", 2, "--jpeg", 75], "sr-m-x2-photo"),
+        ("sr --scale 2", ["--task", "sr", "--scale", 2, "--jpeg", 95], "sr-m-x2"),
+        ("denoise", ["--task", "denoise", "--sigma", 25, "--jpeg", 90], "denoise-photo-high"),
+        ("deblock", ["--task", "deblock", "--quality", 30, "--colour"], "deblock"),
+        ("deblock", ["--task", "deblock", "--quality", 80, "--colour"], "deblock-high"),
+        ("deblock", ["--task", "deblock", "--quality", 95, "--colour"], "left as it is"),
+    ],
+)
+def test_photos_are_made_and_restored_as_the_command_line_does(run, hr, tmp_path, command, arguments, serving):
+    """The scores are those of the same file through the command, and of its input; the network is told."""
+    result = run("--gt", hr, *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert data["facts"]["model"] == serving
+    task, scale = arguments[1], 2 if "--scale" in arguments else 1
+    quality = int(arguments[arguments.index("--jpeg" if "--jpeg" in arguments else "--quality") + 1])
+    for image in data["images"]:
+        with Pillow.open(hr / f"{image['name']}.png") as picture:
+            truth = np.asarray(picture.convert("RGB"))
+        small = resize_bicubic(truth, (10, 12)) if scale == 2 else truth
+        if task == "denoise":
+            noisy = truth / 255 + np.random.RandomState(0).normal(0, 25 / 255, truth.shape)
+            small = np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+        source, output = tmp_path / f"{image['name']}.jpg", tmp_path / f"{image['name']}-out.png"
+        Pillow.fromarray(small).save(source, quality=quality, subsampling="4:2:0")
+        done = CliRunner().invoke(bbcu, [*command.split(), str(source), "-o", str(output)])
+        assert done.exit_code == 0, done.output
+        border = np.s_[scale:-scale, scale:-scale] if task == "sr" else np.s_[:, :]
+        with Pillow.open(output) as restored, Pillow.open(source) as given:
+            baseline = np.asarray(given)
+            baseline = resize_bicubic(baseline, truth.shape[:2]) if scale == 2 else baseline
+            assert image["psnr_rgb"] == pytest.approx(psnr(truth[border], np.asarray(restored)[border]))
+            assert image["baseline"]["psnr_rgb"] == pytest.approx(psnr(truth[border], baseline[border]))
+    assert data["convention"]["headline"] == ("y" if task == "sr" else "rgb")
+
+
+@pytest.mark.usefixtures("photo_weights")
+def test_given_pairs_are_restored_and_scored(run, hr, tmp_path):
+    """Each input by what its file says, beside the input itself; sizes that do not fit are named before any work."""
+    noisy, half = tmp_path / "noisy", tmp_path / "half"
+    noisy.mkdir()
+    half.mkdir()
+    for path in hr.iterdir():
+        with Pillow.open(path) as picture:
+            picture.save(noisy / f"{path.stem}.jpg", quality=97)
+            picture.resize((12, 10)).save(half / path.name)
+    data = json.loads(run("--gt", hr, "--input", noisy, "--task", "denoise", "--json").stdout)
+    assert (data["baseline"], data["convention"]["headline"]) == ("input", "rgb")
+    assert data["facts"]["model"] == "denoise-photo-high"
+    with Pillow.open(hr / "one.png") as truth, Pillow.open(noisy / "one.jpg") as given:
+        [one] = [image for image in data["images"] if image["name"] == "one"]
+        assert one["baseline"]["psnr_rgb"] == pytest.approx(psnr(np.asarray(truth), np.asarray(given)))
+    told = run("--gt", hr, "--input", noisy, "--task", "denoise", "--sigma", 25, "--json")
+    assert json.loads(told.stdout)["facts"]["model"] == "denoise"
+    enlarged = json.loads(run("--gt", hr, "--input", half, "--task", "sr", "--scale", 2, "--json").stdout)
+    assert (enlarged["baseline"], enlarged["facts"]["model"]) == ("bicubic", "sr-m-x2")
+    assert enlarged["convention"]["border"] == 2
+    wrong = run("--gt", hr, "--input", half, "--task", "denoise")
+    assert wrong.exit_code == 2
+    assert "gray.png is 12x10, its ground truth 24x20" in wrong.stderr
+    assert wrong.stdout == ""
+
+
+@pytest.mark.usefixtures("photo_weights")
+def test_without_the_options_of_photos_it_is_the_papers_protocol(run, hr):
+    """By the paper's networks, whatever serves photos."""
+    for arguments, model in (
+        (["--task", "sr", "--scale", 2], "sr-m-x2"),
+        (["--task", "denoise", "--sigma", 25], "denoise"),
+        (["--task", "deblock", "--quality", 80], "deblock"),
+    ):
+        data = json.loads(run("--gt", hr, *arguments, "--json").stdout)
+        assert data["facts"]["model"] == model
+
+
+@pytest.mark.usefixtures("photo_weights")
+def test_weights_serve_every_photo(run, hr, weights):
+    """--weights is the network for all files."""
+    path = weights("denoise")
+    result = run("--gt", hr, "--task", "denoise", "--sigma", 5, "--jpeg", 90, "--weights", path, "--json")
+    assert json.loads(result.stdout)["facts"]["model"] == str(path)
+
+
 def test_tiles_do_not_change_the_scores(run, hr, weights):
     """--tile 7 gives what the whole image gives."""
     common = ["--gt", hr, "--task", "sr", "--scale", 2, "--weights", weights("m-x2"), "--engine", "reference", "--json"]
@@ -140,6 +256,14 @@ def test_reports_are_written_and_not_overwritten(run, hr, tmp_path):
         (["--task", "denoise"], "give --sigma"),
         (["--task", "deblock"], "give --quality"),
         (["--task", "denoise", "--sigma", "5", "--model", "l"], "--model is for --task sr"),
+        (["--task", "deblock", "--jpeg", "5"], "--jpeg is for --task sr or denoise"),
+        (["--task", "sr", "--colour"], "--colour is for --task deblock"),
+        (["--task", "denoise", "--jpeg", "5"], "give --sigma"),
+        (["--task", "deblock", "--colour"], "give --quality"),
+        (["--pred", "{hr}", "--input", "{hr}"], "--input needs --task"),
+        (["--task", "deblock", "--input", "{hr}", "--quality", "5"], "nothing to degrade"),
+        (["--task", "denoise", "--input", "{hr}/nothing"], "does not exist"),
+        (["--task", "sr", "--input", "{hr}", "--scale", "7"], "there are networks for 2, 3 and 4"),
     ],
 )
 def test_impossible_requests_are_one_sentence_and_exit_code_2(run, hr, arguments, message):

@@ -62,3 +62,10 @@ def test_sixteen_bit_gray_and_alpha_are_shown():
     assert (side_by_side(gray, gray) == 128).any()
     clear = np.zeros((80, 80, 4), np.uint8)
     assert {204, 255} <= set(np.unique(side_by_side(clear, clear)))
+
+
+def test_16_bit_samples_are_shown_by_their_nearest_8_bit_ones():
+    """As in every 8-bit file that bbcu writes: 255 of 65535 is 1 of 255, not 0."""
+    pixels = np.full((32, 32, 3), 255, np.uint16)
+    shown = side_by_side(pixels, pixels)
+    assert (shown == 1).all(axis=2).any()

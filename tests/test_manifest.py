@@ -118,3 +118,15 @@ def test_a_result_knows_its_source_and_both_may_move(tmp_path: Path) -> None:
     assert Manifest("k").known(new / "in/a.jpg") is None
     (new / "out/a.png").write_bytes(b"something else")
     assert Manifest("k").known(new / "out/a.png") is None
+
+
+def test_remarks_are_kept_and_change_no_verdict(files: tuple[Path, Path]) -> None:
+    """How an output was made is told later; a record without, or with something else there, tells nothing."""
+    source, output = files
+    assert Manifest("k").remarks(output) == {}
+    Manifest("k").done(output, stamp_of(source), remarks={"model": "m"})
+    assert Manifest("k").remarks(output) == {"model": "m"}
+    assert verdict("k", *files) == "current"
+    with (output.parent / NAME).open("a") as record:
+        record.write('\n{"output": "a.png", "remarks": 7}')
+    assert Manifest("k").remarks(output) == {}

@@ -193,8 +193,8 @@ def test_other_feature_counts_are_refused() -> None:
 
 def test_without_the_compiled_module_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation without a compiler has an engine that says why it cannot run."""
-    monkeypatch.setattr(cpu, "_native", None)
-    monkeypatch.setattr(cpu, "_IMPORT_ERROR", "no module", raising=False)
+    monkeypatch.setattr(cpu, "compiled", None)
+    monkeypatch.setattr(cpu, "missing", "no module")
     engine = CpuEngine(1)
     assert "compiler" in (engine.info.unavailable or "")
     assert kernel_sets() == []

@@ -7,7 +7,7 @@ import pytest
 from skimage.data import astronaut
 
 from bbcu_cli.image import Image
-from bbcu_cli.restoration.noise import estimate_sigma
+from bbcu_cli.restoration.noise import estimate_noise
 
 
 @pytest.mark.parametrize("sigma", [5, 15, 25, 50])
@@ -19,21 +19,54 @@ def test_known_noise_is_estimated(sigma: float) -> None:
         noisy = np.clip(flat + sigma * rng.standard_normal(flat.shape), 0, 255)
         samples = np.rint(noisy * levels).astype(dtype)
         for pixels in (samples, samples[..., :1]):
-            assert estimate_sigma(Image(pixels)) == pytest.approx(sigma, rel=0.06, abs=0.3)
+            assert estimate_noise(Image(pixels)).sigma == pytest.approx(sigma, rel=0.06, abs=0.3)
 
 
 def test_a_photo_adds_little_to_the_estimate() -> None:
-    """Edges and texture hardly move a median."""
+    """Edges and texture hardly move it."""
     photo = astronaut()
-    assert estimate_sigma(Image(photo)) < 4
+    assert estimate_noise(Image(photo)).sigma < 4
     noisy = np.clip(photo + 20 * np.random.default_rng(0).standard_normal(photo.shape), 0, 255)
-    assert estimate_sigma(Image(np.rint(noisy).astype(np.uint8))) == pytest.approx(20, abs=2.5)
+    assert estimate_noise(Image(np.rint(noisy).astype(np.uint8))).sigma == pytest.approx(20, abs=2.5)
 
 
 def test_a_large_picture_is_looked_at_in_strips() -> None:
     """And gives the same figure, to the half level that whole samples leave a median; the smallest give 0."""
     rng = np.random.default_rng(1)
     large = np.clip(128 + 10 * rng.standard_normal((3001, 4001, 1)), 0, 255).round().astype(np.uint8)
-    assert estimate_sigma(Image(large)) == pytest.approx(10, abs=0.5)
+    assert estimate_noise(Image(large)).sigma == pytest.approx(10, abs=0.5)
     for size in ((1, 1, 3), (1, 9, 1), (9, 1, 3)):
-        assert estimate_sigma(Image(np.zeros(size, np.uint8))) == 0
+        assert estimate_noise(Image(np.zeros(size, np.uint8))).sigma == 0
+
+
+def test_calm_places_tell_the_noise_of_a_textured_picture() -> None:
+    """Texture on three quarters of a picture counts little."""
+    rng = np.random.default_rng(4)
+    picture = 128 + 4 * rng.standard_normal((256, 256, 1))
+    picture[:192] += rng.choice([-40, 40], (192, 256, 1))
+    assert estimate_noise(Image(np.rint(picture).astype(np.uint8))).sigma == pytest.approx(4, abs=0.8)
+
+
+def test_black_bars_and_blown_out_places_tell_nothing() -> None:
+    """Noise is cut off at both ends; what is left of the picture tells it."""
+    rng = np.random.default_rng(5)
+    picture = 128 + 12 * rng.standard_normal((256, 320, 3))
+    picture[:64] = 0
+    picture[:, :64] = 255 + 12 * rng.standard_normal((256, 64, 3))
+    pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    assert estimate_noise(Image(pixels)).sigma == pytest.approx(12, rel=0.1)
+    assert estimate_noise(Image(np.zeros((64, 64, 3), np.uint8))).sigma == 0
+
+
+def test_white_noise_is_told_from_that_of_a_camera() -> None:
+    """Noise that was blurred is stronger at half the size than white noise, whatever lies below it."""
+    rng = np.random.default_rng(6)
+    noise = 10 * rng.standard_normal((514, 514, 3))
+    blurred = sum(noise[y : y + 512, x : x + 512] for y in (0, 1) for x in (0, 1)) / 2
+    for below in (128.0, astronaut() * 0.5 + 64):
+        white, camera = (
+            estimate_noise(Image(np.rint(below + n).astype(np.uint8))) for n in (noise[:512, :512], blurred)
+        )
+        assert white.correlation < 1.5
+        assert camera.correlation > 2.4
+    assert estimate_noise(Image(np.full((64, 64, 3), 77, np.uint8))).correlation == 1

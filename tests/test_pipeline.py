@@ -13,6 +13,7 @@ from bbcu_cli.image import Image, ImageInfo, Metadata
 from bbcu_cli.restoration.memory import footprint
 from bbcu_cli.restoration.model import Model, Options, open_model
 from bbcu_cli.restoration.pipeline import restore, restore_image, restored_bands, run_tiled
+from bbcu_cli.restoration.planes import blended
 from bbcu_cli.restoration.tiling import TileSize
 
 Floats = NDArray[np.float32]
@@ -100,6 +101,49 @@ def test_deblocking_moves_colour_along_with_luma(rng: np.random.Generator) -> No
         clipped = (np.abs(change).max(axis=2) == 0) | ((change + pixels) % 255 == 0).any(axis=2)
         assert (np.ptp(change, axis=2)[~clipped] <= 1).all()
         assert (change != 0).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(19, 23), (19, 23, 3), (19, 23, 4)])
+@pytest.mark.parametrize("name", ["denoise", "deblock"])
+def test_strength_goes_from_the_input_to_the_result(
+    name: str, shape: tuple[int, ...], dtype: type, rng: np.random.Generator
+) -> None:
+    """0 is the input and 1 the result, to the bit, also under alpha; between, every sample is rounded once."""
+    pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    with small(name) as model:
+        result = restore(pixels, model)
+        assert (result != pixels).any()
+        np.testing.assert_array_equal(restore(pixels, model, Options(strength=0)), pixels)
+        np.testing.assert_array_equal(restore(pixels, model, Options(strength=1)), result)
+        mixed = restore(pixels, model, Options(strength=0.3, tile=7))
+    expected = pixels + 0.3 * (result.astype(float) - pixels)
+    assert mixed.dtype == dtype
+    # Half a step of rounding, and one more for the tiles of an engine that is not exact.
+    assert np.abs(mixed - expected).max() <= 1
+    if shape[-1] == 4:
+        np.testing.assert_array_equal(mixed[..., 3], pixels[..., 3])
+
+
+def test_blending_is_exact_at_both_ends_for_all_samples() -> None:
+    """Every pair of extremes and neighbours of 16 bits."""
+    values = np.array([0, 1, 2, 255, 256, 32767, 32768, 65534, 65535], np.uint16)
+    before, after = (Image(grid[..., None]) for grid in np.meshgrid(values, values))
+    np.testing.assert_array_equal(blended(before, after, 0).pixels, before.pixels)
+    np.testing.assert_array_equal(blended(before, after, 1).pixels, after.pixels)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_strength_out_of_range_is_rejected(strength: float) -> None:
+    """Before any work."""
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        Options(strength=strength)
+
+
+def test_a_strength_needs_a_result_of_the_size_of_the_input() -> None:
+    """An enlarged picture has no input to blend with."""
+    with pytest.raises(UsageError, match="do not enlarge"):
+        restore(np.zeros((4, 4, 3), np.uint8), stub(), Options(strength=0.5))
 
 
 def test_deblocking_chroma_through_a_network_that_changes_nothing_is_exact(rng: np.random.Generator) -> None:

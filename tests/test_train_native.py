@@ -12,7 +12,8 @@ from torch.nn.grad import conv2d_weight
 
 from bbcu_cli.errors import UsageError
 from bbcu_cli.models.binary import BinaryUnit, Simulation, sign, simulate
-from bbcu_cli.models.native import _native, training_kernels
+from bbcu_cli.models.native import training_kernels
+from bbcu_cli.native import compiled
 from bbcu_cli.train.arithmetic import Arithmetic, choose_arithmetic
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ def _sets() -> list[str]:
         except ValueError:
             return False
 
-    return [name for name in ("amx", "avx512", "avx2", "scalar") if _native is not None and runs(name)]
+    return [name for name in ("amx", "avx512", "avx2", "scalar") if compiled is not None and runs(name)]
 
 
 SETS = _sets()

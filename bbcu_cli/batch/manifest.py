@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -114,13 +115,20 @@ class Manifest:
         output: Path,
         made_from: Stamp | None,
         network: str = "",
+        remarks: Mapping[str, Any] | None = None,
         *,
         source: Path | None = None,
         comparison: bool = False,
     ) -> None:
-        """Note that a file is complete, and the stamp of what it was made from, as that was read."""
+        """Note that a file is complete, the stamp of what it was made from, as that was read, and remarks on how."""
         origin = _origin(output, source, comparison=comparison)
-        self._append(output, {**self._done(output, made_from, network), **origin})
+        self._append(output, {**self._done(output, made_from, network), **origin, "remarks": dict(remarks or {})})
+
+    def remarks(self, output: Path) -> dict[str, Any]:
+        """What was noted about a file that is complete."""
+        with self._lock:
+            remarks = self._entries(output.parent).get(output.name, {}).get("remarks")
+        return remarks if isinstance(remarks, dict) else {}
 
     def _done(self, output: Path, made_from: Stamp | None, network: str) -> dict[str, Any]:
         made = list(stamp_of(output) or ())

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from bbcu_cli.batch.jobs import STDIO, Job, compare_path
 from bbcu_cli.batch.manifest import Manifest, Stamp, Verdict, stamp_of
 from bbcu_cli.batch.queue import EngineQueue, QueuedSession
-from bbcu_cli.batch.settings import Row, Served, Settings
+from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.errors import BbcuError, ImageError, UsageError
 from bbcu_cli.files import make_folder, write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
 from bbcu_cli.image.image import Pixels
 from bbcu_cli.restoration.model import Model
 from bbcu_cli.restoration.pipeline import restored_bands
+from bbcu_cli.restoration.serving import Served
 from bbcu_cli.score.metrics import Scores
 
 EXPECTED = (BbcuError, OSError, MemoryError)  # what one bad file may raise; anything else is a bug and surfaces
@@ -37,7 +40,7 @@ class Given:
         result: what is known of its output.
         comparison: what is known of its side-by-side; "current" when none is wanted.
         need: bytes of memory beside the process itself.
-        served: its network.
+        served: its network, as far as the header tells it.
     """
 
     job: Job
@@ -66,10 +69,11 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     source = sys.stdin.buffer.read() if job.source is None else job.source
     stamp = None if job.source is None else stamp_of(job.source)
     served = settings.serve(source) if settings.serve else Served(model, "")
-    network = served.digest if settings.serve else ""
     beside = _comparison(job, settings)
-    result = _verdict(job.output, stamp, manifest, settings, network) if job.output else "absent"
-    comparison = _verdict(beside, _compared(job, stamp, settings), manifest, settings, network) if beside else "current"
+    result = _verdict(job.output, stamp, manifest, settings, served.digest) if job.output else "absent"
+    comparison = (
+        _verdict(beside, _compared(job, stamp, settings), manifest, settings, served.digest) if beside else "current"
+    )
     need = 0
     with contextlib.suppress(*EXPECTED):
         need = settings.footprint(probe(source), served.model or model).image
@@ -105,25 +109,28 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         BbcuError, OSError, MemoryError: what was wrong with this image.
     """
     if given.result == "current":
-        return _kept(given, given.served.model or model, settings, manifest)
-    started, job, served = time.perf_counter(), given.job, given.served.model
-    session = QueuedSession(queue, (served or model).session)
-    model = replace(served or model, session=session)
-    footprint = settings.footprint(probe(given.source, name=job.name), model)
+        return _kept(given, model, settings, manifest)
+    started, job = time.perf_counter(), given.job
+    info = probe(given.source, name=job.name)
+    settings.footprint(info, given.served.model or model)  # before anything is decoded
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
     decoded = time.perf_counter()
-    bands = Bands.of(image) if served is None else restored_bands(image, model, settings.options, footprint.tile)
+    served = given.served.seen(image)
+    session = QueuedSession(queue, (served.model or model).session)
+    model = replace(served.model or model, session=session)
+    tile = settings.footprint(info, model).tile
+    bands = restored_bands(image, model, settings.options, tile) if served.model else Bands.of(image)
     scores = None
     if settings.gathered:
         result = bands.whole()
         truth = _truth(job, settings)
         scores = _score(truth, result, model, settings)
-        _compare(given, (image, result, truth), model, settings, manifest)
+        _compare(given, (image, result, truth), served, settings, manifest)
         bands = Bands.of(result)
     lost = losses(bands, settings.format, settings.encoding)
-    _save(given, bands, settings, manifest)
+    _save(given, bands, settings, manifest, served)
     unrecorded = manifest.complaints(job.output.parent) if manifest and job.output else ()
-    info, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
+    engine, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
     return Row(
         job.name,
         str(job.output or STDIO),
@@ -133,26 +140,39 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         encode_seconds=rest,
         size_in=image.size,
         size_out=bands.size,
-        model="" if served is None else model.name,
-        engine="" if served is None else f"{info.name} on {info.device}, {info.detail}",
-        tile="" if served is None else str(footprint.tile),
-        reason=given.served.reason,
+        engine=f"{engine.name} on {engine.device}, {engine.detail}" if served.model else "",
+        tile=str(tile) if served.model else "",
+        **_remarks(served),
         scores=scores,
         notes=(*job.notes, *image.notes, *lost, *unrecorded),
     )
 
 
+def _remarks(served: Served) -> dict[str, Any]:
+    """What a row, and the record of its output, say of the network."""
+    name = served.model.name if served.model else None
+    return {"model": name, "reason": served.reason, "noise": None if served.noise is None else round(served.noise, 1)}
+
+
+def _trusted(remarks: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record's remarks is what `_remarks` writes."""
+    told = {name: remarks[name] for name in ("model", "reason") if isinstance(remarks.get(name), str)}
+    noise = remarks.get("noise")
+    return told | ({"noise": noise} if isinstance(noise, float) and math.isfinite(noise) else {})
+
+
 def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | None) -> Row:
     """An output that is as this run would make it is scored, and gets the side-by-side that it lacks."""
     job = given.job
-    row = Row(job.name, str(job.output), "skipped", notes=job.notes)
+    remarks = manifest.remarks(job.output) if manifest and job.output else {}
+    row = Row(job.name, str(job.output), "skipped", **_trusted(remarks), notes=job.notes)
     if job.output is None or (given.finished and settings.truths is None):
         return row
     result = decode(job.output, max_pixels=sys.maxsize)
     truth = _truth(job, settings)
     if not given.finished:
         image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
-        _compare(given, (image, result, truth), model, settings, manifest)
+        _compare(given, (image, result, truth), given.served.seen(image), settings, manifest)
     as_stored = settings.truths is not None and FORMATS[settings.format].lossy and not settings.encoding.lossless
     notes = (*job.notes, f"scored as the {settings.format} file holds it") if as_stored else job.notes
     return replace(row, scores=_score(truth, result, model, settings), notes=notes)
@@ -173,7 +193,7 @@ def _score(truth: Image | None, result: Image, model: Model, settings: Settings)
 def _compare(
     given: Given,
     images: tuple[Image, Image, Image | None],
-    model: Model,
+    served: Served,
     settings: Settings,
     manifest: Manifest | None,
 ) -> None:
@@ -184,13 +204,13 @@ def _compare(
     _require_unchanged(given)
     make_folder(path.parent)
     made_from = _compared(given.job, given.stamp, settings)
-    picture = encode(_side_by_side(*images, model.name), "PNG", settings.encoding)
+    label = served.model.name if served.model else "as it is"
+    picture = encode(_side_by_side(*images, label), "PNG", settings.encoding)
     if manifest:
         manifest.begun(path, given.job.source, comparison=True)
     write_whole(path, picture, overwrite=settings.existing != "refuse")
     if manifest:
-        network = given.served.digest if settings.serve else ""
-        manifest.done(path, made_from, network, source=given.job.source, comparison=True)
+        manifest.done(path, made_from, given.served.digest, source=given.job.source, comparison=True)
 
 
 def _require_unchanged(given: Given) -> None:
@@ -208,7 +228,7 @@ def _side_by_side(source: Image, result: Image, truth: Image | None, label: str)
     return Image(side_by_side(planes(source), planes(result), None if truth is None else planes(truth), label=label))
 
 
-def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | None) -> None:
+def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | None, served: Served) -> None:
     """Write the result as its rows come."""
     job, output = given.job, given.job.output
 
@@ -227,4 +247,4 @@ def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | N
     make_folder(output.parent)
     write_atomic(output, content, overwrite=settings.existing != "refuse")
     if manifest and job.source:
-        manifest.done(output, given.stamp, given.served.digest if settings.serve else "", source=job.source)
+        manifest.done(output, given.stamp, given.served.digest, _remarks(served), source=job.source)

@@ -13,6 +13,7 @@ from bbcu_cli.batch.jobs import Job
 from bbcu_cli.image import EncodeOptions, ImageInfo
 from bbcu_cli.restoration.memory import Footprint, footprint
 from bbcu_cli.restoration.model import Model, Options
+from bbcu_cli.restoration.serving import Served
 from bbcu_cli.score.metrics import Convention, Scores
 
 Status = Literal["done", "skipped", "failed"]
@@ -27,8 +28,9 @@ class Row:
         seconds: that the engine took.
         decode_seconds: of reading the file.
         encode_seconds: of all the rest: colour, scores, compression, the disk.
-        model: the network that served; empty for a picture that was left as it is.
-        reason: why that network served, where the file was asked.
+        model: the network that served; None for a picture that was left as it is, and for one that failed.
+        reason: why that network served, or none.
+        noise: level estimated on the picture, in 8-bit units, where a denoiser was not told it.
     """
 
     source: str
@@ -39,10 +41,11 @@ class Row:
     encode_seconds: float = 0.0
     size_in: Size | None = None
     size_out: Size | None = None
-    model: str = ""
+    model: str | None = None
     engine: str = ""
     tile: str = ""
     reason: str = ""
+    noise: float | None = None
     scores: Scores | None = None
     notes: tuple[str, ...] = ()
     error: str = ""
@@ -54,24 +57,6 @@ class Truths:
 
     paths: Mapping[Job, Path]
     convention: Convention
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The network for one file.
-
-    Attributes:
-        model: opened; None leaves the picture as it is, since no network helps.
-        reason: why, in words.
-    """
-
-    model: Model | None
-    reason: str
-
-    @property
-    def digest(self) -> str:
-        """What tells this network from another in the record of `--skip-existing`."""
-        return "none" if self.model is None else self.model.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +96,9 @@ class Settings:
         return footprint(image, model, self.options, self.format, gathered=self.gathered)
 
 
-def options_key(model_digest: str, settings: Settings) -> str:
-    """A digest of everything that shapes an output: what `--skip-existing` compares."""
+def options_key(settings: Settings) -> str:
+    """A digest of every option that shapes an output: what `--skip-existing` compares beside that of the network."""
     options = settings.options
-    shaping = [model_digest, options.self_ensemble, options.chroma, repr(settings.encoding), settings.format]
+    pixels = [options.self_ensemble, options.chroma, float(options.strength)]
+    shaping = [*pixels, repr(settings.encoding), settings.format]
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]

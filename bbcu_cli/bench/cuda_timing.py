@@ -16,6 +16,7 @@ from triton.testing import do_bench_cudagraph
 from bbcu_cli.checkpoint.packed import PackedModel
 from bbcu_cli.engines import triton_kernels as kernels
 from bbcu_cli.engines.cuda import Network, Residual, traffic
+from bbcu_cli.spec import FEATURES
 
 # What the defaults are to be compared with. (block, warps, programs, registers, stages)
 TUNINGS: Final = tuple(
@@ -71,7 +72,7 @@ def time_tunings(
     network = Network(packed, device, residual)
     layer = network.first
     dtype = torch.float32 if residual == "float32" else torch.float16
-    stream = torch.zeros((1, *size, kernels.FEATURES), dtype=dtype, device=device)
+    stream = torch.zeros((1, *size, FEATURES), dtype=dtype, device=device)
     words = torch.randint(-(2**31), 2**31 - 1, (1, *size, 2), dtype=torch.int32, device=device)
     floor = 2 * size[0] * size[1] * (64 * dtype.itemsize + 8) / bandwidth(device)
     for tuning in TUNINGS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import statistics
 import time
@@ -17,7 +18,7 @@ from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
 from bbcu_cli.cores import checked_threads, usable_cpus
 from bbcu_cli.engines.base import EngineInfo, Session
 from bbcu_cli.engines.cpu import CpuEngine, measure_layer
-from bbcu_cli.errors import UsageError
+from bbcu_cli.errors import WITHOUT_TORCH, UsageError, require_torch
 from bbcu_cli.spec import ModelSpec
 
 LAYERS: Final = 33  # rows in flight in a network with 32 body units: what the caches must hold
@@ -188,11 +189,14 @@ def _sessions(
     for count in (1, threads) if threads > 1 else (1,):
         info = CpuEngine(count).info
         yield (f"{info.name}: {info.unavailable}" if info.unavailable else CpuEngine(count).open(packed)), count
-    if reference:
+    if reference and importlib.util.find_spec("torch") is None:
+        yield f"reference: {WITHOUT_TORCH}", threads
+    elif reference:
         from bbcu_cli.engines.reference import ReferenceEngine
 
         yield ReferenceEngine("cpu", threads).open(packed), threads
     if peers:
+        require_torch("--peers")
         from bbcu_cli.bench.peers import peer_sessions
 
         yield from ((session, threads) for session in peer_sessions(packed, size, threads))

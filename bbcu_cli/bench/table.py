@@ -1,7 +1,8 @@
 """Measure every model of weights/ on folders of test sets; writes the table of its README and the catalogue's figures.
 
 ``python -m bbcu_cli.bench.table SETS``, where SETS holds Set5, Set14, BSD20, Classic5, ... as far as they are at hand.
-A line is what `bbcu eval --gt SETS/Set5 --task sr --scale 4` prints as the mean.
+A line is what `bbcu eval --gt SETS/Set5 --task sr --scale 4` prints as the mean. With ``--photos`` it measures
+compressed and noisy files instead, see `bench.photo_table`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bbcu_cli.bench import photo_table
 from bbcu_cli.errors import BbcuError, UsageError
 from bbcu_cli.files import write_whole
 from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
-from bbcu_cli.restoration.model import load_model
+from bbcu_cli.restoration.model import Shelf, load_model
 from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.score.metrics import mean_scores
 from bbcu_cli.score.trial import Trial, evaluate_trial, images_at
@@ -84,34 +86,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bbcu_cli.bench.table", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", type=Path, help="folder of folders: Set5, Set14, BSD20, Classic5, ...")
-    sets = parser.parse_args(arguments).sets
-    folder, lines = weights_dir(), [HEAD]
+    parser.add_argument("--photos", action="store_true", help="measure compressed and noisy files instead")
+    given = parser.parse_args(arguments)
     try:
-        catalogue = Catalogue.load(folder)
-        entries = dict(catalogue.entries)
-        for entry in catalogue:
-            if not entry.embedded:
-                lines.append(missing(entry))
-                continue
-            found = list(measure(entry, sets))
-            entries[entry.name] = replace(entry, measured={label: round(psnr, 2) for label, psnr, _ in found})
-            lines += [line for _, _, line in found]
-            sys.stdout.write("".join(f"{line}\n" for _, _, line in found))
-        _write_table(folder / README, lines)
-        Catalogue(entries).save(folder)
+        (_measure_photos if given.photos else _measure_models)(given.sets)
     except BbcuError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return 0
 
 
-def _write_table(path: Path, lines: list[str]) -> None:
+def _measure_photos(sets: Path) -> None:
+    folder, lines = weights_dir(), []
+    _parts(folder / README, photo_table.BEGIN, photo_table.END)
+    with Shelf(load_model) as shelf:
+        for line in photo_table.PhotoTable(sets, Catalogue.load(folder), shelf).lines():
+            lines.append(line)
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+    _write_table(folder / README, lines, photo_table.BEGIN, photo_table.END)
+
+
+def _measure_models(sets: Path) -> None:
+    folder, lines = weights_dir(), [HEAD]
+    _parts(folder / README, BEGIN, END)
+    catalogue = Catalogue.load(folder)
+    entries = dict(catalogue.entries)
+    for entry in catalogue:
+        if not entry.embedded:
+            lines.append(missing(entry))
+            continue
+        found = list(measure(entry, sets))
+        entries[entry.name] = replace(entry, measured={label: round(psnr, 2) for label, psnr, _ in found})
+        lines += [line for _, _, line in found]
+        sys.stdout.write("".join(f"{line}\n" for _, _, line in found))
+    _write_table(folder / README, lines, BEGIN, END)
+    Catalogue(entries).save(folder)
+
+
+def _write_table(path: Path, lines: list[str], begins: str, ends: str) -> None:
     """Put the table between its marks in the README."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, after = _parts(path, begins, ends)
+    write_whole(path, (f"{before}{begins}\n" + "\n".join(lines) + f"\n{ends}{after}").encode())
+
+
+def _parts(path: Path, begins: str, ends: str) -> tuple[str, str]:
+    """What stands before and after the marks; a UsageError without them."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(begins)
+    _, end, after = rest.partition(ends)
     if not (begin and end):
-        raise UsageError(f"{path} has no place for the table: the lines {BEGIN} and {END}.")
-    write_whole(path, (f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}").encode())
+        raise UsageError(f"{path} has no place for the table: the lines {begins} and {ends}.")
+    return before, after
 
 
 if __name__ == "__main__":

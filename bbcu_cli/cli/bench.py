@@ -164,7 +164,7 @@ def _show(report: BenchReport) -> None:
         )
     console.print(table)
     for reason in report.missing:
-        console.print(f"Missing: {reason}")
+        console.print(f"Missing: {reason}", markup=False)
     console.print(
         "Weights are random: time does not depend on them. ns/pixel/layer is thread time per input pixel and binary "
         "layer, head and tail included; difference is from the first row."

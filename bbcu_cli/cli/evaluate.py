@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,12 @@ from bbcu_cli.cli.restore import ModelChoice
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from bbcu_cli.restoration.choice import Wish
+    from bbcu_cli.restoration.serving import Restorer
     from bbcu_cli.score.html import Views
     from bbcu_cli.score.report import Report
     from bbcu_cli.score.trial import Evaluated, Trial
+    from bbcu_cli.spec import Task
 
 TRIAL = "Restore and score"
 FORMS = "Reports"
@@ -34,7 +38,14 @@ class TaskChoice(str, enum.Enum):
     deblock = "deblock"
 
 
-OWNERS = {"scale": TaskChoice.sr, "model": TaskChoice.sr, "sigma": TaskChoice.denoise, "quality": TaskChoice.deblock}
+OWNERS = {
+    "scale": (TaskChoice.sr,),
+    "model": (TaskChoice.sr,),
+    "sigma": (TaskChoice.denoise,),
+    "quality": (TaskChoice.deblock,),
+    "colour": (TaskChoice.deblock,),
+    "jpeg": (TaskChoice.sr, TaskChoice.denoise),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class TrialOptions:
 
     task: Annotated[
         TaskChoice | None,
-        typer.Option(help="Degrade the ground truth as in the paper, restore it and score it.", rich_help_panel=TRIAL),
+        typer.Option(help="Degrade the ground truth, restore it and score it.", rich_help_panel=TRIAL),
     ] = None
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="For --task sr: 2, 3 or 4 (default).", rich_help_panel=TRIAL)
@@ -58,6 +69,35 @@ class TrialOptions:
     quality: Annotated[
         int | None, typer.Option(help="For --task deblock: JPEG quality.", min=1, max=100, rich_help_panel=TRIAL)
     ] = None
+    colour: Annotated[
+        bool | None,
+        typer.Option(
+            "--colour", help="For --task deblock: a colour JPEG, not the paper's luma.", rich_help_panel=TRIAL
+        ),
+    ] = None
+    jpeg: Annotated[
+        int | None,
+        typer.Option(
+            help="For --task sr and denoise: save the input as a colour JPEG of this quality.",
+            min=1,
+            max=100,
+            rich_help_panel=TRIAL,
+        ),
+    ] = None
+    input: Annotated[
+        Path | None,
+        typer.Option(
+            help="Restore these files, paired with --gt by name, in place of degraded ones.", rich_help_panel=TRIAL
+        ),
+    ] = None
+
+    def wish(self) -> Wish:
+        """What the command line would be asked for."""
+        from bbcu_cli.restoration.choice import Wish
+
+        task: Task = (self.task or TaskChoice.sr).value
+        sigma = self.sigma if self.input else None  # noise that bbcu adds is for the networks to find
+        return Wish(task, _scale(self) if task == "sr" else 1, (self.model or ModelChoice.m).value, sigma)
 
 
 @dataclass(frozen=True)
@@ -104,20 +144,41 @@ def evaluate(
     bbcu eval --gt Set5/ --task sr --scale 4 --model m --report report.html
 
     bbcu eval --gt Kodak24/ --task denoise --sigma 25 --json
+
+    bbcu eval --gt Set14/ --task sr --scale 2 --jpeg 75
+
+    bbcu eval --gt mean/ --input noisy/ --task denoise
     """
     if (pred is None) == (trial.task is None):
         raise UsageError("Give either --pred (score existing results) or --task (restore and score).")
-    for option, task in OWNERS.items():
-        if getattr(trial, option) is not None and trial.task != task:
-            raise UsageError(f"--{option} is for --task {task.value}.")
+    _check_trial(trial)
     _check_forms(forms)
     with ExitStack() as stack:
+        restorer = None
         if pred:
             report, images = _comparison(gt, pred, _pixels(border))
+        elif trial.input or trial.colour or trial.jpeg is not None:
+            restorer = _restorer(trial, engine, stack)
+            report, images = _of_files(gt, trial, _pixels(border), restorer)
         else:
             report, images = _trial(gt, trial, _pixels(border), engine, stack)
         report, views = _collected(report, images, with_views=forms.report is not None, quiet=quiet)
+        if restorer:
+            report = replace(report, facts=(("model", restorer.told), *report.facts))
     _publish(report, views, forms)
+
+
+def _check_trial(trial: TrialOptions) -> None:
+    """Refuse options that cannot be meant together."""
+    for option, tasks in OWNERS.items():
+        if getattr(trial, option) is not None and trial.task not in tasks:
+            raise UsageError(f"--{option} is for --task {' or '.join(task.value for task in tasks)}.")
+    if trial.input:
+        if trial.task is None:
+            raise UsageError("--input needs --task, which says how to restore it.")
+        for option in ("jpeg", "quality", "colour"):
+            if getattr(trial, option) is not None:
+                raise UsageError(f"--{option} degrades the ground truth; with --input there is nothing to degrade.")
 
 
 def _pixels(border: str) -> int | None:
@@ -172,6 +233,52 @@ def _trial(
     return report, evaluate_trial(trial, truths, lambda x: run_tiled(model, x, wish))
 
 
+def _restorer(options: TrialOptions, engine: EngineOptions, stack: ExitStack) -> Restorer:
+    """What restores files as the command line does by default; `stack` closes its networks."""
+    from bbcu_cli.hub import Catalogue
+    from bbcu_cli.restoration.model import Shelf
+    from bbcu_cli.restoration.serving import Restorer, serve, serve_all
+
+    wish = options.wish()
+    shelf = stack.enter_context(Shelf(lambda name: engine.load(name, wish.task, wish.scale)))
+    if engine.weights:
+        return Restorer(lambda _: serve_all(wish, shelf[str(engine.weights)]), engine.options())
+    return Restorer(partial(serve, wish, Catalogue.load(), shelf), engine.options())
+
+
+def _of_files(
+    gt: Path, options: TrialOptions, border: int | None, restorer: Restorer
+) -> tuple[Report, Iterator[Evaluated]]:
+    """As `_comparison`, of files that are made from ground truth or given."""
+    from bbcu_cli.score.files import evaluate_files, evaluate_given, given_convention
+    from bbcu_cli.score.report import Report
+    from bbcu_cli.score.trial import images_at, pair
+
+    if options.input:
+        wish = options.wish()
+        pairs, convention = pair(gt, options.input), given_convention(wish.task, wish.scale, border)
+        title = f"{wish.task} of {_name(options.input)} against {_name(gt)}"
+        report = Report(title, convention, (), "bicubic" if wish.task == "sr" else "input")
+        return report, evaluate_given(pairs, wish.task, wish.scale, convention, restorer)
+    trial = replace(_requested(options)[0], border=border, colour=bool(options.colour), jpeg=options.jpeg)
+    report = Report(f"{trial.task} {trial.strength} on {_name(gt)}", trial.convention, (), trial.baseline)
+    return report, evaluate_files(trial, images_at(gt), restorer)
+
+
+def _scale(options: TrialOptions) -> int:
+    """That of super-resolution.
+
+    Raises:
+        UsageError: there is no network for it.
+    """
+    from bbcu_cli.spec import SCALES
+
+    scale = 4 if options.scale is None else options.scale
+    if scale not in SCALES:
+        raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
+    return scale
+
+
 def _requested(options: TrialOptions) -> tuple[Trial, str]:
     """The trial and the name of its model in the catalogue.
 
@@ -180,12 +287,9 @@ def _requested(options: TrialOptions) -> tuple[Trial, str]:
     """
     from bbcu_cli.hub import denoise_model
     from bbcu_cli.score.trial import Trial
-    from bbcu_cli.spec import SCALES
 
     if options.task is TaskChoice.sr:
-        scale = 4 if options.scale is None else options.scale
-        if scale not in SCALES:
-            raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
+        scale = _scale(options)
         return Trial("sr", scale=scale), f"sr-{(options.model or ModelChoice.m).value}-x{scale}"
     if options.task is TaskChoice.denoise:
         if options.sigma is None:

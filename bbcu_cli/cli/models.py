@@ -11,7 +11,7 @@ import typer
 
 from bbcu_cli.cli.console import guarded, note, shown
 from bbcu_cli.cli.help import Command, Group
-from bbcu_cli.errors import BbcuError, UsageError
+from bbcu_cli.errors import BbcuError, UsageError, require_torch
 
 if TYPE_CHECKING:
     from bbcu_cli.checkpoint.packed import PackedModel
@@ -286,6 +286,7 @@ def _read(source: Path) -> PackedModel:
 
     if source.suffix == ".safetensors":
         return load_packed(source)
+    require_torch("Reading a .pth file")
     from bbcu_cli.checkpoint.pth import load_pth
 
     return load_pth(source)

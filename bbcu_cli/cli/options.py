@@ -151,11 +151,11 @@ class EngineOptions:
         ),
     ] = None
 
-    def options(self, chroma: Chroma = "restore") -> Options:
+    def options(self, chroma: Chroma = "restore", strength: float = 1) -> Options:
         """The part that is about the pixels."""
         from bbcu_cli.restoration.model import Options
 
-        return Options(tile=self.tile, memory=self.memory, self_ensemble=self.self_ensemble, chroma=chroma)
+        return Options(self.tile, self.memory, self.self_ensemble, chroma, strength)
 
     def load(self, name: str, task: Task, scale: int) -> Model:
         """The model called `name`, or that of --weights, on the engine asked for; errors as of `load_model`."""

@@ -22,17 +22,27 @@ from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.batch.jobs import Job, JobList
-    from bbcu_cli.batch.settings import Row, Served, Settings, Truths
-    from bbcu_cli.hub import Catalogue
+    from bbcu_cli.batch.settings import Row, Settings, Truths
     from bbcu_cli.image import ImageInfo
     from bbcu_cli.restoration.choice import Wish
-    from bbcu_cli.restoration.model import Model, Shelf
+    from bbcu_cli.restoration.model import Model
     from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.score.metrics import Scores
 
 Inputs = Annotated[
     list[str],
     typer.Argument(metavar="INPUT", help="Image files, folders, patterns, or - for stdin.", show_default=False),
+]
+
+
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="How far to go from the input (0) to the result (1); less keeps more grain.",
+        min=0,
+        max=1,
+        rich_help_panel=PIXELS,
+    ),
 ]
 
 
@@ -57,6 +67,7 @@ class _Request:
     wish: Wish
     tag: str
     chroma: Chroma = "restore"
+    strength: float = 1
 
 
 def sr(
@@ -91,8 +102,9 @@ def denoise(
     inputs: Inputs,
     sigma: Annotated[
         float | None,
-        typer.Option(help="Noise level in 8-bit units; default: unknown, one network for all levels.", min=0),
+        typer.Option(help="Noise level in 8-bit units; default: unknown, and estimated.", min=0),
     ] = None,
+    strength: Strength = 1,
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
@@ -105,11 +117,13 @@ def denoise(
     bbcu denoise photo.jpg
 
     bbcu denoise --sigma 25 folder/
+
+    bbcu denoise photo.jpg --strength 0.7
     """
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("denoise", sigma=sigma, input=network.input.value)
-    _restore(inputs, _Request(wish, "_denoised"), files, engine, talk)
+    _restore(inputs, _Request(wish, "_denoised", strength=strength), files, engine, talk)
 
 
 def deblock(
@@ -121,6 +135,7 @@ def deblock(
             rich_help_panel=PIXELS,
         ),
     ] = ChromaChoice.restore,
+    strength: Strength = 1,
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
@@ -137,7 +152,7 @@ def deblock(
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("deblock", input=network.input.value)
-    _restore(inputs, _Request(wish, "_deblocked", chroma.value), files, engine, talk)
+    _restore(inputs, _Request(wish, "_deblocked", chroma.value, strength), files, engine, talk)
 
 
 def _restore(
@@ -151,6 +166,7 @@ def _restore(
     from bbcu_cli.hub import Catalogue
     from bbcu_cli.restoration.choice import preferred
     from bbcu_cli.restoration.model import Shelf
+    from bbcu_cli.restoration.serving import serve, serve_all
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
@@ -172,7 +188,7 @@ def _restore(
     with Shelf(lambda name: engine.load(name, wish.task, wish.scale)) as shelf:
         model = shelf[preferred(wish, catalogue)]
         settings = batch.Settings(
-            options=engine.options(request.chroma),
+            options=engine.options(request.chroma, request.strength),
             encoding=files.encoding(),
             format=form,
             max_pixels=files.max_pixels,
@@ -181,13 +197,12 @@ def _restore(
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
-            serve=None if engine.weights else partial(_serve, wish, catalogue, shelf),
+            serve=(lambda _: serve_all(wish, model)) if engine.weights else partial(serve, wish, catalogue, shelf),
         )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
             return
-        digest = model.sha256 if engine.weights else ""  # else it is part of each file's own record
-        manifest = Manifest(batch.options_key(digest, settings))
+        manifest = Manifest(batch.options_key(settings))
         with _reporter(listing, talk) as report:
             rows = []
             for row in run(listing.jobs, model, settings, manifest):
@@ -245,16 +260,6 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
     return Truths(paths, convention_of(request.wish.task, request.wish.scale))
 
 
-def _serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) -> Served:
-    """The network that a file asks for, opened."""
-    from bbcu_cli.batch.settings import Served
-    from bbcu_cli.image.compression import compression_of
-    from bbcu_cli.restoration.choice import choose
-
-    choice = choose(wish, compression_of(source), catalogue)
-    return Served(None if choice.model is None else shelf[choice.model], choice.reason)
-
-
 def _size_text(size: tuple[int, int] | None) -> str:
     """(height, width) as people write it."""
     return "?" if size is None else f"{size[1]}x{size[0]}"
@@ -262,7 +267,8 @@ def _size_text(size: tuple[int, int] | None) -> str:
 
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
     """--dry-run: every file with its sizes, its network, its tile and an estimate of the memory."""
-    from bbcu_cli.batch.settings import Served
+    from bbcu_cli.image import decode
+    from bbcu_cli.restoration.serving import Served
 
     for job in listing.jobs:
         if job.source is None:
@@ -270,8 +276,10 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         row: dict[str, Any] = {"schema": 1, "source": job.name, "output": str(job.output or "-")}
         try:
             info = _probe(job)
-            served = settings.serve(job.source) if settings.serve else Served(model, "--weights")
+            served = settings.serve(job.source) if settings.serve else Served(model, "")
             footprint = settings.footprint(info, served.model or model)
+            if served.look:
+                served = served.seen(decode(job.source, max_pixels=settings.max_pixels, name=job.name))
         except ImageError as error:
             row |= {"status": "unreadable", "error": str(error)}
         except UsageError as error:
@@ -287,6 +295,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
                 "memory_bytes": footprint.peak,
                 "model": served.model.name if served.model else None,
                 "reason": served.reason,
+                "noise": None if served.noise is None else round(served.noise, 1),
             }
         if as_json:
             print(json.dumps(row))
@@ -314,9 +323,11 @@ def _probe(job: Job) -> ImageInfo:
 
 
 def _network_text(row: Mapping[str, Any]) -> str:
-    """The network that serves, and why."""
-    name = row["model"] or "left as it is"
-    return f"{name}: {row['reason']}" if row["reason"] else name
+    """The network that serves, why, and the noise that was found."""
+    text = row["model"] or "left as it is"
+    if row["reason"]:
+        text += f": {row['reason']}"
+    return text if row["noise"] is None else f"{text}, noise of about {row['noise']:g}"
 
 
 def _scores_text(scores: Scores) -> str:
@@ -332,10 +343,11 @@ def _row_text(row: Row) -> str:
         return _failure_text(row)
     if row.status == "skipped":
         text = f"{row.source}: {row.output} is up to date"
+        if row.model or row.reason:
+            text += f"  ({_network_text(asdict(row))})"
     else:
         sizes = f"{_size_text(row.size_in)} to {_size_text(row.size_out)}"
-        network = _network_text({"model": row.model, "reason": row.reason})
-        text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s, {network})"
+        text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s, {_network_text(asdict(row))})"
     if row.scores:
         text += f"  {_scores_text(row.scores)}"
     return "".join([text, *(f"\n  {line}" for line in row.notes)])

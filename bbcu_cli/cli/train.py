@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bbcu_cli.cli.console import note
-from bbcu_cli.errors import UsageError
+from bbcu_cli.errors import UsageError, require_torch
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -193,6 +193,7 @@ def train(
     if data is None or out is None:
         raise UsageError("Training needs --data, the folder of pictures, and --out, the folder of the run.")
 
+    require_torch("Training")
     import torch
 
     from bbcu_cli.cores import checked_threads

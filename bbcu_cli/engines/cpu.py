@@ -13,24 +13,16 @@ from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
 from bbcu_cli.cores import checked_threads
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, EngineUnavailableError
-
-try:
-    from bbcu_cli import _native as _compiled
-except ImportError as error:  # installed without a compiler, or a source tree that was not built
-    _native: ModuleType | None = None
-    _IMPORT_ERROR = str(error)
-else:
-    _native = _compiled
+from bbcu_cli.native import compiled, missing
+from bbcu_cli.spec import FEATURES, LEAK
 
 KERNEL_VARIABLE: Final = "BBCU_KERNEL"
-FEATURES: Final = 64
-LEAK: Final = 0.1  # of the LeakyReLUs of bbcu-l and bbcu-m
 NO_LEAK: Final = 1.0
 
 
 def kernel_sets() -> list[dict[str, Any]]:
     """Kernel sets of this build, best first: name, description, required_features, supported. Empty: not compiled."""
-    return list(_native.kernel_sets()) if _native is not None else []
+    return list(compiled.kernel_sets()) if compiled is not None else []
 
 
 def measure_layer(kernel: str, width: int, layers: int) -> tuple[float, float]:
@@ -44,9 +36,9 @@ def measure_layer(kernel: str, width: int, layers: int) -> tuple[float, float]:
     Raises:
         EngineUnavailableError: the module was not compiled.
     """
-    if _native is None:
+    if compiled is None:
         raise EngineUnavailableError("Engine packed on cpu: the compiled module is missing.")
-    bare, fused = _native.measure_layer(kernel, width, layers)
+    bare, fused = compiled.measure_layer(kernel, width, layers)
     return float(bare), float(fused)
 
 
@@ -118,21 +110,21 @@ class CpuEngine:
     def __init__(self, threads: int | None = None) -> None:
         self.threads = checked_threads(threads)
         self.kernel, reason = "", None
-        if _native is None:
-            reason = f"the compiled module is missing ({_IMPORT_ERROR}); reinstall where a C++17 compiler is found"
+        if compiled is None:
+            reason = f"the compiled module is missing ({missing}); reinstall where a C++17 compiler is found"
         else:
             try:
-                self.kernel = _native.choose_kernel_set(os.environ.get(KERNEL_VARIABLE, ""))
+                self.kernel = compiled.choose_kernel_set(os.environ.get(KERNEL_VARIABLE, ""))
             except ValueError as error:
                 reason = f"{KERNEL_VARIABLE}: {error}"
         self.info = EngineInfo("packed", "cpu", f"{self.kernel or 'no kernels'}, float32 residual", reason)
 
     def open(self, packed: PackedModel) -> CpuSession:
-        if self.info.unavailable or _native is None:
+        if self.info.unavailable or compiled is None:
             raise EngineUnavailableError(f"Engine packed on cpu: {self.info.unavailable}.")
         if packed.spec.features != FEATURES:
             raise EngineUnavailableError(
                 f"Engine packed on cpu: the model has {packed.spec.features} features, the kernels are for {FEATURES}; "
                 "use --engine reference."
             )
-        return CpuSession(_build(_native, self.kernel, packed), self.info, self.threads)
+        return CpuSession(_build(compiled, self.kernel, packed), self.info, self.threads)

@@ -17,7 +17,7 @@ from bbcu_cli.checkpoint.pack import unpack_signs
 from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, EngineUnavailableError, OutOfMemoryError
-from bbcu_cli.spec import ModelSpec
+from bbcu_cli.spec import FEATURES, LEAK, ModelSpec
 
 try:
     import triton
@@ -28,7 +28,6 @@ except ImportError:  # not on every platform; `_unavailable` says so
 
 Residual = Literal["float32", "float16"]
 
-LEAK: Final = 0.1  # negative slope of every LeakyReLU in the super-resolution networks
 TRITON: Final = (3, 4)
 CAPABILITY: Final = (8, 0)  # int8 tensor cores as Triton uses them: Ampere and later
 GRAPHS: Final = 8  # input shapes whose CUDA graph is kept: interior, edges and corners of a tiled image
@@ -40,8 +39,8 @@ def traffic(spec: ModelSpec, residual: Residual = "float32") -> int:
 
     Every layer's stream and signs once in and once out, weights and halos not counted.
     """
-    binary = 64 * np.dtype(residual).itemsize + 8
-    half = 64 * 2
+    binary = FEATURES * np.dtype(residual).itemsize + 8
+    half = FEATURES * 2
     image = 4 * spec.channels
     m, area = spec.arch == "bbcu-m", 1
     total = image + binary * (1 + 2 * spec.blocks)
@@ -59,23 +58,23 @@ def traffic(spec: ModelSpec, residual: Residual = "float32") -> int:
 def _float_layer(conv: FloatConv, step: int, device: torch.device) -> kernels.FloatLayer:
     """For `float_unit`: output channel c * step**2 + i is channel c of sub-pixel i (PixelShuffle)."""
     sub = step * step
-    taps = conv.weight.reshape(64, sub, 64, 9).transpose(1, 3, 2, 0)
-    bias = np.zeros(64 * sub, np.float32) if conv.bias is None else conv.bias
-    return kernels.FloatLayer(_on(device, taps.astype(np.float16)), _on(device, bias.reshape(64, sub).T), step)
+    taps = conv.weight.reshape(FEATURES, sub, FEATURES, 9).transpose(1, 3, 2, 0)
+    bias = np.zeros(FEATURES * sub, np.float32) if conv.bias is None else conv.bias
+    return kernels.FloatLayer(_on(device, taps.astype(np.float16)), _on(device, bias.reshape(FEATURES, sub).T), step)
 
 
 def _head_layer(conv: FloatConv, device: torch.device) -> kernels.FloatLayer:
     channels = conv.weight.shape[1]
-    taps = np.zeros((32, 64), np.float32)
-    taps[: 9 * channels] = conv.weight.reshape(64, channels, 9).transpose(2, 1, 0).reshape(-1, 64)
-    bias = np.zeros(64, np.float32) if conv.bias is None else conv.bias
+    taps = np.zeros((32, FEATURES), np.float32)
+    taps[: 9 * channels] = conv.weight.reshape(FEATURES, channels, 9).transpose(2, 1, 0).reshape(-1, FEATURES)
+    bias = np.zeros(FEATURES, np.float32) if conv.bias is None else conv.bias
     return kernels.FloatLayer(_on(device, taps), _on(device, bias), 1)
 
 
 def _tail_layer(conv: FloatConv, device: torch.device) -> kernels.FloatLayer:
     channels = conv.weight.shape[0]
-    taps = np.zeros((9, 64, 16), np.float16)
-    taps[..., :channels] = conv.weight.reshape(channels, 64, 9).transpose(2, 1, 0)
+    taps = np.zeros((9, FEATURES, 16), np.float16)
+    taps[..., :channels] = conv.weight.reshape(channels, FEATURES, 9).transpose(2, 1, 0)
     bias = np.zeros(16, np.float32)
     if conv.bias is not None:
         bias[:channels] = conv.bias
@@ -85,11 +84,11 @@ def _tail_layer(conv: FloatConv, device: torch.device) -> kernels.FloatLayer:
 def _binary_layer(conv: BinaryConv, step: int, device: torch.device) -> kernels.BinaryLayer:
     """Output channels by sub-pixel as in `_float_layer`; input channels in the order of the unpacked signs."""
     sub = step * step
-    signs = unpack_signs(conv.signs, 64).reshape(64, sub, 64, 9).transpose(1, 3, 0, 2)
+    signs = unpack_signs(conv.signs, FEATURES).reshape(FEATURES, sub, FEATURES, 9).transpose(1, 3, 0, 2)
     taps = signs[..., kernels.sign_order()].astype(np.int8)
 
     def by_sub_pixel(values: NDArray[np.float32]) -> Tensor:
-        return _on(device, values.reshape(64, sub).T)
+        return _on(device, values.reshape(FEATURES, sub).T)
 
     beta = conv.b0 if conv.bias is None else conv.bias + conv.b0
     return kernels.BinaryLayer(
@@ -277,8 +276,8 @@ class CudaEngine:
 
     def open(self, packed: PackedModel) -> CudaSession:
         reason = self.info.unavailable
-        if reason is None and packed.spec.features != 64:
-            reason = f"its kernels are made for 64 features, this network has {packed.spec.features}"
+        if reason is None and packed.spec.features != FEATURES:
+            reason = f"its kernels are made for {FEATURES} features, this network has {packed.spec.features}"
         if reason:
             raise EngineUnavailableError(f"Engine packed on {self.info.device}: {reason}.")
         session = CudaSession(packed, self.info, self._residual)

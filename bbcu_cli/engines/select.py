@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,16 +13,32 @@ from bbcu_cli.checkpoint.packed import PackedModel
 from bbcu_cli.cores import checked_threads, default_threads
 from bbcu_cli.engines.base import Engine, EngineInfo, Session
 from bbcu_cli.engines.cpu import CpuEngine
-from bbcu_cli.errors import EngineUnavailableError, UsageError
+from bbcu_cli.errors import WITHOUT_TORCH, EngineUnavailableError, UsageError, require_torch
 
 EngineName = Literal["auto", "packed", "reference"]
 ENGINES: Final[tuple[EngineName, ...]] = ("auto", "packed", "reference")
+
+
+@dataclass(slots=True)
+class _MissingEngine:
+    """Stands for an engine whose library is not installed."""
+
+    info: EngineInfo
+
+    def open(self, packed: PackedModel) -> Session:  # noqa: ARG002 - the protocol's
+        raise EngineUnavailableError(f"Engine {self.info.name} on {self.info.device}: {self.info.unavailable}.")
+
+
+def _torch_is_installed() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def _engine(name: str, device: str, threads: int) -> Engine:
     """Imports only what that engine needs: the packed CPU engine never touches torch."""
     if name == "packed" and device == "cpu":
         return CpuEngine(threads)
+    if not _torch_is_installed():
+        return _MissingEngine(EngineInfo(name, device, "", unavailable=WITHOUT_TORCH))
     if name == "packed":
         from bbcu_cli.engines.cuda import CudaEngine
 
@@ -39,9 +56,11 @@ def _check_device(device: str) -> None:
 
 def _cuda_may_exist() -> bool:
     """A cheap look, without importing torch, that spares CPU-only machines the import."""
-    return importlib.util.find_spec("torch") is not None and (
-        Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() or os.name == "nt"
-    )
+    if os.name == "nt":
+        drivers = [Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll")]
+    else:
+        drivers = [Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl")]
+    return any(driver.exists() for driver in drivers) and _torch_is_installed()
 
 
 def candidates(engine: EngineName, device: str) -> Iterator[tuple[str, str]]:
@@ -69,6 +88,7 @@ def require_cuda(device: str) -> EngineInfo:
         EngineUnavailableError: it cannot run here; says why.
     """
     _check_device(device)
+    require_torch(f"Device {device}")
     [place] = {place for _, place in candidates("packed", device)}
     info = _engine("packed", place, default_threads()).info
     if info.unavailable:
@@ -92,8 +112,11 @@ def open_session(
     if engine not in ENGINES:
         raise UsageError(f"Unknown engine {engine!r}; give {', '.join(ENGINES)}.")
     threads = checked_threads(threads)
+    wanted = list(candidates(engine, device))
+    if ("packed", "cpu") not in wanted:
+        require_torch(f"Device {device}" if engine == "auto" else f"Engine {engine}")
     reasons: list[str] = []
-    for name, place in candidates(engine, device):
+    for name, place in wanted:
         try:
             session = _engine(name, place, threads).open(packed)
         except EngineUnavailableError as error:

@@ -39,7 +39,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-FEATURES: Final = 64
+from bbcu_cli.spec import FEATURES
+
 SIZES: Final = ("height", "width")  # one compiled kernel serves every image size
 
 

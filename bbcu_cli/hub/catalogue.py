@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -52,31 +53,53 @@ class Serves:
     Attributes:
         quality: libjpeg qualities of lossy files, both ends included; where networks meet was measured on withheld
             pictures.
+        sigma: noise levels of the pictures that a denoiser serves, as `estimate_noise` finds them, in 8-bit units,
+            both ends included; None for all.
+        correlation: a denoiser also serves lossless files whose noise is at least so correlated, as `estimate_noise`
+            finds it: camera noise in a PNG; None for none.
     """
 
     quality: tuple[int, int]
+    sigma: tuple[float, float] | None = None
+    correlation: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no range.
 
         Raises:
-            CheckpointError: the ends are out of order or out of 1..100.
+            CheckpointError: the ends are out of order, or out of 1..100 (quality) or 0..255 (sigma); the correlation
+                is not positive.
         """
         low, high = self.quality
         if not 1 <= low <= high <= 100:
             raise CheckpointError(f"quality is {low}..{high}, expected 1..100 in order")
+        if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
+            raise CheckpointError(f"sigma is {self.sigma[0]:g}..{self.sigma[1]:g}, expected 0..255 in order")
+        if self.correlation is not None and not 0 < self.correlation < math.inf:
+            raise CheckpointError(f"correlation is {self.correlation:g}, expected more than 0")
+
+    @property
+    def of_noise(self) -> bool:
+        """Whether the noise of a picture counts."""
+        return self.sigma is not None or self.correlation is not None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return {"quality": list(self.quality)}
+        optional = {"sigma": self.sigma and list(self.sigma), "correlation": self.correlation}
+        return {"quality": list(self.quality)} | {name: value for name, value in optional.items() if value is not None}
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> Serves:
         """Inverse of `to_dict`; raises whatever malformed values raise, and CheckpointError."""
-        [(name, (low, high))] = fields.items()
-        if name != "quality":
-            raise CheckpointError(f"unknown field {name!r} of what it serves")
-        return Serves((int(low), int(high)))
+        known = {part.name for part in dataclass_fields(Serves)}
+        if "quality" not in fields or set(fields) - known:
+            raise CheckpointError(f"what it serves has the fields {', '.join(fields)}, known are {', '.join(known)}")
+        low, high = fields["quality"]
+        sigma, correlation = fields.get("sigma"), fields.get("correlation")
+        if sigma is not None:
+            weakest, strongest = sigma
+            sigma = float(weakest), float(strongest)
+        return Serves((int(low), int(high)), sigma, None if correlation is None else float(correlation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +135,7 @@ class Entry:
             (_NAME.fullmatch(self.name), "names are lower-case words joined by '-'"),
             (self.sha256 is None or _SHA256.fullmatch(self.sha256), "sha256 must be 64 hex digits"),
             ((self.sha256 is None) == (self.size is None), "sha256 and size come together"),
+            (self.spec.task == "denoise" or not (self.serves and self.serves.of_noise), "only denoisers serve noise"),
             (self.hub is None or (self.sha256 and self.hub.pinned), "a hub file needs a 40-hex revision and a sha256"),
         ):
             if not holds:

@@ -142,8 +142,8 @@ class TiffFile:
         colours = values.reshape(3, size).T
         if colours.max() > 0xFF:  # else written by a program that took 8 bits for 16, which libtiff minds as well
             low = colours & 0xFF
-            plain = ((low == 0) | (low == colours >> 8)).all()  # both ways of making 16 bits of 8
-            colours = colours >> 8 if plain else (colours + 128) // 257
+            shifted = (low == 0).all()  # 8 bits that were made 16 by zeros below them
+            colours = colours >> 8 if shifted else to_8_bit(colours.astype(np.uint16))
         gray = (colours == colours[:, :1]).all()
         palette: Pixels = colours[:, : 1 if gray else 3].astype(np.uint8)
         return palette

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from bbcu_cli.models.native import FEATURES, NativeUnit
+from bbcu_cli.models.native import NativeUnit
+from bbcu_cli.spec import FEATURES
 
 # Pixels of a band: 4 MB of 64 features. A picture of 400 x 250 takes a third less time than in one piece.
 _BAND = 1 << 14

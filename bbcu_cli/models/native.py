@@ -10,15 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bbcu_cli.errors import EngineUnavailableError
-
-try:
-    from bbcu_cli import _native as _compiled
-except ImportError:  # installed without a compiler, or a source tree that was not built
-    _native: ModuleType | None = None
-else:
-    _native = _compiled
-
-FEATURES = 64
+from bbcu_cli.native import compiled
+from bbcu_cli.spec import FEATURES
 
 
 def training_kernels(name: str = "") -> str | None:
@@ -30,9 +23,9 @@ def training_kernels(name: str = "") -> str | None:
     Raises:
         ValueError: there is no such set, or this CPU cannot run it.
     """
-    if _native is None:
+    if compiled is None:
         return None
-    chosen: str = _native.choose_training_kernels(name)
+    chosen: str = compiled.choose_training_kernels(name)
     return None if chosen == "scalar" != name else chosen
 
 
@@ -94,9 +87,9 @@ class NativeUnit(torch.autograd.Function):
 
 
 def _module() -> ModuleType:
-    if _native is None:
+    if compiled is None:
         raise EngineUnavailableError("Training kernels: the compiled module is missing.")
-    return _native
+    return compiled
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bbcu_cli.models.binary import BBCUB, BBCUU, BinaryBlock
-from bbcu_cli.spec import ModelSpec
-
-LEAK = 0.1  # negative slope of every LeakyReLU in these networks
+from bbcu_cli.spec import LEAK, ModelSpec
 
 
 class _SRNetwork(nn.Module, ABC):

@@ -10,6 +10,10 @@
 #elif BBCU_X86_64
 #include <cpuid.h>
 #endif
+#if BBCU_X86_64 && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace bbcu {
 namespace {
@@ -55,8 +59,18 @@ constexpr uint32_t bits(std::initializer_list<int> places) {
     return mask;
 }
 
+// Threads have room for tiles only where a program has asked for it.
+bool ask_for_tiles() {
+#if defined(__linux__)
+    constexpr int kPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
 struct Cpu {
-    bool avx2 = false, avx512 = false;
+    bool avx2 = false, avx512 = false, amx = false;
 
     Cpu() {
         constexpr uint32_t kExtended = 0x80000000;
@@ -75,6 +89,7 @@ struct Cpu {
 #endif
         avx512 = avx2 && saves512 && all(features.b, bits({16, 17, 28, 30, 31}))  // F, DQ, CD, BW, VL
                  && all(features.c, bits({8, 14}));                               // GFNI, VPOPCNTDQ
+        amx = avx512 && all(features.b, bits({8})) && all(features.d, bits({22, 24}));  // BMI2, AMX-BF16, AMX-TILE
     }
 };
 
@@ -85,10 +100,14 @@ const Cpu& cpu() {
 
 bool has_avx2() { return cpu().avx2; }
 bool has_avx512() { return cpu().avx512; }
+bool has_amx() {
+    static const bool has = cpu().amx && ask_for_tiles();
+    return has;
+}
 
 #else
 
-constexpr auto has_avx2 = never, has_avx512 = never;
+constexpr auto has_avx2 = never, has_avx512 = never, has_amx = never;
 
 #endif
 
@@ -104,5 +123,6 @@ const InstructionSet kScalarCpu{"scalar", "", always};
 const InstructionSet kNeonCpu{"neon", "NEON", has_neon};
 const InstructionSet kAvx2Cpu{"avx2", "AVX2, FMA, BMI and LZCNT", has_avx2};
 const InstructionSet kAvx512Cpu{"avx512", "AVX-512 F, CD, BW, DQ, VL and VPOPCNTDQ, and GFNI", has_avx512};
+const InstructionSet kAmxCpu{"amx", "AMX-BF16, BMI2, what avx512 needs, and Linux", has_amx};
 
 }  // namespace bbcu

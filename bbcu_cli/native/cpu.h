@@ -13,5 +13,6 @@ extern const InstructionSet kScalarCpu;
 extern const InstructionSet kNeonCpu;
 extern const InstructionSet kAvx2Cpu;
 extern const InstructionSet kAvx512Cpu;
+extern const InstructionSet kAmxCpu;
 
 }  // namespace bbcu

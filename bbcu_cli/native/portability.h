@@ -34,6 +34,12 @@
 #else
 #define BBCU_ALWAYS_INLINE inline __attribute__((always_inline))
 #endif
+// Likewise, between a lambda's parameters and its body.
+#if BBCU_MSVC
+#define BBCU_INLINED
+#else
+#define BBCU_INLINED __attribute__((always_inline))
+#endif
 
 // Before a loop of at most n turns over vectors that are to stay in registers. MSVC decides alone.
 #define BBCU_PRAGMA(text) _Pragma(#text)

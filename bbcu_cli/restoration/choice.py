@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal
 
 from bbcu_cli.hub import Catalogue, Entry, denoise_model
 from bbcu_cli.image.compression import Compression
+from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import Task
 
 InputKind = Literal["auto", "clean", "photo"]
@@ -20,6 +22,9 @@ InputKind = Literal["auto", "clean", "photo"]
 # A lossy file that does not tell how hard it was compressed (WebP, AVIF, HEIC) is taken for a JPEG of this quality,
 # the usual one of cameras, phones and web sites.
 UNTOLD_QUALITY: Final = 80
+# A lossless file that counts as a photo was a JPEG of a camera, most likely.
+LOSSLESS_QUALITY: Final = 90
+_WHITE: Final = Noise(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +62,57 @@ class Choice:
         return f"left as it is: {self.reason}" if self.model is None else f"{self.model}: {self.reason}"
 
 
-def choose(wish: Wish, compression: Compression | None, catalogue: Catalogue | None = None) -> Choice:
+def choose(
+    wish: Wish, compression: Compression | None, catalogue: Catalogue | None = None, noise: Noise | None = None
+) -> Choice:
     """The network for one file.
 
     Args:
         wish: what the command asks for.
         compression: as `compression_of` found it; None for a lossless file.
         catalogue: by default the one that ships with bbcu.
+        noise: as `estimate_noise` found it; None where the picture was not looked at.
     """
     catalogue = catalogue or Catalogue.load()
+    level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
+    if entries := contenders(wish, compression, catalogue, noise or _WHITE):
+        why = "a lossless file with noise as of a camera" if compression is None else str(compression)
+        if wish.input == "photo":
+            why = f"--input photo{_sigma(wish)}"
+        return Choice(_narrowest(entries, level).name, why)
     clean = preferred(wish, catalogue)
-    if wish.input == "clean":
-        return Choice(clean, "--input clean")
-    if wish.task == "deblock":
-        return _deblocking(wish, compression, catalogue, clean)
+    best = max((high for _, high in _qualities(_photo_entries(wish, catalogue))), default=100)
+    if wish.input != "auto":
+        why = "--input clean" if wish.input == "clean" else "--input photo, for which no network was trained"
+    elif compression is None:
+        why = "the file does not say how it was compressed" if wish.task == "deblock" else "a lossless file"
+    elif wish.sigma is not None:
+        why = str(compression)
+    elif wish.task == "deblock" and _quality(compression) > best:
+        return Choice(None, f"{compression}, and no network helps above quality {best}")
+    else:
+        why = f"{compression}, for which no network was trained"
+    return Choice(clean, why + _sigma(wish, clean))
+
+
+def contenders(
+    wish: Wish, compression: Compression | None, catalogue: Catalogue, noise: Noise | None = None
+) -> list[Entry]:
+    """The networks for photos that may serve a file: those whose range of qualities holds that of the file.
+
+    Where none does, `--input photo` takes the nearest. Lossless files have the denoisers for correlated noise only;
+    with no `noise` given, those that any noise could have.
+    """
+    by_sigma = wish.task == "denoise" and wish.sigma is not None and wish.input == "auto"
+    if by_sigma or wish.input == "clean":
+        return []
+    entries = _photo_entries(wish, catalogue)
     if compression is None and wish.input == "auto":
-        return Choice(clean, f"a lossless file{_level(wish)}")
-    if wish.task == "denoise" and wish.sigma is not None and wish.input == "auto":
-        return Choice(clean, f"--sigma {wish.sigma:g}")
-    why = "--input photo" if wish.input == "photo" else str(compression)
-    quality = UNTOLD_QUALITY if compression is None or compression.quality is None else compression.quality
-    entry = _serving(_photo_entries(wish, catalogue), quality)
-    if entry is not None:
-        return Choice(entry.name, why)
-    return Choice(clean, f"{why}, for which no network was trained")
+        entries = [entry for entry in entries if _takes_lossless(entry, noise)]
+    quality = _quality(compression)
+    away = [_distance(quality, ends) for ends in _qualities(entries)]
+    allowed = min(away, default=0) if wish.input == "photo" else 0
+    return [entry for entry, distance in zip(entries, away, strict=True) if distance <= allowed]
 
 
 def preferred(wish: Wish, catalogue: Catalogue) -> str:
@@ -90,22 +122,23 @@ def preferred(wish: Wish, catalogue: Catalogue) -> str:
     return "deblock" if wish.task == "deblock" else denoise_model(wish.sigma, catalogue)
 
 
-def _level(wish: Wish) -> str:
-    return "" if wish.sigma is None else f", --sigma {wish.sigma:g}"
+def _sigma(wish: Wish, model: str = "") -> str:
+    """The level that the user gave, and that it changes nothing if so."""
+    if wish.sigma is None:
+        return ""
+    return f", --sigma {wish.sigma:g}" + (", a level that has no network of its own" if model == "denoise" else "")
 
 
-def _deblocking(wish: Wish, compression: Compression | None, catalogue: Catalogue, clean: str) -> Choice:
-    entries = _photo_entries(wish, catalogue)
+def _quality(compression: Compression | None) -> int:
+    """The quality by which a network for photos is sought."""
     if compression is None:
-        return Choice(clean, "the file does not say how it was compressed")
-    quality = UNTOLD_QUALITY if compression.quality is None else compression.quality
-    entry = _serving(entries, quality)
-    if entry is not None:
-        return Choice(entry.name, str(compression))
-    best = max((entry.serves.quality[1] for entry in entries if entry.serves), default=0)
-    if entries and quality > best and wish.input == "auto":
-        return Choice(None, f"{compression}, and no network helps above quality {best}")
-    return Choice(clean, f"{compression}, for which no network was trained")
+        return LOSSLESS_QUALITY
+    return UNTOLD_QUALITY if compression.quality is None else compression.quality
+
+
+def _takes_lossless(entry: Entry, noise: Noise | None) -> bool:
+    least = entry.serves.correlation if entry.serves else None
+    return least is not None and (noise is None or noise.correlation >= least)
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
@@ -119,8 +152,26 @@ def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
     ]
 
 
-def _serving(entries: Iterable[Entry], quality: int) -> Entry | None:
-    """The network with the narrowest range of qualities that holds that one."""
-    within = [(high - low, entry) for entry in entries if entry.serves
-              for low, high in [entry.serves.quality] if low <= quality <= high]  # fmt: skip
-    return min(within, key=lambda pair: pair[0], default=(0, None))[1]
+def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:
+    return [entry.serves.quality for entry in entries if entry.serves]
+
+
+def _distance(value: float, ends: tuple[float, float]) -> float:
+    """How far a range is from a value; 0 when it holds it."""
+    return max(ends[0] - value, value - ends[1], 0)
+
+
+def _narrowest(entries: Iterable[Entry], level: float | None) -> Entry:
+    """The network whose range of noise levels holds that one, or else is nearest; of several the narrowest.
+
+    An entry without such a range holds every level. Ranges of noise as wide are told apart by those of quality.
+    """
+
+    def order(entry: Entry) -> tuple[float, float, float]:
+        if entry.serves is None:
+            return inf, inf, inf
+        low, high = entry.serves.sigma or (0, inf)
+        away = 0 if level is None else _distance(level, (low, high))
+        return away, high - low, entry.serves.quality[1] - entry.serves.quality[0]
+
+    return min(entries, key=order)

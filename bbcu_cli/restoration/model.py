@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -27,12 +28,24 @@ class Options:
         self_ensemble: average the results of the eight flips and rotations; eight times the work.
         chroma: deblocking of a colour image: "keep" its chroma, or "restore" it with the same network, which
             measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos) for three times the work.
+        strength: how far to go from the input (0: its samples as they are) to the result (1), 0..1; for networks that
+            do not enlarge.
     """
 
     tile: int | None = None
     memory: int | None = None
     self_ensemble: bool = False
     chroma: Chroma = "restore"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share.
+
+        Raises:
+            UsageError: the strength is not in 0..1.
+        """
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"The strength is {self.strength:g}; give a number from 0 to 1.")
 
 
 DEFAULT_OPTIONS: Final = Options()
@@ -72,12 +85,13 @@ class Model:
 
 
 class Shelf:
-    """The models of one run, each opened when it is first asked for; `with` closes them all."""
+    """The models of one run, each opened when it is first asked for, by any thread; `with` closes them all."""
 
     def __init__(self, load: Callable[[str], Model]) -> None:
         """Args: load: opens a model by its name."""
         self._load = load
         self._models: dict[str, Model] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Shelf:
         return self
@@ -90,9 +104,10 @@ class Shelf:
 
     def __getitem__(self, name: str) -> Model:
         """The model of that name; errors as of `load_model`."""
-        if name not in self._models:
-            self._models[name] = self._load(name)
-        return self._models[name]
+        with self._lock:
+            if name not in self._models:
+                self._models[name] = self._load(name)
+            return self._models[name]
 
 
 def open_model(

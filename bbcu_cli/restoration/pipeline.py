@@ -22,7 +22,7 @@ from bbcu_cli.image.image import Pixels
 from bbcu_cli.image.metadata import scaled
 from bbcu_cli.restoration.memory import footprint, tile_size
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options
-from bbcu_cli.restoration.planes import Floats, planes_of
+from bbcu_cli.restoration.planes import Floats, blended, planes_of
 from bbcu_cli.restoration.tiling import Region, TileSize, plan
 
 _SLAB_ROWS: Final = 32
@@ -144,8 +144,11 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over, true for the new size.
 
     Raises:
+        UsageError: a strength below 1, and the network enlarges.
         EngineError: the engine failed; when rows are taken.
     """
+    if options.strength != 1 and model.spec.scale != 1:
+        raise UsageError("A strength below 1 blends with the input; it is for networks that do not enlarge.")
     planes, scale = planes_of(image, model.spec, options.chroma), model.spec.scale
     (height, width), depth = image.size, np.dtype(f"u{image.depth // 8}")
 
@@ -167,6 +170,8 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
             for slab, part in _slabs(core, scale):
                 place = slab.relative_to(band).scaled(scale).slices
                 result = planes.paint(slab, block[:, :, part])
+                if options.strength != 1:
+                    result = blended(Image(image.pixels[slab.slices]), result, options.strength)
                 painted.pixels[place] = result.pixels
                 if painted.alpha is not None:
                     painted.alpha[place] = result.alpha
@@ -186,7 +191,7 @@ def restore_image(image: Image, model: Model, options: Options = DEFAULT_OPTIONS
 
     Raises:
         EngineError: the engine failed.
-        UsageError: the tile or the memory budget is impossible.
+        UsageError: the tile or the memory budget is impossible, or a strength below 1 meets a network that enlarges.
     """
     tile = footprint(image, model, options, gathered=True).tile
     whole = restored_bands(image, model, options, tile).whole()
@@ -199,7 +204,7 @@ def restore(pixels: Pixels, model: Model, options: Options = DEFAULT_OPTIONS) ->
     The fourth channel is alpha (not premultiplied).
 
     Raises:
-        UsageError: not such an array.
+        UsageError: not such an array; or as `restore_image`.
         EngineError: the engine failed.
     """
     kinds = ("uint8", "uint16")

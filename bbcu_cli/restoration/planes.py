@@ -101,6 +101,16 @@ def _beside(image: Image, region: Region, colour: Floats) -> Image:
     return Image(to_integer(colour, image.depth), None if image.alpha is None else image.alpha[region.slices])
 
 
+def blended(before: Image, after: Image, strength: float) -> Image:
+    """Samples between two pictures of one size and depth: those of `before` at strength 0, of `after` at 1, exactly.
+
+    Alpha is that of `after`.
+    """
+    start = before.pixels.astype(np.float32)  # holds every sample of 16 bits, and every difference of two, exactly
+    mixed = np.rint(start + np.float32(strength) * (after.pixels.astype(np.float32) - start))
+    return Image(mixed.astype(after.pixels.dtype), after.alpha)
+
+
 def planes_of(image: Image, spec: ModelSpec, chroma: Chroma) -> Planes:
     """The planes of an image that a network sees; `chroma` is about colour in luma networks."""
     if spec.channels == 3:

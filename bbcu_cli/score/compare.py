@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from bbcu_cli.image.color import to_8_bit
+
 Pixels = NDArray[Any]
 
 _PANEL: Final = 560  # longest side of a panel
@@ -118,8 +120,7 @@ def _most_detailed(overview: Pillow.Image, size: tuple[int, int]) -> _Box:
 
 def _picture(pixels: Pixels) -> Pillow.Image:
     """Any pixels -> 8-bit RGB; transparent ones show a checkerboard."""
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = to_8_bit(pixels)
     if pixels.shape[2] == 4:
         opacity = pixels[..., 3:].astype(np.float32) / 255
         rows, columns = np.ogrid[: pixels.shape[0], : pixels.shape[1]]

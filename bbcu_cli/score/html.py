@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from bbcu_cli.image.color import to_8_bit
 from bbcu_cli.score.report import TITLES, Report, ReportRow, figure, gain
 
 Pixels = NDArray[Any]
@@ -65,7 +66,7 @@ def views(truth: Pixels, restored: Pixels, given: Pixels | None = None) -> Views
 
 
 def _rgb(pixels: Pixels) -> NDArray[np.uint8]:
-    eight: NDArray[np.uint8] = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    eight = to_8_bit(pixels)
     return np.ascontiguousarray(np.broadcast_to(eight, (*eight.shape[:2], 3)))
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.image import Image, decode, probe
+from bbcu_cli.image import EncodeOptions, Image, decode, encode, probe
+from bbcu_cli.image.color import to_8_bit
 from bbcu_cli.image.formats import is_image_name
 from bbcu_cli.score.camera import Camera, camera_noise
 from bbcu_cli.score.degrade import add_noise, jpeg_luma, resize_bicubic
 from bbcu_cli.score.metrics import Convention, Scores, luma, score
-from bbcu_cli.score.photos import Sampling, compress_jpeg
+from bbcu_cli.score.photos import Sampling, jpeg_bytes
 from bbcu_cli.score.report import ReportRow
 from bbcu_cli.spec import Task
 
@@ -155,17 +156,22 @@ def scale_of(pairs: Sequence[Pair]) -> int:
     return scales.pop()
 
 
-def check_sizes(pairs: Sequence[Pair], scale: int) -> None:
+def check_sizes(pairs: Sequence[Pair], scale: int, enlarged: int = 1) -> None:
     """Compare the sizes that the headers promise, before any work.
 
+    Args:
+        pairs: ground truth and results, or what is still to be enlarged.
+        scale: ground truth may exceed a result by less.
+        enlarged: by how much the results will be.
+
     Raises:
-        UsageError: a pair differs; a ground truth may exceed its result by less than the scale.
+        UsageError: a pair differs.
         ImageError: a file is no image.
     """
     wrong = []
     for one in pairs:
         truth, restored = probe(one.truth).size, probe(one.restored).size
-        if restored not in (truth, _multiple(truth, scale)):
+        if (restored[0] * enlarged, restored[1] * enlarged) not in (truth, _multiple(truth, scale)):
             sizes = f"{restored[1]}x{restored[0]}, its ground truth {truth[1]}x{truth[0]}"
             wrong.append(f"{one.restored.name} is {sizes}")
     if wrong:
@@ -180,7 +186,7 @@ def score_images(truth: Image, restored: Image, convention: Convention, scale: i
     Raises:
         UsageError: the sizes differ, or the border leaves nothing.
     """
-    a, b, peak = _comparable(truth, restored, scale)
+    a, b, peak = comparable(truth, restored, scale)
     return score(a, b, convention, peak=peak)
 
 
@@ -193,14 +199,14 @@ def evaluate_pairs(pairs: Iterable[Pair], convention: Convention, scale: int = 1
     """
     for one in pairs:
         images = [decode(path, max_pixels=MAX_PIXELS) for path in (one.truth, one.restored)]
-        truth, restored, peak = _comparable(images[0], images[1], scale)
-        with _named(one.restored):
+        truth, restored, peak = comparable(images[0], images[1], scale)
+        with named(one.restored):
             scores = score(truth, restored, convention, peak=peak)
         yield Evaluated(ReportRow(one.truth.stem, scores), truth, restored)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Say in an error which file it is about."""
     try:
         yield
@@ -208,7 +214,7 @@ def _named(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixels, float]:
+def comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixels, float]:
     """Pixels of both in one depth and one size, and their peak."""
     a, b = truth.pixels, restored.pixels
     if restored.size == _multiple(truth.size, scale):
@@ -286,6 +292,11 @@ class Trial:
             note=f"{note}; outputs rounded to 8 bit",
         )
 
+    @property
+    def of_files(self) -> bool:
+        """Whether the input is a file that people could have, and not what the paper's tables take."""
+        return self.colour or self.jpeg is not None
+
     def degrade(self, truth: Image) -> tuple[Pixels, NDArray[np.float32], Pixels]:
         """Make the network's input.
 
@@ -296,31 +307,55 @@ class Trial:
         Raises:
             UsageError: the image is smaller than the scale, or the quality is out of range.
         """
-        pixels = truth.pixels if truth.depth == 8 else np.rint(truth.pixels / 257).astype(np.uint8)
-        if self.task == "deblock" and not self.colour:
-            y = luma(pixels, rounded=True, gray_is_luma=True).astype(np.uint8)
+        if self.of_files:
+            rgb, file, given = self.encode(truth)
+            return rgb, _to_float(decode(file, max_pixels=MAX_PIXELS).pixels), given
+        if self.task == "deblock":
+            y = luma(to_8_bit(truth.pixels), rounded=True, gray_is_luma=True).astype(np.uint8)
             given = jpeg_luma(y, self.quality)[..., None]
             return y[..., None], _to_float(given), given
+        rgb = self._rgb(truth)
+        if self.task == "sr":
+            small = self._reduced(rgb)
+            return rgb, _to_float(small), resize_bicubic(small, rgb.shape[:2])
+        noisy = self._noisy(rgb)
+        return rgb, noisy.astype(np.float32), _to_uint8(noisy)
+
+    def encode(self, truth: Image) -> tuple[Pixels, bytes, Pixels]:
+        """Make the input as a file: a colour JPEG, or a PNG where the trial has no quality.
+
+        Returns:
+            (truth, file, given): the truth as it is compared, uint8 (H, W, 3); the content of the file; the baseline,
+            uint8 like the truth.
+
+        Raises:
+            UsageError: as `degrade`.
+        """
+        rgb = self._rgb(truth)
+        pixels = rgb
+        if self.task != "deblock":
+            pixels = self._reduced(rgb) if self.task == "sr" else _to_uint8(self._noisy(rgb))
+        quality = self.quality if self.task == "deblock" else self.jpeg
+        if quality is None:
+            file = encode(Image(pixels), "PNG", EncodeOptions())
+        else:
+            file = jpeg_bytes(pixels, quality, self.sampling)
+            pixels = decode(file, max_pixels=MAX_PIXELS).pixels
+        return rgb, file, resize_bicubic(pixels, rgb.shape[:2]) if self.task == "sr" else pixels
+
+    def _rgb(self, truth: Image) -> Pixels:
+        """The truth as three channels of 8 bits, cropped to a multiple of the scale."""
         height, width = _multiple(truth.size, self.scale)
-        rgb = np.repeat(pixels, 3 // truth.channels, axis=2)[:height, :width]
-        if self.task == "deblock":
-            given = compress_jpeg(rgb, self.quality, self.sampling)
-            return rgb, _to_float(given), given
-        if self.task == "denoise":
-            noisy = self._noisy(rgb)
-            given = self._saved(_to_uint8(noisy))
-            return rgb, noisy.astype(np.float32) if self.jpeg is None else _to_float(given), given
-        small = self._saved(resize_bicubic(rgb, (height // self.scale, width // self.scale)))
-        return rgb, _to_float(small), resize_bicubic(small, (height, width))
+        return np.repeat(to_8_bit(truth.pixels), 3 // truth.channels, axis=2)[:height, :width]
+
+    def _reduced(self, rgb: Pixels) -> Pixels:
+        small: Pixels = resize_bicubic(rgb, (rgb.shape[0] // self.scale, rgb.shape[1] // self.scale))
+        return small
 
     def _noisy(self, rgb: Pixels) -> NDArray[np.float64]:
         if self.camera is None:
             return add_noise(rgb / 255, self.sigma, np.random.RandomState(0))
         return (rgb + camera_noise(rgb, self.sigma, self.camera, np.random.default_rng(0))) / 255
-
-    def _saved(self, pixels: Pixels) -> Pixels:
-        """What the file of the input holds, uint8 (H, W, 3)."""
-        return pixels if self.jpeg is None else compress_jpeg(pixels, self.jpeg, self.sampling)
 
     def run(self, name: str, image: Image, restore: RestoreArray) -> Evaluated:
         """Degrade one image, restore it, and score the result and the baseline.
@@ -346,7 +381,7 @@ def evaluate_trial(trial: Trial, truths: Iterable[Path], restore: RestoreArray) 
     """
     for path in truths:
         image = decode(path, max_pixels=MAX_PIXELS)
-        with _named(path):
+        with named(path):
             evaluated = trial.run(path.stem, image, restore)
         yield evaluated
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bbcu_cli.errors import ImageError, TrainingError
 from bbcu_cli.image import decode
+from bbcu_cli.image.color import to_8_bit
 from bbcu_cli.score.degrade import bicubic_matrix, resize_bicubic
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import photos
@@ -154,7 +155,7 @@ def read_images(folder: Path, smallest: int = 1) -> list[NDArray[np.uint8]]:
         if min(image.size) < smallest:
             small += 1
             continue
-        pixels = image.pixels if image.depth == 8 else np.rint(image.pixels / 257).astype(np.uint8)
+        pixels = to_8_bit(image.pixels)
         images.append(np.repeat(pixels, 3 // image.channels, axis=2))
     if not images:
         why = f"its {small} image(s) are smaller than {smallest} pixels" if small else "it holds no image"

@@ -100,18 +100,18 @@ void check_set(const Kernels& set) {
         const Result truth = run(*kernels().back(), how, 1);
         for (size_t threads = 1; threads <= 3; ++threads) {
             const Result mine = run(set, how, threads);
-            check(mine.out, truth.out, set.name, "output", how.shape);
-            check(mine.words, truth.words, set.name, "signs", how.shape);
-            check(mine.sums, truth.sums, set.name, "sums", how.shape);
-            check(mine.x, truth.x, set.name, "gradient of x", how.shape);
-            check(mine.shift, truth.shift, set.name, "gradient of the shift", how.shape);
-            check(mine.weight, truth.weight, set.name, "gradient of the weights", how.shape);
-            check(mine.bias0, truth.bias0, set.name, "gradient of the first bias", how.shape);
-            check(mine.slope, truth.slope, set.name, "gradient of the slope", how.shape);
-            check(mine.bias1, truth.bias1, set.name, "gradient of the second bias", how.shape);
+            check(mine.out, truth.out, set.cpu->name, "output", how.shape);
+            check(mine.words, truth.words, set.cpu->name, "signs", how.shape);
+            check(mine.sums, truth.sums, set.cpu->name, "sums", how.shape);
+            check(mine.x, truth.x, set.cpu->name, "gradient of x", how.shape);
+            check(mine.shift, truth.shift, set.cpu->name, "gradient of the shift", how.shape);
+            check(mine.weight, truth.weight, set.cpu->name, "gradient of the weights", how.shape);
+            check(mine.bias0, truth.bias0, set.cpu->name, "gradient of the first bias", how.shape);
+            check(mine.slope, truth.slope, set.cpu->name, "gradient of the slope", how.shape);
+            check(mine.bias1, truth.bias1, set.cpu->name, "gradient of the second bias", how.shape);
         }
     }
-    std::printf("training, %s: %s\n", set.name, failures > before ? "FAILED" : "equal to scalar");
+    std::printf("training, %s: %s\n", set.cpu->name, failures > before ? "FAILED" : "equal to scalar");
 }
 
 }  // namespace
@@ -119,9 +119,9 @@ void check_set(const Kernels& set) {
 int main(int argc, char** argv) {
     std::string ran;
     for (const Kernels* set : kernels())
-        if (set->supported()) {
+        if (set->cpu->supported()) {
             check_set(*set);
-            ran += std::string(set->name) + " ";
+            ran += std::string(set->cpu->name) + " ";
         }
 #if defined(BBCU_EMULATED_AVX512)
     check_set(kAvx512);

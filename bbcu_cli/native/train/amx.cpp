@@ -10,13 +10,16 @@
 //
 // The rest of the set is that of AVX-512; kernels.cpp puts it in, and asks the system for the tiles.
 
+#include "../portability.h"
+#if BBCU_AMX
+
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "input-row-inl.h"
-#include "unit.h"
+#include "kernels.h"
 
 namespace bbcu::train {
 namespace {
@@ -162,8 +165,8 @@ size_t bit_row_bytes(size_t width) { return width * sizeof(uint64_t); }
 void bit_row(const uint64_t* words, size_t width, uint8_t* bits) { std::memcpy(bits, words, bit_row_bytes(width)); }
 
 // Pixels of all rows in one sequence, each row with a zero before it and at least one behind, so that a tap is an
-// offset. Of WeightRows: tiles of gradients [pixels / 32], then pairs of signs [pixels + offsets][4 blocks][16 channels]:
-// of the pixel at that place and the one behind it.
+// offset. Of WeightRows: tiles of gradients [pixels / 32], then pairs of signs [pixels + offsets][4 blocks][16
+// channels]: of the pixel at that place and the one behind it.
 struct Sequence {
     size_t pitch, tiles, places;
     Sequence(size_t rows, size_t width)
@@ -287,8 +290,7 @@ void weight_rows(const WeightRows& task) {
 
 constexpr Kernels all() {
     Kernels k{};
-    k.name = "amx";
-    k.required_features = "AMX-BF16 and BMI2, what avx512 needs, and Linux";
+    k.cpu = &kAmxCpu;
     k.quantised_bytes = quantised_bytes;
     k.quantise_row = quantise_row;
     k.input_weight_bytes = input_weight_bytes;
@@ -307,3 +309,5 @@ extern const Kernels kAmx;
 const Kernels kAmx = all();
 
 }  // namespace bbcu::train
+
+#endif

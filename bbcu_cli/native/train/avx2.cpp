@@ -4,16 +4,19 @@
 // signs as the table, one vpshufb looks them up for 32 outputs, and a vpaddb sums them: 128 products.
 // Bound: three taps of 16 look-ups sum to at most 96 and fit int8; three rows of taps to 288 and fit int16.
 
+#include "../portability.h"
+#if BBCU_X86_64
+
 #include <immintrin.h>
 
+#include "kernels.h"
 #include "products-inl.h"
-#include "unit.h"
 
 namespace bbcu::train {
 namespace {
 
-constexpr size_t kLanes = 8;                   // floats
-constexpr size_t kHalves = kFeatures / 32;     // vectors of bytes
+constexpr size_t kLanes = 8;                // floats
+constexpr size_t kHalves = kFeatures / 32;  // vectors of bytes
 
 struct Bytes {
     using type = __m256i;
@@ -31,16 +34,20 @@ struct Bytes {
     static type add_words(type a, type b) { return _mm256_add_epi16(a, b); }
     // Left to itself, GCC loads patterns twice, adds in another order, and runs out of the 16 registers.
     static type in_register(type v) {
+#if !BBCU_MSVC
         asm("" : "+x"(v));
+#endif
         return v;
     }
     template <class T>
     static void in_memory(T& sums) {
+#if BBCU_MSVC
+        (void)sums;
+#else
         asm("" : "+m"(sums));
+#endif
     }
 };
-
-bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 void pack(const float* x, const float* shift, size_t pixels, uint64_t* words) {
     for (size_t p = 0; p < pixels; ++p) {
@@ -60,9 +67,7 @@ struct Affine {
     Affine(const Group& group, size_t v)
         : scale(_mm256_load_ps(group.scale + v * kLanes)), bias(_mm256_load_ps(group.bias + v * kLanes)),
           bias0(_mm256_load_ps(group.bias0 + v * kLanes)), slope(_mm256_load_ps(group.slope + v * kLanes)) {}
-    __m256 operator()(__m256 sum) const {
-        return _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(sum, scale), bias), bias0);
-    }
+    __m256 operator()(__m256 sum) const { return _mm256_add_ps(_mm256_add_ps(_mm256_mul_ps(sum, scale), bias), bias0); }
 };
 
 __m256 positive(__m256 v) { return _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GT_OQ); }
@@ -93,7 +98,8 @@ constexpr HalfSums kTables;
 // Where the tables of a pixel's 16 quads of channels are, to where[16].
 inline void find_tables(uint64_t word, uint16_t* where) {
     const __m128i bytes = _mm_cvtsi64_si128(static_cast<int64_t>(word)), nibble = _mm_set1_epi8(15);
-    const __m128i quads = _mm_unpacklo_epi8(_mm_and_si128(bytes, nibble), _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
+    const __m128i quads =
+        _mm_unpacklo_epi8(_mm_and_si128(bytes, nibble), _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble));
     _mm256_store_si256(reinterpret_cast<__m256i*>(where), _mm256_slli_epi16(_mm256_cvtepu8_epi16(quads), 4));
 }
 
@@ -103,17 +109,16 @@ inline void forward_sums(const uint8_t* weights, const uint16_t* where, int8_t* 
     __m256i acc[kPixels][kHalves];
     for (size_t p = 0; p < kPixels; ++p)
         for (size_t v = 0; v < kHalves; ++v) acc[p][v] = _mm256_setzero_si256();
-#pragma GCC unroll 1
+    BBCU_UNROLL(1)
     for (size_t i = 0; i < 3 * kQuads; ++i, weights += kFeatures) {
         __m256i pattern[kHalves];
-#pragma GCC unroll 2
-        for (size_t v = 0; v < kHalves; ++v)
-            pattern[v] = Bytes::in_register(Bytes::load(weights + v * Bytes::bytes));
-#pragma GCC unroll 4
+        BBCU_UNROLL(2)
+        for (size_t v = 0; v < kHalves; ++v) pattern[v] = Bytes::in_register(Bytes::load(weights + v * Bytes::bytes));
+        BBCU_UNROLL(4)
         for (size_t p = 0; p < kPixels; ++p) {
             const auto* table = reinterpret_cast<const uint8_t*>(kTables.of) + where[p * kQuads + i];
             const __m256i half_sums = Bytes::table(table);
-#pragma GCC unroll 2
+            BBCU_UNROLL(2)
             for (size_t v = 0; v < kHalves; ++v)
                 acc[p][v] = Bytes::in_register(Bytes::add(acc[p][v], Bytes::look_up(half_sums, pattern[v])));
         }
@@ -146,12 +151,14 @@ void forward_row(const ForwardRow& task) {
             const size_t x = start + p;
             for (size_t c = 0; c < kFeatures; c += 2 * kLanes) {
                 const auto part = [&](size_t dy) {
-                    return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(parts[dy] + p * kFeatures + c)));
+                    return _mm256_cvtepi8_epi16(
+                        _mm_load_si128(reinterpret_cast<const __m128i*>(parts[dy] + p * kFeatures + c)));
                 };
-                const __m256i sums = _mm256_slli_epi16(_mm256_add_epi16(_mm256_add_epi16(part(0), part(1)), part(2)), 1);
+                const __m256i sums =
+                    _mm256_slli_epi16(_mm256_add_epi16(_mm256_add_epi16(part(0), part(1)), part(2)), 1);
                 if (t.sums) _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.sums + x * t.sums_pitch + c), sums);
                 const __m128i half[2] = {_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)};
-#pragma GCC unroll 2
+                BBCU_UNROLL(2)
                 for (size_t i = 0; i < 2; ++i) {
                     const size_t v = c / kLanes + i;
                     const Affine affine(*t.group, v);
@@ -178,7 +185,7 @@ void gradient_row(const GradientRow& task) {
             largest[i] = _mm256_setzero_si256();
         }
         for (size_t x = 0; x < t.width; ++x) {
-#pragma GCC unroll 2
+            BBCU_UNROLL(2)
             for (size_t i = 0; i < kLine; ++i) {
                 const size_t at = c + i * kLanes;
                 const Affine affine(*t.group, at / kLanes);
@@ -206,9 +213,7 @@ void gradient_row(const GradientRow& task) {
 
 constexpr Kernels all() {
     Kernels k{};
-    k.name = "avx2";
-    k.required_features = "AVX2 and FMA";
-    k.supported = supported;
+    k.cpu = &kAvx2Cpu;
     k.pack = pack;
     k.weight_bytes = kWeightBytes;
     k.pack_weights = pack_weights;
@@ -232,3 +237,5 @@ extern const Kernels kAvx2;
 const Kernels kAvx2 = all();
 
 }  // namespace bbcu::train
+
+#endif

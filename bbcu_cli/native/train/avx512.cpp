@@ -1,14 +1,17 @@
 // AVX-512: passes of rows, and the products of signs by vpopcntq; products-inl.h multiplies gradients.
 //
-// Of 512 products of signs, xor marks those that are -1, vpopcntq counts them for each of eight outputs, and an addition
-// of 64-bit sums takes in the next tap. Bound: none is near; 576 fits int16, in which sums are kept.
+// Of 512 products of signs, xor marks those that are -1, vpopcntq counts them for each of eight outputs, and an
+// addition of 64-bit sums takes in the next tap. Bound: none is near; 576 fits int16, in which sums are kept.
+
+#include "../portability.h"
+#if BBCU_X86_64
 
 #include <immintrin.h>
 
 #include <cstring>
 
+#include "kernels.h"
 #include "products-inl.h"
-#include "unit.h"
 
 namespace bbcu::train {
 namespace {
@@ -32,7 +35,7 @@ struct Bytes {
     static type add_words(type a, type b) { return _mm512_add_epi16(a, b); }
     // Left to itself, GCC adds in another order and runs out of registers.
     static type in_register(type v) {
-#if defined(__AVX512F__)  // not where it is emulated
+#if defined(__AVX512F__) && !BBCU_MSVC  // not where it is emulated
         asm("" : "+v"(v));
 #endif
         return v;
@@ -40,11 +43,6 @@ struct Bytes {
     template <class T>
     static void in_memory(const T&) {}  // registers are left for these
 };
-
-bool supported() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq");
-}
 
 void pack(const float* x, const float* shift, size_t pixels, uint64_t* words) {
     __m512 m[kVectors];
@@ -92,13 +90,12 @@ inline void forward_pixels(const ForwardRow& t, size_t x, size_t first, size_t l
             __m512i word[kPixels];
             for (size_t p = 0; p < kPixels; ++p)
                 word[p] = _mm512_set1_epi64(static_cast<int64_t>(t.rows[dy][x + p + dx - 1]));
-#pragma GCC unroll 8
+            BBCU_UNROLL(8)
             for (size_t j = 0; j < kWords; ++j) {
                 const __m512i w = _mm512_load_si512(weights + 64 * j);
-#pragma GCC unroll 4
+                BBCU_UNROLL(4)
                 for (size_t p = 0; p < kPixels; ++p)
-                    count[p][j] =
-                        _mm512_add_epi64(count[p][j], _mm512_popcnt_epi64(_mm512_xor_si512(w, word[p])));
+                    count[p][j] = _mm512_add_epi64(count[p][j], _mm512_popcnt_epi64(_mm512_xor_si512(w, word[p])));
             }
         }
     }
@@ -168,9 +165,7 @@ void gradient_row(const GradientRow& task) {
 
 constexpr Kernels all() {
     Kernels k{};
-    k.name = "avx512";
-    k.required_features = "AVX-512 F, BW, DQ, VL and VPOPCNTDQ";
-    k.supported = supported;
+    k.cpu = &kAvx512Cpu;
     k.pack = pack;
     k.weight_bytes = kWeightBytes;
     k.pack_weights = pack_weights;
@@ -194,3 +189,5 @@ extern const Kernels kAvx512;
 const Kernels kAvx512 = all();
 
 }  // namespace bbcu::train
+
+#endif

@@ -5,7 +5,8 @@
 
 #include <algorithm>
 
-#include "unit.h"
+#include "../portability.h"
+#include "kernels.h"
 
 namespace bbcu::train {
 namespace {
@@ -40,7 +41,7 @@ inline void input_pixels(const InputRow& task, const SumsOf& sums_of) {
         for (size_t p = 0; p < count; ++p) {
             const float *x = t.x + (start + p) * kFeatures, *rest = residual_of(t, start + p, residual);
             float* out = t.out + (start + p) * kFeatures;
-#pragma GCC unroll 8
+            BBCU_UNROLL(8)
             for (size_t v = 0; v < kVectors; ++v) {
                 const size_t c = v * kLanes;
                 const auto* sum = reinterpret_cast<const __m256i*>(sums + p * kFeatures + c);

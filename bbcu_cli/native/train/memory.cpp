@@ -5,12 +5,12 @@
 #include <new>
 #include <vector>
 
-#include "../engine.h"
+#include "../kernels/kernel_set.h"
 
 namespace bbcu::train {
 namespace {
 
-constexpr size_t kPieces = 64;            // kept at most
+constexpr size_t kPieces = 64;             // kept at most
 constexpr size_t kKept = size_t{1} << 28;  // bytes kept at most
 
 class Shelf {
@@ -20,7 +20,8 @@ public:
         const std::lock_guard<std::mutex> lock(mutex_);
         auto best = free_.end();
         for (auto at = free_.begin(); at != free_.end(); ++at)
-            if (at->bytes >= bytes && at->bytes / 2 <= bytes && (best == free_.end() || at->bytes < best->bytes)) best = at;
+            if (at->bytes >= bytes && at->bytes / 2 <= bytes && (best == free_.end() || at->bytes < best->bytes))
+                best = at;
         if (best == free_.end()) return {nullptr, 0};
         const Memory found = *best;
         *best = free_.back();

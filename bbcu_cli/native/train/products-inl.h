@@ -1,13 +1,14 @@
 // Products of signs and quantised gradients by table look-up in bytes, written once over a vector type.
 //
-// Of four whole numbers under four signs, the sum is M - 2 V: M is the sum of their magnitudes, V that of the magnitudes
-// which the sign makes negative. V has 16 values of at most 4 * kMost = 1020, and so two digits to the base 32. A
-// *table* is its 16 lower digits and its 16 higher ones; a *pattern* is a byte of four signs. A shuffle of bytes looks
-// one digit up for as many patterns as the vector has bytes, and an addition of bytes sums them: two of each are 128
-// products in 256 bits. For the input's gradient the four numbers are output channels of a pixel and patterns come from
-// the weights; for the weights' they are pixels of a channel and patterns come from the signs of the input.
+// Of four whole numbers under four signs, the sum is M - 2 V: M is the sum of their magnitudes, V that of the
+// magnitudes which the sign makes negative. V has 16 values of at most 4 * kMost = 1020, and so two digits to the base
+// 32. A *table* is its 16 lower digits and its 16 higher ones; a *pattern* is a byte of four signs. A shuffle of bytes
+// looks one digit up for as many patterns as the vector has bytes, and an addition of bytes sums them: two of each are
+// 128 products in 256 bits. For the input's gradient the four numbers are output channels of a pixel and patterns come
+// from the weights; for the weights' they are pixels of a channel and patterns come from the signs of the input.
 //
-// Example: of 5, -3, 0, 100 under +, +, -, - the sum is 5 - 3 - 0 - 100 = -98; M = 108, V = 3 + 0 + 100 = 103 = 3 * 32 + 7.
+// Example: of 5, -3, 0, 100 under +, +, -, - the sum is 5 - 3 - 0 - 100 = -98; M = 108 and V = 3 + 0 + 100 = 103, of
+// the digits 3 and 7.
 //
 // Bounds: digits are at most 31, so 8 look-ups sum to 248 in a byte; V of 64 look-ups to 65280 in 16 bits.
 //
@@ -25,8 +26,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../portability.h"
 #include "input-row-inl.h"
-#include "unit.h"
+#include "kernels.h"
 
 namespace bbcu::train {
 namespace {
@@ -40,8 +42,8 @@ static_assert(4 * kMost < kDigit * kDigit && kQuads % kOnce == 0);
 
 // Patterns of 64 channels: a byte each, of which bit i is the channel's in words[i].
 void store_patterns(const uint64_t (&words)[4], uint8_t* to) {
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3,
-                                            3, 3, 3, 3, 3, 3);
+    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3,
+                                            3, 3, 3, 3, 3, 3, 3);
     const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
     for (size_t half = 0; half < 2; ++half) {
         __m256i pattern = _mm256_setzero_si256();
@@ -54,11 +56,13 @@ void store_patterns(const uint64_t (&words)[4], uint8_t* to) {
     }
 }
 
-// The tables of four quads of numbers: v[0..3] at `to`, v[4..7] `second` bytes on, v[8..11] `lane` bytes on, v[12..15] both.
+// The tables of four quads of numbers: v[0..3] at `to`, v[4..7] `second` bytes on, v[8..11] `lane` bytes on, v[12..15]
+// both.
 inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
     const auto words = [](int a, int b, int c, int d, int e, int f, int g, int h) {
         const auto two = [](int x, int y) { return (0x0100 + 0x0202 * x) | (0x0100 + 0x0202 * y) << 16; };
-        return _mm256_setr_epi32(two(a, b), two(c, d), two(e, f), two(g, h), two(a, b), two(c, d), two(e, f), two(g, h));
+        return _mm256_setr_epi32(two(a, b), two(c, d), two(e, f), two(g, h), two(a, b), two(c, d), two(e, f),
+                                 two(g, h));
     };
     const __m256i swap = words(1, 0, 3, 2, 5, 4, 7, 6);
     const __m256i minus = _mm256_max_epi16(v, _mm256_setzero_si256());  // what a number gives to V under a minus
@@ -69,12 +73,11 @@ inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
         _mm256_blend_epi16(_mm256_add_epi16(plus, other_plus), _mm256_add_epi16(minus, other_minus), 0xaa);
     const __m256i unequal = _mm256_add_epi16(minus, other_plus);
     const __m256i quads[2] = {_mm256_unpacklo_epi16(equal, unequal), _mm256_unpackhi_epi16(equal, unequal)};
-#pragma GCC unroll 2
+    BBCU_UNROLL(2)
     for (size_t i = 0; i < 2; ++i, to += second) {
         const __m256i pair = _mm256_shuffle_epi8(quads[i], words(0, 1, 3, 2, 0, 1, 3, 2));
-        const __m256i half[2] = {
-            _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(4, 4, 4, 4, 5, 5, 5, 5))),
-            _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(7, 7, 7, 7, 6, 6, 6, 6)))};
+        const __m256i half[2] = {_mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(4, 4, 4, 4, 5, 5, 5, 5))),
+                                 _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(7, 7, 7, 7, 6, 6, 6, 6)))};
         const __m256i digit = _mm256_set1_epi16(kDigit - 1);
         const __m256i low = _mm256_packus_epi16(_mm256_and_si256(half[0], digit), _mm256_and_si256(half[1], digit));
         const __m256i high = _mm256_packus_epi16(_mm256_srli_epi16(half[0], 5), _mm256_srli_epi16(half[1], 5));
@@ -97,8 +100,8 @@ inline int32_t sum_of(__m256i v) {
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
-// A quantised row: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of magnitudes; those of
-// pixels -1 and width are zero.
+// A quantised row: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of magnitudes; those
+// of pixels -1 and width are zero.
 size_t quantised_bytes(size_t width, size_t groups) {
     const size_t bytes = (width + 2) * (groups * kQuads * kTable + sizeof(int32_t));
     return (bytes + kAlign - 1) / kAlign * kAlign;
@@ -129,19 +132,19 @@ public:
     Sums() { clear(); }
 
     // `count` look-ups, at most kOnce. Tables of the rows are `row` bytes apart, those of a row and patterns as said.
-    [[gnu::always_inline]] void add(size_t count, const uint8_t* table, size_t row, size_t next_table,
-                                    const uint8_t* patterns, size_t next_patterns) {
+    BBCU_ALWAYS_INLINE void add(size_t count, const uint8_t* table, size_t row, size_t next_table,
+                                const uint8_t* patterns, size_t next_patterns) {
         typename V::type low[kRows][kVectors], high[kRows][kVectors];
         for (size_t r = 0; r < kRows; ++r)
             for (size_t v = 0; v < kVectors; ++v) low[r][v] = high[r][v] = V::zero();
-        const auto look_up = [&]() __attribute__((always_inline)) {
+        const auto look_up = [&]() BBCU_INLINED {
             typename V::type pattern[kVectors];
-#pragma GCC unroll 2
+            BBCU_UNROLL(2)
             for (size_t v = 0; v < kVectors; ++v) pattern[v] = V::in_register(V::load(patterns + v * V::bytes));
-#pragma GCC unroll 4
+            BBCU_UNROLL(4)
             for (size_t r = 0; r < kRows; ++r) {
                 const auto lower = V::table(table + r * row), higher = V::table(table + r * row + kTable / 2);
-#pragma GCC unroll 2
+                BBCU_UNROLL(2)
                 for (size_t v = 0; v < kVectors; ++v) {
                     low[r][v] = V::in_register(V::add(low[r][v], V::look_up(lower, pattern[v])));
                     high[r][v] = V::in_register(V::add(high[r][v], V::look_up(higher, pattern[v])));
@@ -151,15 +154,15 @@ public:
             patterns += next_patterns;
         };
         if (count == kOnce) {
-#pragma GCC unroll 8
+            BBCU_UNROLL(8)
             for (size_t i = 0; i < kOnce; ++i) look_up();
         } else {
             for (size_t i = 0; i < count; ++i) look_up();
         }
         V::in_memory(words_);
-#pragma GCC unroll 4
+        BBCU_UNROLL(4)
         for (size_t r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
+            BBCU_UNROLL(2)
             for (size_t v = 0; v < kVectors; ++v) {
                 typename V::type* words = words_[r] + 2 * v;
                 words[0] = V::add_words(words[0], V::lower(low[r][v], high[r][v]));
@@ -265,8 +268,8 @@ void bit_row(const uint64_t* words, size_t width, uint8_t* bits) {
 }
 
 // Of WeightRows: for each four of the outputs tables [rows][ceil(width / 4) quads of pixels][4], then for each row
-// [3 columns of taps][16] whole numbers to add: the sum of magnitudes, less what the product counts in vain, the numbers
-// at an end of the row whose taps are outside as if they met +1.
+// [3 columns of taps][16] whole numbers to add: the sum of magnitudes, less what the product counts in vain, the
+// numbers at an end of the row whose taps are outside as if they met +1.
 constexpr size_t kFours = kOutputs / 4;
 size_t four_bytes(size_t rows, size_t width) { return rows * quads(width) * 4 * kTable; }
 size_t scratch_bytes(size_t rows, size_t width) {
@@ -292,7 +295,7 @@ void row_tables(const WeightRows& t, size_t y) {
         const auto two = [&](size_t i) { return _mm256_add_epi16(_mm256_abs_epi16(v[i]), _mm256_abs_epi16(v[i + 1])); };
         const __m256i sum = _mm256_add_epi16(two(0), two(2));
         for (size_t half = 0; half < 2; ++half) magnitude[half] = _mm256_add_epi32(magnitude[half], widened(sum, half));
-#pragma GCC unroll 2
+        BBCU_UNROLL(2)
         for (size_t i = 0; i < 2; ++i) {  // channels 8 * i to 8 * i + 7
             const auto pair = [&](size_t p) {
                 return i ? _mm256_unpackhi_epi16(v[p], v[p + 1]) : _mm256_unpacklo_epi16(v[p], v[p + 1]);

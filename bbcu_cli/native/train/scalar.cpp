@@ -6,12 +6,11 @@
 #include <cmath>
 #include <cstring>
 
-#include "unit.h"
+#include "../portability.h"
+#include "kernels.h"
 
 namespace bbcu::train {
 namespace {
-
-bool supported() { return true; }
 
 bool negative(uint64_t word, size_t c) { return word >> c & 1; }
 
@@ -36,7 +35,7 @@ void forward_row(const ForwardRow& t) {
                 for (size_t dx = 0; dx < 3; ++dx)
                     if (t.rows[dy] && x + dx >= 1 && x + dx <= t.width)
                         sum += static_cast<int>(kFeatures) -
-                               2 * __builtin_popcountll(t.rows[dy][x + dx - 1] ^ weights[(3 * dy + dx) * kFeatures + c]);
+                               2 * popcount(t.rows[dy][x + dx - 1] ^ weights[(3 * dy + dx) * kFeatures + c]);
             if (t.sums) t.sums[x * t.sums_pitch + c] = static_cast<int16_t>(sum);
             const float y = affine(*t.group, c, static_cast<float>(sum));
             t.out[x * t.out_pitch + c] =
@@ -100,7 +99,8 @@ void input_sums(const InputRow& t, size_t x, int32_t (&sums)[kFeatures]) {
             const auto* value = reinterpret_cast<const int16_t*>(t.rows[dy]) + (x + dx - 1) * groups * kFeatures;
             const size_t tap = 3 * (2 - dy) + (2 - dx);
             for (size_t g = 0; g < groups; ++g) {
-                const auto* signs = reinterpret_cast<const int16_t*>(t.weights) + (g * kTaps + tap) * kFeatures * kFeatures;
+                const auto* signs =
+                    reinterpret_cast<const int16_t*>(t.weights) + (g * kTaps + tap) * kFeatures * kFeatures;
                 for (size_t o = 0; o < kFeatures; ++o, ++value, signs += kFeatures)
                     for (size_t c = 0; c < kFeatures; ++c) sums[c] += signs[c] * *value;
             }
@@ -159,9 +159,7 @@ void weight_rows(const WeightRows& t) {
 
 constexpr Kernels all() {
     Kernels k{};
-    k.name = "scalar";
-    k.required_features = "nothing";
-    k.supported = supported;
+    k.cpu = &kScalarCpu;
     k.pack = pack;
     k.weight_bytes = kWeightBytes;
     k.pack_weights = pack_weights;

@@ -3,44 +3,16 @@
 #include "unit.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <limits>
-#include <mutex>
 
+#include "../threads.h"
 #include "memory.h"
-#include "threads.h"
 
 namespace bbcu::train {
 
 namespace {
-
-// Calls work(item) for every item below `count`, on up to `threads` threads, in order of the items' start.
-// make() is called once on each thread for what work needs.
-template <class Make>
-void share(size_t count, size_t threads, const Make& make) {
-    std::atomic<size_t> next{0};
-    std::exception_ptr failure;
-    std::mutex mutex;
-    const auto run = [&] {
-        try {
-            auto work = make();
-            for (size_t item; (item = next++) < count;) work(item);
-        } catch (...) {
-            next = count;
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (!failure) failure = std::current_exception();
-        }
-    };
-    const size_t wanted = std::min(threads, count);
-    if (wanted > 1)
-        run_on_threads(wanted - 1, run);
-    else
-        run();
-    if (failure) std::rethrow_exception(failure);
-}
 
 // alpha of one output channel.
 float mean_magnitude(const float* weight) {
@@ -90,18 +62,18 @@ float from_bits(uint32_t bits) {
     return value;
 }
 
-constexpr size_t kBandRows = 32;       // of the input's gradient at most; two more are quantised for a band
-constexpr size_t kBandPixels = 1024;   // of the weights' gradient; a band's tables fit the second-level cache
+constexpr size_t kBandRows = 32;      // of the input's gradient at most; two more are quantised for a band
+constexpr size_t kBandPixels = 1024;  // of the weights' gradient; a band's tables fit the second-level cache
 
 class Backward {
 public:
     Backward(const Kernels& kernels, const Shape& shape, const Unit& unit, float window, const float* x,
              const uint64_t* words, const int16_t* sums, const float* grad, const Gradients& gradients)
         : kernels_(kernels), shape_(shape), unit_(unit), peak_(2.0f / window), steepness_(peak_ / window), x_(x),
-          words_(words), sums_(sums), grad_(grad), to_(gradients), rows_(shape.images * shape.height), groups_(shape.groups()),
-          channels_(groups_ * kFeatures), prepared_(kernels, shape, unit), gradient_(shape.pixels() * channels_),
-          partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures), largest_(rows_ * channels_),
-          input_scale_(shape.images * channels_), input_unit_(shape.images),
+          words_(words), sums_(sums), grad_(grad), to_(gradients), rows_(shape.images * shape.height),
+          groups_(shape.groups()), channels_(groups_ * kFeatures), prepared_(kernels, shape, unit),
+          gradient_(shape.pixels() * channels_), partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures),
+          largest_(rows_ * channels_), input_scale_(shape.images * channels_), input_unit_(shape.images),
           weight_scale_(channels_), quantised_bytes_(kernels.quantised_bytes(shape.width, groups_)),
           bit_bytes_(kernels.bit_row_bytes(shape.width)), bits_((1 + rows_) * bit_bytes_),
           input_weights_(kernels.input_weight_bytes(groups_)),
@@ -209,8 +181,8 @@ private:
         size_t ready = first ? first - 1 : 0;  // the next row to quantise
         for (size_t y = first; y < std::min(first + rows, height); ++y) {
             for (; ready < std::min(y + 2, height); ++ready)
-                kernels_.quantise_row(gradient_row(image * height + ready), input_scale_.data() + image * channels_, width,
-                                      groups_, slot(ready));
+                kernels_.quantise_row(gradient_row(image * height + ready), input_scale_.data() + image * channels_,
+                                      width, groups_, slot(ready));
             const size_t row = image * height + y;
             InputRow task{};
             task.rows[0] = y ? slot(y - 1) : nullptr;
@@ -234,8 +206,8 @@ private:
     // The weights' gradient of kOutputs channels of a group, from `channel` on.
     void weights(size_t channel, uint8_t* scratch) {
         constexpr size_t kSums = kOutputs * kTaps * kFeatures;
-        const Scratch<int32_t> sums(kSums);   // of the last `pixels` pixels
-        const Scratch<double> total(kSums);   // whole numbers
+        const Scratch<int32_t> sums(kSums);  // of the last `pixels` pixels
+        const Scratch<double> total(kSums);  // whole numbers
         std::fill_n(sums.data(), kSums, 0);
         std::fill_n(total.data(), kSums, 0.0);
         size_t pixels = 0;
@@ -288,17 +260,17 @@ private:
     const Gradients& to_;
     size_t rows_, groups_, channels_;
     Prepared prepared_;
-    Scratch<float> gradient_;           // [pixels][groups][64], of scale * sum
-    Scratch<float> partial_;            // [rows][groups][3][64]
-    Scratch<float> shift_partial_;      // [rows][64]
-    Scratch<uint32_t> largest_;         // [rows][groups][64]
-    Scratch<float> input_scale_;        // [images][groups][64]
-    Scratch<float> input_unit_;         // [images]
-    Scratch<float> weight_scale_;       // [groups][64]
+    Scratch<float> gradient_;             // [pixels][groups][64], of scale * sum
+    Scratch<float> partial_;              // [rows][groups][3][64]
+    Scratch<float> shift_partial_;        // [rows][64]
+    Scratch<uint32_t> largest_;           // [rows][groups][64]
+    Scratch<float> input_scale_;          // [images][groups][64]
+    Scratch<float> input_unit_;           // [images]
+    Scratch<float> weight_scale_;         // [groups][64]
     size_t quantised_bytes_, bit_bytes_;  // of a row
-    Scratch<uint8_t> bits_;             // [1 + rows]; the first is never read
+    Scratch<uint8_t> bits_;               // [1 + rows]; the first is never read
     Scratch<uint8_t> input_weights_;
-    size_t weight_rows_;                // at once
+    size_t weight_rows_;  // at once
 };
 
 }  // namespace
@@ -311,14 +283,13 @@ void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const
     for (size_t g = 0; g < groups; ++g)
         kernels.pack_weights(prepared.words.data() + g * kTaps * kFeatures, weights.data() + g * kernels.weight_bytes);
     share(shape.images * shape.height, threads, [&] {
-        return [&](size_t row) {
-            kernels.pack(x + row * width * kFeatures, unit.shift, width, words + row * width);
-        };
+        return [&](size_t row) { kernels.pack(x + row * width * kFeatures, unit.shift, width, words + row * width); };
     });
     share(shape.images * shape.height, threads, [&] {
         return [&](size_t row) {
             ForwardRow task{};
-            window(words + row / shape.height * shape.height * width, row % shape.height, shape.height, width, task.rows);
+            window(words + row / shape.height * shape.height * width, row % shape.height, shape.height, width,
+                   task.rows);
             task.width = width;
             task.residual = x + row * width * kFeatures;
             task.out_pitch = step * kFeatures;

@@ -1,0 +1,98 @@
+"""From a file to the opened network that serves it: in two looks, at the header and then at the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from bbcu_cli.hub import Catalogue
+from bbcu_cli.image import Image, decode
+from bbcu_cli.image.compression import compression_of
+from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred
+from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
+from bbcu_cli.restoration.noise import Noise, estimate_noise
+from bbcu_cli.restoration.pipeline import restore_image
+
+MAX_PIXELS: Final = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The network for one file.
+
+    Attributes:
+        model: opened; None leaves the picture as it is, since no network helps.
+        reason: why, in words.
+        digest: tells this choice from another in the record of `--skip-existing`, without a look at the picture.
+        noise: level estimated on the picture, in 8-bit units; None where it was not asked for.
+        look: what serves once the picture is decoded; until then `model` is one of those that may, and takes as much
+            memory. None where the header has decided.
+    """
+
+    model: Model | None
+    reason: str
+    digest: str = ""
+    noise: float | None = None
+    look: Callable[[Image], Served] | None = None
+
+    def seen(self, image: Image) -> Served:
+        """What serves this picture; may be called on any thread."""
+        return self.look(image) if self.look else self
+
+
+def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) -> Served:
+    """The network that a file asks for: a path, or the whole content of a file."""
+    compression = compression_of(source)
+    asks_noise = wish.task == "denoise" and wish.sigma is None
+    rivals = contenders(wish, compression, catalogue) if asks_noise else []
+
+    def chosen(noise: Noise | None) -> Served:
+        choice = choose(wish, compression, catalogue, noise)
+        model = None if choice.model is None else shelf[choice.model]
+        digest = "none" if model is None else model.sha256
+        if len(rivals) > 1 or (rivals and compression is None):  # the picture decides: the rule stands for its outcome
+            able = (*rivals, catalogue[preferred(wish, catalogue)])
+            rule = [(entry.name, entry.sha256, entry.serves and entry.serves.to_dict()) for entry in able]
+            digest = hashlib.sha256(json.dumps(rule).encode()).hexdigest()
+        return Served(model, choice.reason, digest, noise.sigma if noise else None)
+
+    return _asking(chosen(None), lambda image: chosen(estimate_noise(image)), asks_noise=asks_noise)
+
+
+def serve_all(wish: Wish, model: Model) -> Served:
+    """The same network for every file, as `--weights` asks."""
+    served = Served(model, "--weights", model.sha256)
+    asks_noise = wish.task == "denoise" and wish.sigma is None
+    return _asking(served, lambda image: replace(served, noise=estimate_noise(image).sigma), asks_noise=asks_noise)
+
+
+class Restorer:
+    """Restores whole files as the command line does; counts which network served how many, in `counts`."""
+
+    def __init__(self, serve: Callable[[Path | bytes], Served], options: Options = DEFAULT_OPTIONS) -> None:
+        """Args: serve: the network for a file; its models are open as long as this is used."""
+        self._serve = serve
+        self._options = options
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, source: Path | bytes) -> Image:
+        """The restored picture of a path, or of the content of a file; errors as of `decode` and `restore_image`."""
+        image = decode(source, max_pixels=MAX_PIXELS)
+        served = self._serve(source).seen(image)
+        self.counts[served.model.name if served.model else "left as it is"] += 1
+        return restore_image(image, served.model, self._options) if served.model else image
+
+    @property
+    def told(self) -> str:
+        """The networks that served, with how many pictures where there are several."""
+        names = sorted(self.counts)
+        return names[0] if len(names) == 1 else ", ".join(f"{name} ({self.counts[name]})" for name in names)
+
+
+def _asking(served: Served, look: Callable[[Image], Served], *, asks_noise: bool) -> Served:
+    return replace(served, look=look) if asks_noise else served
