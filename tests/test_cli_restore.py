@@ -376,10 +376,11 @@ def test_a_file_in_the_place_of_a_folder_fails_what_goes_there(bbcu: Bbcu) -> No
 
 
 def test_json_is_one_object_per_line_and_nothing_else_on_stdout(bbcu: Bbcu) -> None:
-    """With sizes (height, width), engine, tile and scores."""
+    """With sizes by their names, engine, tile and scores."""
     done = bbcu("deblock", "photo.jpg", "--weights", "deblock.safetensors", "--gt", "photo.png", "--json")
     [row] = [json.loads(line) for line in done.out.splitlines()]
-    assert (row["schema"], row["status"], row["input_size"], row["output_size"]) == (1, "done", [9, 14], [9, 14])
+    assert (row["schema"], row["status"], row["tile"]) == (2, "done", "14x9")
+    assert row["input_size"] == row["output_size"] == {"width": 14, "height": 9}
     assert row["scores"]["psnr_y"] > 0
     assert row["scores"]["ssim_y"] is None  # smaller than the SSIM window: not a number, so null
 
@@ -389,10 +390,13 @@ def test_dry_run_tells_the_plan_and_writes_nothing(bbcu: Bbcu) -> None:
     done = bbcu("sr", "photo.jpg", *X4, "--dry-run", "-o", "out/")
     assert done.code == 0
     assert re.search(
-        r"photo\.jpg -> out/photo\.png  \(14x9 to 56x36, m-x4.safetensors: --weights, tile 9x14, about \d+ MB\)",
+        r"photo\.jpg -> out/photo\.png  \(14x9 to 56x36, m-x4.safetensors: --weights, tile 14x9, about \d+ MB\)",
         done.out,
     )
     assert not Path("out").exists()
+    planned = json.loads(bbcu("sr", "photo.jpg", *X4, "--dry-run", "--json").out)
+    assert (planned["schema"], planned["tile"]) == (2, "14x9")
+    assert planned["output_size"] == {"width": 56, "height": 36}
 
 
 @pytest.mark.usefixtures("bbcu")

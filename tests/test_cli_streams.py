@@ -146,3 +146,27 @@ def test_a_full_disk_under_stdout_is_one_sentence(arguments: tuple[str, ...], fo
         done = subprocess.run([*BBCU, *arguments], stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2
     assert done.stderr == b"bbcu: error: No space left on device.\n"
+
+
+@pytest.mark.parametrize("arguments", [("sr", "-", *X2, "-o", "out.png"), ("sr", "in/a.png", *X2)])
+def test_a_run_that_waits_for_a_terminal_says_so(arguments: tuple[str, ...], folder: Path) -> None:  # noqa: ARG001
+    """`bbcu sr -` with nothing piped into it; a run over files says nothing of the kind."""
+    import pty  # not there on Windows
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*BBCU, *arguments], stdin=theirs, stderr=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        os.write(ours, b"\x04")  # Ctrl-D: the input is empty
+        process.wait()
+    os.close(ours)
+    assert ("waiting for an image on standard input" in first) == ("-" in arguments)
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_doctor_tells_the_threads_in_force(threads: str, folder: Path) -> None:  # noqa: ARG001
+    """Those of BBCU_THREADS, which come before OMP_NUM_THREADS."""
+    environment = os.environ | {"BBCU_THREADS": threads, "OMP_NUM_THREADS": "2"}
+    assert f"threads: {threads}".encode() in run("doctor", env=environment).stdout
+    assert json.loads(run("doctor", "--json", env=environment).stdout)["threads"] == int(threads)
