@@ -68,6 +68,20 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     write_atomic(path, lambda file: file.write(content), overwrite=overwrite)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it, unless it is there.
+
+    Raises:
+        OutputError: a file is in the way, or the system refused.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"folder {path} cannot be made: a file is in the way") from error
+    except OSError as error:
+        raise OutputError(f"folder {path} cannot be made: {error.strerror or error}") from error
+
+
 def parts_folder(path: Path) -> Path:
     """The folder of the temporary files that `write_atomic` makes for `path`: that of a link's target."""
     return _target(path).parent

@@ -219,6 +219,7 @@ def records() -> Surface:
         Path(NAME).write_bytes(b"".join(mutated(part, rng) if rng.random() < 0.4 else part for part in parts))
         record = Manifest("key")
         assert record.verdict(output.resolve(), stamp_of(source)) in ("current", "outdated", "foreign")
+        record.known(output.resolve())
         assert record.verdict(foreign.resolve(), stamp_of(source)) != "current"
         record.begun(output.resolve())
 

@@ -313,10 +313,10 @@ def test_environment_variables_are_documented() -> None:
 
 
 def test_exit_codes_are_documented() -> None:
-    """Those of every error, of success and of Ctrl-C."""
+    """Those of every error, of success, of Ctrl-C and of a broken pipe."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.BbcuError)]
     documented = set(table(DOCS["command-line"], "code")) - {"code"}
-    assert documented == {"0", "130", *(str(kind.exit_code) for kind in kinds)}
+    assert documented == {"0", "130", "141", *(str(kind.exit_code) for kind in kinds)}
 
 
 def test_the_keys_of_json_are_documented() -> None:

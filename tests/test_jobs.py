@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bbcu_cli.batch.jobs import JobList, plan_jobs, refuse_existing
+from bbcu_cli.batch.manifest import NAME, Manifest
 from bbcu_cli.errors import UsageError
 
 
@@ -115,7 +116,15 @@ def test_stdin_goes_to_stdout_or_to_a_file(tmp_path: Path) -> None:
         (["empty"], None, "No image in empty"),
         (["-", "photos/a.jpg"], None, "cannot be combined"),
         (["-"], "out", "must be a file"),
+        (["-"], "out.png/", "must be a file"),
         (["dangling.png"], None, "symbolic link"),
+        (["photos/a.jpg"], "out.xyz", r"not written under '\.xyz', but under \.png, .*'out\.xyz/'"),
+        (["photos/a.jpg"], "new/out.jpgg", r"not written under '\.jpgg'"),
+        (["photos"], "file", "'file' is a file; choose another"),
+        (["photos/a.jpg"], "file", "'file' is a file; choose another"),
+        (["photos", "photos/sub"], "file/deeper", "'file' is a file; choose another"),
+        (["photos/a.jpg", "out.jpg"], None, "'out.jpg' does not exist. If it is the output, give it with -o"),
+        (["photos", "photos_x4"], None, "If it is the output"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(
@@ -124,6 +133,7 @@ def test_what_cannot_work_is_refused_before_any_work(
     """One sentence that names the file."""
     monkeypatch.chdir(photos.parent)
     Path("empty").mkdir()
+    Path("file").touch()
     Path("dangling.png").symlink_to("nowhere.png")
     with pytest.raises(UsageError, match=message):
         plan(*inputs, output=output)
@@ -153,7 +163,137 @@ def test_existing_outputs_are_refused_by_name(photos: Path) -> None:
         refuse_existing(outputs)
 
 
-def test_a_link_to_itself_is_left_to_fail_when_it_is_read(photos: Path) -> None:
-    """When a pattern finds it, planning takes it like any other name."""
+def test_a_link_to_itself_leads_nowhere(photos: Path) -> None:
+    """It fails as any broken link does."""
     (photos / "loop.png").symlink_to("loop.png")
-    assert [job.source for job in plan(photos / "loo*.png").jobs] == [photos / "loop.png"]
+    with pytest.raises(UsageError, match="leads nowhere"):
+        plan(photos / "loo*.png")
+
+
+@pytest.mark.parametrize("output", ["out.xyz/", "made.xyz", "out.png/"])
+def test_a_folder_may_have_a_dot_in_its_name(output: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it exists, or where a slash says that a folder is meant."""
+    monkeypatch.chdir(photos)
+    Path("made.xyz").mkdir()
+    assert plan("a.jpg", output=output).jobs[0].output == Path(output, "a.png")
+
+
+def test_inputs_with_one_name_keep_their_endings(photos: Path) -> None:
+    """In a folder and side by side; what does not clash keeps its short name, and a new clash is seen, too."""
+    for name in ("a.png", "a.jpg.webp", "c.tif"):
+        (photos / name).touch()
+    named = {"a.jpg": "a.jpg.png", "a.png": "a.png.png", "a.jpg.webp": "a.jpg.webp.png"}
+    listing = plan(photos, output=photos / "out")
+    assert pairs(listing, photos) == {
+        **{source: f"out/{output}" for source, output in named.items()},
+        "b.PNG": "out/b.png",
+        "c.tif": "out/c.png",
+    }
+    assert {job.source.name for job in listing.jobs if job.notes and job.source} == set(named)
+    assert pairs(plan(photos / "a.jpg", photos / "a.png"), photos) == {
+        "a.jpg": "a.jpg_x4.png",
+        "a.png": "a.png_x4.png",
+    }
+    assert pairs(plan(photos / "a.jpg", photos / "a.png", suffix="-big", extension=".tif"), photos) == {
+        "a.jpg": "a.jpg-big.tif",
+        "a.png": "a.png-big.tif",
+    }
+
+
+def test_a_clash_that_remains_fails_that_pair_alone(photos: Path) -> None:
+    """Two folders with a picture of the same name, into one."""
+    listing = plan(photos, photos / "sub", output=photos / "out")
+    assert [job.source.name for job in listing.possible if job.source] == ["b.PNG", "größe 1.webp"]
+    failed = [job for job in listing.jobs if job.error]
+    assert [job.source for job in failed] == [photos / "a.jpg", photos / "sub" / "a.jpg"]
+    assert all("would both be written to" in job.error for job in failed)
+
+
+def test_an_output_that_is_another_input_fails_alone(photos: Path) -> None:
+    """The rest is done."""
+    (photos / "a_x4.png").touch()
+    listing = plan(photos / "a.jpg", photos / "a_x4.png", photos / "b.PNG")
+    assert ["would overwrite the input" in job.error for job in listing.jobs] == [True, False, False]
+
+
+def test_an_input_that_is_given_twice_is_done_once(photos: Path) -> None:
+    """As by a pattern and by its name."""
+    assert len(plan(photos / "*.jpg", photos / "a.jpg").jobs) == 1
+    assert len(plan(photos, photos / "a.jpg", output=photos / "out").jobs) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_fails_alone(photos: Path) -> None:
+    """A pipe and a link that leads nowhere, which in a tree may have been a folder; neither is opened."""
+    os.mkfifo(photos / "pipe.png")
+    os.mkfifo(photos / "pipe")
+    (photos / "lost.png").symlink_to("nowhere")
+    (photos / "album").symlink_to("nowhere")
+    assert [job.error for job in plan(photos).jobs if job.error] == [
+        f"{photos}/lost.png is a symbolic link that leads nowhere.",
+        f"{photos}/pipe.png is not a regular file.",
+    ]
+    assert sum("leads nowhere" in job.error for job in plan(photos, recursive=True).jobs) == 2
+    typed = plan(photos / "a.jpg", photos / "lost.png", photos / "pipe.png")
+    assert [bool(job.error) for job in typed.jobs] == [False, True, True]
+
+
+def test_an_unreadable_folder_below_fails_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the tree is done; the folder that was named must be readable."""
+    (photos / "last.png").touch()
+    for name in ("locked", "sub/locked"):
+        (photos / name).mkdir()
+    real = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    listing = plan(photos, recursive=True)
+    errors = [job.error for job in listing.jobs if job.error]
+    assert errors == [
+        f"Folder '{photos}/{name}' cannot be read (Permission denied)." for name in ("locked", "sub/locked")
+    ]
+    assert len(listing.possible) == 5
+    with pytest.raises(UsageError, match="cannot be read"):
+        plan(photos / "locked")
+
+
+def recorded(output: Path, source: Path, *, comparison: bool = False) -> None:
+    """A result that bbcu knows as its own."""
+    output.write_bytes(b"a result")
+    Manifest("k").done(output, None, source=source, comparison=comparison)
+
+
+def test_results_of_the_inputs_are_no_inputs(photos: Path, tmp_path: Path) -> None:
+    """Known by the record, even where the source has changed since; what was replaced is a picture like any other."""
+    recorded(photos / "a_x4.png", photos / "a.jpg")
+    recorded(photos / "b_x4.png", photos / "b.PNG")
+    recorded(photos / "c_compare.png", tmp_path / "elsewhere.png", comparison=True)
+    (photos / "a.jpg").write_bytes(b"another picture")
+    for listing in (plan(photos), plan(photos / "*.[jpP]*")):
+        assert [job.source.name for job in listing.jobs if job.source] == ["a.jpg", "b.PNG"]
+        assert [path.name for path in listing.results] == ["a_x4.png", "b_x4.png", "c_compare.png"]
+        assert "a_x4.png and 2 more" in listing.left_out
+    (photos / "b_x4.png").write_bytes(b"a picture of my own")
+    assert len(plan(photos).jobs) == 3
+
+
+def test_results_are_inputs_without_their_sources(photos: Path, tmp_path: Path) -> None:
+    """A folder of results, and results that are named."""
+    out = tmp_path / "out"
+    out.mkdir()
+    recorded(out / "a.png", photos / "a.jpg")
+    recorded(out / "b.png", photos / "b.PNG")
+    recorded(photos / "a_x4.png", photos / "a.jpg")
+    assert len(plan(out).jobs) == 2
+    assert len(plan(photos / "a_x4.png").jobs) == 1
+    assert len(plan(photos / "a_x4.png", photos / "b.PNG").jobs) == 2
+
+
+def test_a_record_that_cannot_be_read_leaves_nothing_out(photos: Path) -> None:
+    """All are inputs then."""
+    (photos / NAME).mkdir()
+    assert len(plan(photos).jobs) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -90,6 +91,33 @@ def test_an_output_without_its_source_is_not_current(files: tuple[Path, Path]) -
     assert verdict("k", *files) == "outdated"
     Manifest("k").done(files[1], None)
     assert verdict("k", *files) == "outdated"
+
+
+@pytest.mark.parametrize("source", ["..", "\0", "\ud800", "a" * 5000, 7, ["a"], None])
+def test_a_record_may_name_anything_as_the_source(source: object, files: tuple[Path, Path]) -> None:
+    """It is compared with the inputs and never opened."""
+    output = files[1]
+    entry = {"output": output.name, "state": "done", "made": list(stamp_of(output) or ()), "from": source}
+    (output.parent / NAME).write_text(json.dumps(entry))
+    made = Manifest("k").known(output)
+    assert made is not None
+    assert not made.comparison
+
+
+def test_a_result_knows_its_source_and_both_may_move(tmp_path: Path) -> None:
+    """Across folders; a file that nobody recorded, and one that is not as it was, are unknown."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for name in ("in/a.jpg", "out/a.png"):
+        (old / name).parent.mkdir(parents=True)
+        (old / name).touch()
+    Manifest("k").done(old / "out/a.png", stamp_of(old / "in/a.jpg"), source=old / "in/a.jpg")
+    old.rename(new)
+    made = Manifest("k").known(new / "out/a.png")
+    assert made is not None
+    assert made.source == os.path.realpath(new / "in/a.jpg")
+    assert Manifest("k").known(new / "in/a.jpg") is None
+    (new / "out/a.png").write_bytes(b"something else")
+    assert Manifest("k").known(new / "out/a.png") is None
 
 
 def test_remarks_are_kept_and_change_no_verdict(files: tuple[Path, Path]) -> None:

@@ -414,6 +414,7 @@ def test_bench_compares_before_it_times() -> None:
     assert [row.threads for row in report.engines] == [1, 2]
     assert report.engines[1].difference == 0
     fields = report.to_dict()
+    assert (fields["schema"], fields["size"]) == (2, {"width": 40, "height": 12})
     assert fields["engines"][0]["speedup"] >= 1 or fields["engines"][1]["speedup"] >= 1
     assert report.layer is not None
     assert report.layer.share == report.layer.roofline / report.layer.fused

@@ -1,26 +1,35 @@
-"""Which file becomes which: inputs as typed -> (source, output) pairs, refused before any work when they clash."""
+"""Which file becomes which: inputs as typed -> (source, output) pairs; what cannot be done is known before any work."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from bbcu_cli.batch.manifest import Manifest
 from bbcu_cli.errors import UsageError
-from bbcu_cli.image.formats import SUFFIXES, is_image_name
+from bbcu_cli.image.formats import FORMATS, SUFFIXES, is_image_name
 
 STDIO: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image to restore; None stands for stdin (source) or stdout (output)."""
+    """One image to restore; None stands for stdin (source) or stdout (output).
+
+    Attributes:
+        notes: what is to be said of its output.
+        error: why it fails without being tried, in a sentence; empty for nearly all.
+    """
 
     source: Path | None
     output: Path | None
+    notes: tuple[str, ...] = ()
+    error: str = ""
 
     @property
     def name(self) -> str:
@@ -30,15 +39,34 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """Jobs in order, and the files of searched folders that are no images by their name."""
+    """What becomes of the inputs.
+
+    Attributes:
+        jobs: in order.
+        passed_over: files of searched folders that are no images by their name.
+        results: inputs that bbcu made of others of the inputs, or as side-by-sides; they are left out.
+        batch: a folder was searched or several files were given.
+    """
 
     jobs: tuple[Job, ...]
     passed_over: tuple[Path, ...] = ()
-    batch: bool = False  # a folder was searched or several files were given
+    results: tuple[Path, ...] = ()
+    batch: bool = False
+
+    @property
+    def possible(self) -> list[Job]:
+        """The jobs that are worth a try."""
+        return [job for job in self.jobs if not job.error]
+
+    @property
+    def left_out(self) -> str:
+        """What is to be said of `results`."""
+        names = f"{self.results[0]} and {len(self.results) - 1} more" if self.results[1:] else self.results[0]
+        return f"made by bbcu from these inputs, so left out: {names}; to restore a result, name it without its source."
 
 
 def _expand(text: str) -> list[Path]:
-    """A typed input -> existing paths; a pattern that the shell left alone is expanded here.
+    """A typed input -> existing paths, or links; a pattern that the shell left alone is expanded here.
 
     Raises:
         UsageError: nothing is there.
@@ -52,18 +80,31 @@ def _expand(text: str) -> list[Path]:
             return sorted(map(Path, matches))
         raise UsageError(f"No file matches {text!r}.")
     if path.is_symlink():
-        raise UsageError(f"{text!r} is a symbolic link to a file that does not exist.")
+        return [path]  # which leads nowhere: the other inputs are restored all the same
     raise UsageError(f"{text!r} does not exist.")
 
 
-def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[Path]:
-    """Files of a folder in name order, hidden ones left out, `excluded` and link cycles not entered."""
+def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[tuple[Path, str]]:
+    """Files of a folder in name order, hidden ones left out, `excluded` and link cycles not entered.
+
+    Yields:
+        (path, what is wrong with it in a sentence, or ""): an unreadable folder below, a pipe, a broken link.
+
+    Raises:
+        UsageError: the folder itself cannot be read.
+    """
     seen: set[tuple[int, int]] = set()
+    locked: list[tuple[Path, str]] = []
 
     def unreadable(error: OSError) -> None:
-        raise UsageError(f"Folder {error.filename!r} cannot be read ({error.strerror}).") from error
+        path, complaint = Path(error.filename), f"Folder {error.filename!r} cannot be read ({error.strerror})."
+        if path == folder:
+            raise UsageError(complaint) from error
+        locked.append((path, complaint))
 
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        yield from locked
+        locked.clear()
         here = Path(root)
         status = here.stat()
         if (status.st_dev, status.st_ino) in seen or (excluded and here.resolve() == excluded):
@@ -71,7 +112,20 @@ def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[P
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
-        yield from (here / name for name in sorted(files) if not name.startswith("."))
+        for path in (here / name for name in sorted(files) if not name.startswith(".")):
+            yield path, _complaint(path, may_be_folder=recursive)
+    yield from locked
+
+
+def _complaint(path: Path, *, may_be_folder: bool) -> str:
+    """What is wrong with a file that was found, as far as one can tell without opening it; a link may lead nowhere."""
+    image = is_image_name(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        lost = path.is_symlink() and not path.exists()
+        return f"{path} is a symbolic link that leads nowhere." if lost and (image or may_be_folder) else ""
+    return "" if stat.S_ISREG(mode) or not image else f"{path} is not a regular file."
 
 
 def plan_jobs(
@@ -88,49 +142,126 @@ def plan_jobs(
         extension: of the output files, with the dot; None takes it from `output` or is ".png".
         recursive: enter sub-folders and mirror the tree.
 
+    Returns:
+        A list with at least one job that has no error. Inputs that would become one output get their full names
+        (`a.jpg.png`, `a.png.png`).
+
     Raises:
-        UsageError: an input is missing or empty, two inputs want one output, or an output is an input.
+        UsageError: an input is missing or empty, the output is of the wrong kind, or no job is possible.
     """
     typed = list(inputs)
     if STDIO in typed:
         return _stdin_job(typed, output)
-    paths = [path for text in typed for path in _expand(text)]
+    paths = _paths(typed)
     folders = [path for path in paths if path.is_dir()]
     target = Path(output).expanduser() if output is not None and output != STDIO else None
-    if output == STDIO or (target and not target.is_dir() and target.suffix.lower() in SUFFIXES):
+    if output == STDIO or (target and output and _is_image(target, output)):
         if len(paths) != 1 or folders:
             raise UsageError(f"Output {output!r} is one image, but there are several inputs; give a folder.")
-        return _checked(JobList((Job(paths[0], target),)))
-    extension = extension or ".png"
-    jobs: list[Job] = []
-    passed_over: list[Path] = []
+        return _checked(JobList((Job(paths[0], target, error=_complaint(paths[0], may_be_folder=True)),)))
+    if target and output:
+        _check_folder(target, output, alone=len(paths) == 1 and not folders)
+    found = _Found(tag, suffix, extension or ".png", target)
     for path in paths:
-        if not path.is_dir():
-            home = target or path.parent
-            mark = suffix if suffix is not None else ("" if target else tag)
-            jobs.append(Job(path, home / f"{path.stem}{mark}{extension}"))
-            continue
-        here = path if path.name not in ("", "..") else path.resolve()
-        root = target or here.with_name(here.name + tag)
-        if root.resolve() == path.resolve():
-            raise UsageError(f"Input and output are the same folder {path}; choose another --output.")
-        for file in _walk(path, recursive=recursive, excluded=root.resolve()):
-            if is_image_name(file):
-                mirrored = root / file.relative_to(path).parent / f"{file.stem}{suffix or ''}{extension}"
-                jobs.append(Job(file, mirrored))
-            else:
-                passed_over.append(file)
-    if not jobs:
+        if path.is_dir():
+            found.search(path, recursive=recursive)
+        else:
+            found.add(path)
+    if not found.jobs:
         hint = "" if recursive else " (--recursive enters sub-folders)"
         raise UsageError(f"No image in {', '.join(str(folder) for folder in folders)}{hint}.")
-    return _checked(JobList(tuple(jobs), tuple(passed_over), bool(folders) or len(paths) > 1))
+    return _checked(found.listing(batch=bool(folders) or len(paths) > 1))
+
+
+def _paths(typed: Sequence[str]) -> list[Path]:
+    """Every typed input -> existing paths; one that is missing and comes last may be meant as the output."""
+    paths: list[Path] = []
+    for index, text in enumerate(typed):
+        try:
+            paths += _expand(text)
+        except UsageError as error:
+            if paths and index == len(typed) - 1:
+                raise UsageError(f"{error} If it is the output, give it with -o.") from None
+            raise
+    return paths
+
+
+def _is_image(target: Path, output: str) -> bool:
+    """Whether an output as it was typed names an image and not a folder."""
+    return target.suffix.lower() in SUFFIXES and not target.is_dir() and not output.endswith(("/", os.sep))
+
+
+def _check_folder(target: Path, output: str, *, alone: bool) -> None:
+    """Raise a UsageError if `output` cannot be, or is not likely meant to be, a folder."""
+    if alone and target.suffix and not target.exists() and not output.endswith(("/", os.sep)):
+        endings = ", ".join(form.suffixes[0] for form in FORMATS.values() if form.writable)
+        raise UsageError(
+            f"Output {output!r}: images are not written under {target.suffix!r}, but under {endings}; "
+            f"for a folder of that name, give '{output}/'."
+        )
+    for path in (target, *target.parents):
+        if path.is_dir():
+            return
+        if os.path.lexists(path):
+            raise UsageError(f"Output {output!r} cannot be a folder: {str(path)!r} is a file; choose another --output.")
+
+
+@dataclass(slots=True)
+class _Found:
+    """Jobs as they are found."""
+
+    tag: str
+    suffix: str | None
+    extension: str
+    target: Path | None
+    jobs: list[Job] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+
+    def add(self, file: Path) -> None:
+        """A file that was typed."""
+        home = self.target or file.parent
+        mark = self.suffix if self.suffix is not None else ("" if self.target else self.tag)
+        output = home / f"{file.stem}{mark}{self.extension}"
+        self.jobs.append(Job(file, output, error=_complaint(file, may_be_folder=True)))
+
+    def search(self, folder: Path, *, recursive: bool) -> None:
+        """The images of a folder."""
+        here = folder if folder.name not in ("", "..") else folder.resolve()
+        root = self.target or here.with_name(here.name + self.tag)
+        if root.resolve() == folder.resolve():
+            raise UsageError(f"Input and output are the same folder {folder}; choose another --output.")
+        for file, complaint in _walk(folder, recursive=recursive, excluded=root.resolve()):
+            if complaint or is_image_name(file):
+                mirrored = root / file.relative_to(folder).parent / f"{file.stem}{self.suffix or ''}{self.extension}"
+                self.jobs.append(Job(file, mirrored, error=complaint))
+            else:
+                self.passed_over.append(file)
+
+    def listing(self, *, batch: bool) -> JobList:
+        """All that was found, without what bbcu made of it before."""
+        results = _results([job.source for job in self.jobs if job.source]) if batch else []
+        known = set(results)
+        jobs = dict.fromkeys(job for job in self.jobs if job.source not in known)  # what was given twice is done once
+        return JobList(tuple(jobs), tuple(self.passed_over), tuple(results), batch)
+
+
+def _results(sources: Sequence[Path]) -> list[Path]:
+    """Those that the records beside them know as made of others of them, or as side-by-sides."""
+    records = Manifest("")
+    given = {os.path.realpath(path) for path in sources}
+    found = []
+    for path in sources:
+        made = records.known(path)
+        if made and (made.comparison or made.source in given):
+            found.append(path)
+    return found
 
 
 def _stdin_job(typed: list[str], output: str | None) -> JobList:
     if len(typed) > 1:
         raise UsageError("'-' (stdin) cannot be combined with other inputs.")
     target = None if output in (None, STDIO) else Path(output).expanduser()
-    if target and (target.is_dir() or target.suffix.lower() not in SUFFIXES):
+    if target and output and not _is_image(target, output):
         raise UsageError(f"Output {output!r} for stdin must be a file with an image extension, such as out.png.")
     return JobList((Job(None, target),))
 
@@ -143,27 +274,68 @@ def _folds_case(folder: Path) -> bool:
 
 
 def _checked(listing: JobList) -> JobList:
-    # realpath, unlike resolve, takes a link that leads to itself; reading it will fail on its own.
-    sources = {Path(os.path.realpath(job.source)) for job in listing.jobs if job.source}
-    taken: dict[str, Path] = {}
+    """Every output different from the others and from all inputs, or its job has an error.
+
+    Raises:
+        UsageError: no job is possible.
+    """
     folds: dict[Path, bool] = {}
-    for job in listing.jobs:
-        if job.output is None or job.source is None:
-            continue
-        final = Path(os.path.realpath(job.output))
-        if final in sources:
-            raise UsageError(
-                f"{job.source} would overwrite the input {job.output}; choose another --output or --suffix."
+
+    def key(output: Path) -> str:
+        if output.parent not in folds:
+            folds[output.parent] = _folds_case(output.parent)
+        # realpath, unlike resolve, takes a link that leads to itself; reading it will fail on its own.
+        final = os.path.realpath(output)
+        return final.casefold() if folds[output.parent] else final
+
+    sources = {os.path.realpath(job.source) for job in listing.jobs if job.source}
+    jobs = [_harmless(job, sources) for job in _apart(listing.jobs, key)]
+    if all(job.error for job in jobs):
+        raise UsageError(jobs[0].error)
+    return replace(listing, jobs=tuple(jobs))
+
+
+def _harmless(job: Job, sources: set[str]) -> Job:
+    """The job, failed if it would write over an input."""
+    if job.error or job.output is None or job.source is None or os.path.realpath(job.output) not in sources:
+        return job
+    return replace(
+        job, error=f"{job.source} would overwrite the input {job.output}; choose another --output or --suffix."
+    )
+
+
+def _apart(jobs: Iterable[Job], key: Callable[[Path], str]) -> list[Job]:
+    """Jobs with the same output get it under their full names; those that still have the same fail."""
+    jobs, named = list(jobs), set[int]()
+
+    def clashes() -> list[list[int]]:
+        groups: dict[str, list[int]] = {}
+        for index, job in enumerate(jobs):
+            if job.output and job.source and not job.error:
+                groups.setdefault(key(job.output), []).append(index)
+        return [group for group in groups.values() if len(group) > 1]
+
+    while crowded := [(index, group) for group in clashes() for index in group if index not in named]:
+        for index, group in crowded:
+            jobs[index] = _in_full(jobs[index], jobs[group[group[0] == index]])
+            named.add(index)
+    for group in clashes():
+        for index in group:
+            job, other = jobs[index], jobs[group[group[0] == index]]
+            clash = (
+                f"{job.source} and {other.source} would both be written to {job.output}; restore them one at a time."
             )
-        if job.output.parent not in folds:
-            folds[job.output.parent] = _folds_case(job.output.parent)
-        key = str(final).casefold() if folds[job.output.parent] else str(final)
-        if key in taken:
-            raise UsageError(
-                f"{taken[key]} and {job.source} would both be written to {job.output}; restore them one at a time."
-            )
-        taken[key] = job.source
-    return listing
+            jobs[index] = replace(job, error=clash)
+    return jobs
+
+
+def _in_full(job: Job, other: Job) -> Job:
+    """The job with the whole name of its input before what follows the stem."""
+    if job.output is None or job.source is None:
+        return job
+    output = job.output.with_name(job.source.name + job.output.name.removeprefix(job.source.stem))
+    said = f"named in full, since {other.source} would be written to {job.output.name} as well"
+    return replace(job, output=output, notes=(said,))
 
 
 def compare_path(output: Path) -> Path:

@@ -24,6 +24,19 @@ Stamp = tuple[int, ...]
 _Entries = dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a record says of a file that is still as bbcu made it.
+
+    Attributes:
+        source: of what, with the links that there were resolved; None where the record does not tell.
+        comparison: it is a side-by-side.
+    """
+
+    source: str | None
+    comparison: bool
+
+
 def stamp_of(*paths: Path) -> Stamp | None:
     """The stamp of files as they are now; None when one is not there."""
     try:
@@ -37,7 +50,7 @@ def _read(folder: Path) -> _Entries:
     entries: _Entries = {}
     try:
         lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+    except OSError:  # not there, or not to be read: it says nothing
         return entries
     for line in lines:
         try:
@@ -58,6 +71,7 @@ class Manifest:
 
     key: str
     _folders: dict[Path, _Entries] = field(default_factory=dict)
+    _unwritten: dict[Path, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def verdict(self, output: Path, made_from: Stamp | None, network: str = "") -> Verdict:
@@ -79,15 +93,36 @@ class Manifest:
         same = made_from is not None and all(entry.get(name) == value for name, value in done.items())
         return "current" if same else "outdated"
 
-    def begun(self, output: Path) -> None:
-        """Note that a file is about to be put in place."""
-        self._append(output, {"state": "begun"})
+    def known(self, path: Path) -> Made | None:
+        """What the record in its folder says of a file; None for a file that bbcu did not make, or is not as it was."""
+        with self._lock:
+            entry = self._entries(path.parent).get(path.name)
+        if entry is None or ("made" in entry and entry["made"] != list(stamp_of(path) or ())):
+            return None
+        source = entry.get("from")
+        if isinstance(source, str):  # of whatever characters: it is compared, and never opened
+            source = os.path.normpath(os.path.join(os.path.realpath(path.parent), source))  # noqa: PTH118
+        else:
+            source = None
+        return Made(source, entry.get("comparison") is True)
+
+    def begun(self, output: Path, source: Path | None = None, *, comparison: bool = False) -> None:
+        """Note that a file is about to be put in place, and of what it is made."""
+        self._append(output, {"state": "begun", **_origin(output, source, comparison=comparison)})
 
     def done(
-        self, output: Path, made_from: Stamp | None, network: str = "", remarks: Mapping[str, Any] | None = None
+        self,
+        output: Path,
+        made_from: Stamp | None,
+        network: str = "",
+        remarks: Mapping[str, Any] | None = None,
+        *,
+        source: Path | None = None,
+        comparison: bool = False,
     ) -> None:
         """Note that a file is complete, the stamp of what it was made from, as that was read, and remarks on how."""
-        self._append(output, {**self._done(output, made_from, network), "remarks": dict(remarks or {})})
+        origin = _origin(output, source, comparison=comparison)
+        self._append(output, {**self._done(output, made_from, network), **origin, "remarks": dict(remarks or {})})
 
     def remarks(self, output: Path) -> dict[str, Any]:
         """What was noted about a file that is complete."""
@@ -110,8 +145,29 @@ class Manifest:
             self._entries(output.parent)[output.name] = entry
         # One write to a file opened for appending: processes that share a folder do not tear each other's lines. The
         # line break comes first, so that a torn predecessor spoils only itself.
-        descriptor = os.open(output.parent / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, ("\n" + json.dumps(entry)).encode())
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(output.parent / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(descriptor, ("\n" + json.dumps(entry)).encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:  # the picture is worth more than its record
+            self._unwritten[output.parent] = error.strerror or str(error)
+
+    def complaints(self, folder: Path) -> tuple[str, ...]:
+        """What is to be said of the record of a folder: nothing, or why it could not be written."""
+        reason = self._unwritten.get(folder)
+        return (
+            (f"not recorded for --skip-existing, since {folder / NAME} cannot be written: {reason}",) if reason else ()
+        )
+
+
+def _origin(output: Path, source: Path | None, *, comparison: bool) -> dict[str, Any]:
+    """The path of the source from the folder of the output, so that both may move together."""
+    origin: dict[str, Any] = {"comparison": True} if comparison else {}
+    if source is not None:
+        try:
+            origin["from"] = os.path.relpath(os.path.realpath(source), os.path.realpath(output.parent))
+        except ValueError:  # another drive
+            origin["from"] = os.path.realpath(source)
+    return origin

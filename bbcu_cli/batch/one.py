@@ -19,7 +19,7 @@ from bbcu_cli.batch.manifest import Manifest, Stamp, Verdict, stamp_of
 from bbcu_cli.batch.queue import EngineQueue, QueuedSession
 from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.errors import BbcuError, ImageError, UsageError
-from bbcu_cli.files import write_atomic, write_whole
+from bbcu_cli.files import make_folder, write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
 from bbcu_cli.image.image import Pixels
 from bbcu_cli.restoration.model import Model
@@ -61,8 +61,11 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     """Look at the files of a job; what is wrong with the image is found again, and told, when it is restored.
 
     Raises:
-        UsageError: with `existing` "skip", a file that bbcu did not make is in the way.
+        UsageError: the job is known to be impossible, or with `existing` "skip", a file that bbcu did not make is in
+            the way.
     """
+    if job.error:
+        raise UsageError(job.error)
     source = sys.stdin.buffer.read() if job.source is None else job.source
     stamp = None if job.source is None else stamp_of(job.source)
     served = settings.serve(source) if settings.serve else Served(model, "")
@@ -126,6 +129,7 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         bands = Bands.of(result)
     lost = losses(bands, settings.format, settings.encoding)
     _save(given, bands, settings, manifest, served)
+    unrecorded = manifest.complaints(job.output.parent) if manifest and job.output else ()
     engine, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
     return Row(
         job.name,
@@ -140,7 +144,7 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         tile=str(tile) if served.model else "",
         **_remarks(served),
         scores=scores,
-        notes=(*image.notes, *lost),
+        notes=(*job.notes, *image.notes, *lost, *unrecorded),
     )
 
 
@@ -161,7 +165,7 @@ def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | N
     """An output that is as this run would make it is scored, and gets the side-by-side that it lacks."""
     job = given.job
     remarks = manifest.remarks(job.output) if manifest and job.output else {}
-    row = Row(job.name, str(job.output), "skipped", **_trusted(remarks))
+    row = Row(job.name, str(job.output), "skipped", **_trusted(remarks), notes=job.notes)
     if job.output is None or (given.finished and settings.truths is None):
         return row
     result = decode(job.output, max_pixels=sys.maxsize)
@@ -170,7 +174,7 @@ def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | N
         image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
         _compare(given, (image, result, truth), given.served.seen(image), settings, manifest)
     as_stored = settings.truths is not None and FORMATS[settings.format].lossy and not settings.encoding.lossless
-    notes = (f"scored as the {settings.format} file holds it",) if as_stored else ()
+    notes = (*job.notes, f"scored as the {settings.format} file holds it") if as_stored else job.notes
     return replace(row, scores=_score(truth, result, model, settings), notes=notes)
 
 
@@ -198,15 +202,15 @@ def _compare(
     if path is None or given.comparison == "current":
         return
     _require_unchanged(given)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     made_from = _compared(given.job, given.stamp, settings)
     label = served.model.name if served.model else "as it is"
     picture = encode(_side_by_side(*images, label), "PNG", settings.encoding)
     if manifest:
-        manifest.begun(path)
+        manifest.begun(path, given.job.source, comparison=True)
     write_whole(path, picture, overwrite=settings.existing != "refuse")
     if manifest:
-        manifest.done(path, made_from, given.served.digest)
+        manifest.done(path, made_from, given.served.digest, source=given.job.source, comparison=True)
 
 
 def _require_unchanged(given: Given) -> None:
@@ -232,7 +236,7 @@ def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | N
         write(bands, settings.format, file, settings.encoding, threads=settings.threads)
         _require_unchanged(given)
         if manifest and output:
-            manifest.begun(output)
+            manifest.begun(output, job.source)
 
     if output is None:
         memory = io.BytesIO()
@@ -240,7 +244,7 @@ def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | N
         sys.stdout.buffer.write(memory.getbuffer())
         sys.stdout.buffer.flush()
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     write_atomic(output, content, overwrite=settings.existing != "refuse")
     if manifest and job.source:
-        manifest.done(output, given.stamp, given.served.digest, _remarks(served))
+        manifest.done(output, given.stamp, given.served.digest, _remarks(served), source=job.source)

@@ -36,6 +36,8 @@ class _UnderWay:
             self.thread.join()
         try:
             return self.row.result()
+        except BrokenPipeError:  # no fault of the file's: whoever read the image on stdout is gone
+            raise
         except EXPECTED as error:
             reason = _reason(error)
             if fail_fast:

@@ -93,7 +93,8 @@ class BenchReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the ratios that a reader would compute."""
         slowest = max(row.seconds for row in self.engines)
-        fields = asdict(self)
+        height, width = self.size
+        fields = {"schema": 2, **asdict(self), "size": {"width": width, "height": height}}
         for row, source in zip(fields["engines"], self.engines, strict=True):
             row["speedup"] = slowest / source.seconds
         if self.layer is not None:

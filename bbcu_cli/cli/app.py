@@ -13,6 +13,7 @@ from bbcu_cli.cli.console import guarded
 from bbcu_cli.cli.doctor import doctor
 from bbcu_cli.cli.evaluate import evaluate
 from bbcu_cli.cli.front import EXIT_CODES, SUMMARY
+from bbcu_cli.cli.help import Command, Group
 from bbcu_cli.cli.models import models
 from bbcu_cli.cli.restore import deblock, denoise, sr
 from bbcu_cli.cli.train import train
@@ -25,7 +26,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
+    cls=Group,
 )
 
 
@@ -45,8 +47,8 @@ def _root(
 
 
 for command in (sr, denoise, deblock, bench, doctor, train):
-    app.command()(guarded(command))
-app.command("eval")(guarded(evaluate))
+    app.command(cls=Command)(guarded(command))
+app.command("eval", cls=Command)(guarded(evaluate))
 app.add_typer(models, name="models")
 
 

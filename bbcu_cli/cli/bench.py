@@ -88,7 +88,8 @@ def _bench_cuda(model: str, spec: ModelSpec, size: tuple[int, int], device: str,
         print(f"{model}, {size[1]}x{size[0]} in, {info.device}: {info.detail}; medians, host copies not counted")
     for row in run_cuda_bench(spec, size, info.device):
         if as_json:
-            print(jsonlib.dumps({"schema": 1, "model": model, "size": size, "device": info.device, **asdict(row)}))
+            named = {"width": size[1], "height": size[0]}
+            print(jsonlib.dumps({"schema": 2, "model": model, "size": named, "device": info.device, **asdict(row)}))
             continue
         floor = f"  {row.milliseconds / row.floor:.1f}x the bandwidth floor of {row.floor:.3f} ms" if row.floor else ""
         print(f"{row.what}: {row.milliseconds:.3f} ms{floor}", flush=True)

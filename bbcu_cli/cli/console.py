@@ -6,7 +6,6 @@ Results go to stdout, everything else to stderr.
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     """Make a typer command of a function whose shared options come as frozen dataclasses.
 
     typer sees every field of such a dataclass as an option of its own. The command ends as documented: an error is
-    one sentence and its exit code (with --debug also a traceback), Ctrl-C is 130, a closed pipe is quiet.
+    one sentence and its exit code (with --debug also a traceback), Ctrl-C is 130.
     """
     hints = get_type_hints(command, include_extras=True)
     groups = {name: kind for name, kind in hints.items() if is_dataclass(kind) and isinstance(kind, type)}
@@ -45,6 +44,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             arguments[name] = kind(**{f.name: arguments.pop(f.name) for f in fields(kind)})
         try:
             command(**arguments)
+            sys.stdout.flush()
         except BbcuError as error:
             if debug:
                 traceback.print_exc()
@@ -53,10 +53,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             note("interrupted; finished files are complete, and nothing else was left behind.")
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # Nobody reads on. stdout gets somewhere to go, or the interpreter complains at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
+        except BrokenPipeError:  # nobody reads on: `main` ends the program as the signal would
+            raise
         except OSError as error:  # a name that is too long, a folder that may not be entered, a full disk
             if debug:
                 traceback.print_exc()

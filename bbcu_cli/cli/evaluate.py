@@ -324,7 +324,7 @@ def _publish(report: Report, views: list[Views], forms: FormOptions) -> None:
 
     def write(path: Path | None, form: Callable[[], str]) -> None:
         if path:
-            write_whole(path, form().encode(), overwrite=forms.overwrite)
+            write_whole(path, form().encode(errors="backslashreplace"), overwrite=forms.overwrite)
 
     # The figures first: they took the time, and a full disk shall not cost them.
     print(json.dumps(to_json(report)) + "\n" if forms.json else to_text(report), end="", flush=True)

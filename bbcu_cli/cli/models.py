@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from bbcu_cli.cli.console import guarded, note, shown
+from bbcu_cli.cli.help import Command, Group
 from bbcu_cli.errors import BbcuError, UsageError, require_torch
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ models = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
+    cls=Group,
 )
 
 Model = Annotated[
@@ -298,7 +300,7 @@ for _name, _command in (
     ("list", list_models), ("info", info), ("convert", convert), ("pull", pull), ("verify", verify), ("path", path),
     ("remove", remove), ("export", export), ("push", push),
 ):  # fmt: skip
-    models.command(_name)(guarded(_command))
+    models.command(_name, cls=Command)(guarded(_command))
 
 
 def _verify(name: str, hub_repo: str | None) -> tuple[bool, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import sys
 from dataclasses import dataclass
@@ -48,17 +49,19 @@ class SubsamplingChoice(enum.Enum):
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """RGB in 0..255 from "#rrggbb" or "rrggbb".
+    """RGB in 0..255 from a name of CSS ("white"), "#rgb", "#rrggbb", "rrggbb" or "rgb(...)".
 
     Raises:
-        UsageError: not a colour.
+        UsageError: not a colour, or one with alpha.
     """
-    digits = text.removeprefix("#")
-    try:
-        red, green, blue = bytes.fromhex(digits)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a colour; give for example '#ffffff'.") from None
-    return red, green, blue
+    from PIL import ImageColor
+
+    for form in (text.strip(), f"#{text.strip()}"):
+        with contextlib.suppress(ValueError):
+            colour = ImageColor.getrgb(form)
+            if len(colour) == 3 and all(0 <= value <= 255 for value in colour):
+                return colour
+    raise UsageError(f"{text!r} is not an opaque colour; give for example white, '#fff' or '#ffffff'.")
 
 
 def parse_bytes(text: str) -> int:
@@ -242,7 +245,7 @@ class FileOptions:
     background: Annotated[
         str | None,
         typer.Option(
-            help="Colour under transparent pixels, for formats without alpha, e.g. '#ffffff'.",
+            help="Colour under transparent pixels, for formats without alpha, e.g. white or '#ffffff'.",
             metavar="COLOUR",
             rich_help_panel=FILES,
         ),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,15 +16,17 @@ import typer
 
 from bbcu_cli.cli.console import note, shown
 from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
+from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, row_json, row_text, scores_text, size_json
+from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from bbcu_cli.batch.jobs import JobList
+    from bbcu_cli.batch.jobs import Job, JobList
     from bbcu_cli.batch.settings import Row, Settings, Truths
+    from bbcu_cli.image import ImageInfo
     from bbcu_cli.restoration.choice import Wish
     from bbcu_cli.restoration.model import Model
     from bbcu_cli.restoration.planes import Chroma
-    from bbcu_cli.score.metrics import Scores
 
 Inputs = Annotated[
     list[str],
@@ -172,8 +173,10 @@ def _restore(
     listing = plan_jobs(
         inputs, files.output, tag=request.tag, suffix=files.suffix, extension=extension, recursive=files.recursive
     )
-    outputs = [job.output for job in listing.jobs if job.output]
-    if len(outputs) < len(listing.jobs):
+    if listing.results and not talk.quiet:
+        note(listing.left_out)
+    outputs = [job.output for job in listing.possible if job.output]
+    if len(outputs) < len(listing.possible):
         _check_stdout(talk)
     if talk.compare:
         outputs += [compare_path(output) for output in outputs]
@@ -198,8 +201,9 @@ def _restore(
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
             return
-        remember = listing.batch or files.skip_existing
-        manifest = Manifest(batch.options_key(settings)) if remember else None
+        manifest = Manifest(batch.options_key(settings))
+        if any(job.source is None for job in listing.jobs) and sys.stdin.isatty():
+            note("waiting for an image on standard input, from a pipe or a file (`< photo.jpg`); Ctrl-C ends it.")
         with _reporter(listing, talk) as report:
             rows = []
             for row in run(listing.jobs, model, settings, manifest):
@@ -210,6 +214,8 @@ def _restore(
 
 def _check_stdout(talk: TalkOptions) -> None:
     """Image bytes have stdout for themselves."""
+    if stdout_is_closed():
+        raise UsageError("The image would go to stdout, which is closed; give --output.")
     if sys.stdout.isatty():
         raise UsageError("Image bytes are not written to a terminal; give --output or redirect stdout.")
     if talk.json or talk.compare:
@@ -244,32 +250,28 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
     from bbcu_cli.score.trial import by_stem, convention_of, find_truth, images_at
 
     found = images_at(Path(gt))
-    if len(listing.jobs) == 1 and Path(gt).is_file():
-        paths = {listing.jobs[0]: found[0]}
+    jobs = listing.possible
+    if len(jobs) == 1 and Path(gt).is_file():
+        paths = {jobs[0]: found[0]}
     else:
         stems = by_stem(found)
-        paths = {job: path for job in listing.jobs if job.source and (path := find_truth(job.source.stem, stems))}
-    if alone := [job.name for job in listing.jobs if job not in paths]:
+        paths = {job: path for job in jobs if job.source and (path := find_truth(job.source.stem, stems))}
+    if alone := [job.name for job in jobs if job not in paths]:
         raise UsageError(f"No ground truth in {gt!r} for {alone[0]} ({len(alone)} in all).")
     return Truths(paths, convention_of(request.wish.task, request.wish.scale))
 
 
-def _size_text(size: tuple[int, int] | None) -> str:
-    """(height, width) as people write it."""
-    return "?" if size is None else f"{size[1]}x{size[0]}"
-
-
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
     """--dry-run: every file with its sizes, its network, its tile and an estimate of the memory."""
-    from bbcu_cli.image import decode, probe
+    from bbcu_cli.image import decode
     from bbcu_cli.restoration.serving import Served
 
     for job in listing.jobs:
         if job.source is None:
             raise UsageError("--dry-run cannot look into stdin.")
-        row: dict[str, Any] = {"schema": 1, "source": job.name, "output": str(job.output or "-")}
+        row: dict[str, Any] = {"schema": SCHEMA, "source": job.name, "output": str(job.output or "-")}
         try:
-            info = probe(job.source)
+            info = _probe(job)
             served = settings.serve(job.source) if settings.serve else Served(model, "")
             footprint = settings.footprint(info, served.model or model)
             if served.look:
@@ -283,8 +285,8 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             exists = job.output is not None and job.output.exists()
             row |= {
                 "status": "exists" if exists else "planned",
-                "input_size": info.size,
-                "output_size": (info.size[0] * scale, info.size[1] * scale),
+                "input_size": size_json(info.size),
+                "output_size": size_json((info.size[0] * scale, info.size[1] * scale)),
                 "tile": str(footprint.tile),
                 "memory_bytes": footprint.peak,
                 "model": served.model.name if served.model else None,
@@ -293,58 +295,19 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             }
         if as_json:
             print(json.dumps(row))
-        elif "error" in row:
-            print(shown(f"{job.name}: {row['error']}"))
         else:
-            sizes = f"{_size_text(row['input_size'])} to {_size_text(row['output_size'])}, {_network_text(row)}"
-            print(
-                shown(
-                    f"{job.name} -> {row['output']}  ({sizes}, tile {row['tile']}, about {row['memory_bytes'] >> 20} MB"
-                )
-                + (", exists)" if row["status"] == "exists" else ")")
-            )
+            print(shown(plan_text(row)))
     for path in listing.passed_over:
         note(f"not an image by its name, passed over: {path}")
 
 
-def _network_text(row: Mapping[str, Any]) -> str:
-    """The network that serves, why, and the noise that was found."""
-    text = row["model"] or "left as it is"
-    if row["reason"]:
-        text += f": {row['reason']}"
-    return text if row["noise"] is None else f"{text}, noise of about {row['noise']:g}"
+def _probe(job: Job) -> ImageInfo:
+    """The header of a file that may be restored."""
+    from bbcu_cli.image import probe
 
-
-def _scores_text(scores: Scores) -> str:
-    return f"PSNR {scores.psnr_y:.2f} dB (Y), {scores.psnr_rgb:.2f} dB (RGB), SSIM {scores.ssim_y:.4f} (Y)"
-
-
-def _failure_text(row: Row) -> str:
-    return f"failed: {row.error}" if row.source in row.error else f"failed: {row.source}: {row.error}"
-
-
-def _row_text(row: Row) -> str:
-    if row.status == "failed":
-        return _failure_text(row)
-    if row.status == "skipped":
-        text = f"{row.source}: {row.output} is up to date"
-        if row.model or row.reason:
-            text += f"  ({_network_text(asdict(row))})"
-    else:
-        sizes = f"{_size_text(row.size_in)} to {_size_text(row.size_out)}"
-        text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s, {_network_text(asdict(row))})"
-    if row.scores:
-        text += f"  {_scores_text(row.scores)}"
-    return "".join([text, *(f"\n  {line}" for line in row.notes)])
-
-
-def _row_json(row: Row) -> str:
-    fields = {"schema": 1, **asdict(row)}
-    fields["input_size"], fields["output_size"] = fields.pop("size_in"), fields.pop("size_out")
-    if row.scores:
-        finite = {k: v if v is None or math.isfinite(v) else None for k, v in asdict(row.scores).items()}
-        fields["scores"] = finite | {"identical": math.isinf(row.scores.psnr_rgb)}
-    return json.dumps(fields)
+    if job.error or job.source is None:
+        raise ImageError(job.error)
+    return probe(job.source)
 
 
 @contextmanager
@@ -353,9 +316,9 @@ def _reporter(listing: JobList, talk: TalkOptions) -> Iterator[Callable[[Row], N
 
     def speak(row: Row) -> None:
         if talk.json:
-            print(_row_json(row), flush=True)
+            print(row_json(row), flush=True)
         elif not talk.quiet or row.status == "failed":
-            for line in _row_text(row).splitlines():
+            for line in row_text(row).splitlines():
                 note(line)
 
     if talk.quiet or talk.json or len(listing.jobs) == 1 or not sys.stderr.isatty():
@@ -380,7 +343,7 @@ def _reporter(listing: JobList, talk: TalkOptions) -> Iterator[Callable[[Row], N
         def advance(row: Row) -> None:
             nonlocal finished
             finished += 1
-            for line in _row_text(row).splitlines():
+            for line in row_text(row).splitlines():
                 progress.console.print(escape(shown(line)), style="red" if row.status == "failed" else "")
             progress.update(bar, advance=weights[row.source], name=f"{finished}/{len(listing.jobs)} files")
 
@@ -408,7 +371,7 @@ def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
     scored = [row.scores for row in rows if row.scores]
     if len(scored) > 1 and not talk.json and not talk.quiet:
         mean = mean_scores(scored)
-        note(f"mean of {len(scored)}: {_scores_text(mean)}")
+        note(f"mean of {len(scored)}: {scores_text(mean)}")
     if listing.batch and not talk.quiet:
         counts = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
         note(", ".join([f"{n} {status}" for status, n in counts.items()] + [f"{len(listing.passed_over)} not images"]))
@@ -416,7 +379,7 @@ def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
         return
     if listing.batch:
         for row in failed:
-            note(_failure_text(row))
+            note(failure_text(row))
         raise typer.Exit(1)
     # One input that is bad is bad input: the sentence was printed, the code says the same.
     raise typer.Exit(2)

@@ -45,6 +45,8 @@ def compression_of(source: Path | bytes) -> Compression | None:
     Args:
         source: a path, or the whole content of a file.
     """
+    if isinstance(source, Path) and not source.is_file():
+        return None  # opening a pipe would wait for ever
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
             return _read(stream)

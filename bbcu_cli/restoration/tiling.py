@@ -73,7 +73,7 @@ class TileSize:
             raise UsageError(f"A tile of {self.height}x{self.width} pixels is impossible; give --tile at least 1.")
 
     def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
+        return f"{self.width}x{self.height}"
 
 
 def plan(height: int, width: int, tile: TileSize) -> list[Region]:
