@@ -53,7 +53,7 @@ def test_the_table_has_the_evaluations_means(folders: tuple[Path, Path]) -> None
     text = readme.read_text(encoding="utf-8")
     before, after = found.row.baseline.psnr_y, found.row.scores.psnr_y
     assert f"| sr-m-x2 | Set5 | bicubic, x2 | {before:.2f} | **{after:.2f}** | {after - before:+.2f} |" in text
-    assert "| denoise | not there yet |" in text
+    assert "| denoise | not trained |" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text

@@ -48,7 +48,7 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of weights: "denoise" ships with a figure, "sr-m-x2" is not there yet."""
+    """A folder of weights: "denoise" ships with a figure, "sr-m-x2" is not trained."""
     for name in ("BBCU_HUB_REPO", "BBCU_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(tmp_path))
@@ -68,7 +68,7 @@ def hub(shop: Path) -> Iterator[tuple[LoopbackHub, dict[str, str]]]:
 
 
 def test_list_shows_task_scale_size_place_and_figure(shop: Path) -> None:
-    """Every model has its line; one that is not there yet comes with what to do."""
+    """Every model has its line; one that is not trained comes with what to do."""
     size = (shop / "denoise.safetensors").stat().st_size
     lines = run("list").stdout.splitlines()
     assert lines[1].split() == [
@@ -83,7 +83,7 @@ def test_list_shows_task_scale_size_place_and_figure(shop: Path) -> None:
         "31.28",
         "dB",
     ]
-    assert lines[2].split() == ["sr-m-x2", "sr", "x2", "not", "there", "yet"]
+    assert lines[2].split() == ["sr-m-x2", "sr", "x2", "not", "trained"]
     assert "bbcu train --task sr --scale 2 --model m" in lines[-1]
     assert "bbcu models convert" in lines[-2]
 
@@ -95,7 +95,7 @@ def test_list_as_json_is_one_object(shop: Path) -> None:
     first, second = listed["models"]
     assert (first["name"], first["where"], first["path"]) == ("denoise", "embedded", str(shop / "denoise.safetensors"))
     assert (first["metric"], first["measured"]) == ("PSNR (RGB)", {"Kodak24 sigma 25": 31.28})
-    assert (second["where"], second["path"], second["sha256"]) == ("not there yet", None, None)
+    assert (second["where"], second["path"], second["sha256"]) == ("not trained", None, None)
 
 
 def test_info_prints_no_control_character_of_a_file(tmp_path: Path) -> None:

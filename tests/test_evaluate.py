@@ -78,7 +78,7 @@ def test_a_stranger_finds_nothing(stem):
 
 
 def test_pairs_are_made_by_name_whatever_the_order(tmp_path):
-    """b_x2 sorts before c and after a10; only names count. Other files are passed over."""
+    """b_x2 sorts before c and after a10; only names count. Other files are skipped."""
     dot = _pixels(4, 4)
     hr = _folder(tmp_path / "hr", a10=dot, a9=dot, b=dot)
     out = _folder(tmp_path / "out", b_x2=dot, a9_x2=dot, a10_x2=dot)

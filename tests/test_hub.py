@@ -31,7 +31,7 @@ def path_of(wanted: str | Path, **options: Any) -> Path:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of weights with its catalogue: "m" is there, "l" is known and not there yet."""
+    """A folder of weights with its catalogue: "m" is there, "l" is known and not trained."""
     for name in ("BBCU_HUB_REPO", "BBCU_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(tmp_path))
@@ -107,7 +107,7 @@ def test_model_that_is_nowhere_says_what_to_do() -> None:
     ) as caught:
         path_of("l")
     assert caught.value.exit_code == 3
-    assert status(Catalogue.load()["l"]).where == "not there yet"
+    assert status(Catalogue.load()["l"]).where == "not trained"
 
 
 @pytest.mark.parametrize("damage", ["one byte", "truncated", "another valid model"])
@@ -152,7 +152,7 @@ def test_refresh_refuses_a_file_of_another_network(shop: Path, capsys: pytest.Ca
 
 
 def test_refresh_follows_files_that_come_and_go(shop: Path) -> None:
-    """A file of a new name becomes an entry; an entry whose file went becomes one that is not there yet."""
+    """A file of a new name becomes an entry; an entry whose file went becomes one that is not trained."""
     (shop / "m.safetensors").rename(shop / "m2.safetensors")
     assert refresh([]) == 0
     catalogue = Catalogue.load()

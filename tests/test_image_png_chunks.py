@@ -172,7 +172,7 @@ def test_the_limits_of_pillow_are_neither_changed_nor_passed(monkeypatch: pytest
 
 @pytest.mark.parametrize("critical", [b"IHDR", b"IDAT"])
 def test_a_damaged_picture_stays_an_error(critical: bytes) -> None:
-    """What makes the pixels is not passed over."""
+    """What makes the pixels is not skipped."""
     data = bytearray(as_png(photo()))
     at = data.index(critical)
     length = int.from_bytes(data[at - 4 : at], "big")

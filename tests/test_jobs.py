@@ -59,7 +59,7 @@ def test_a_folder_without_output_gets_a_folder_beside_itself(photos: Path, tmp_p
     """Only its images, only its own level; the rest is counted."""
     listing = plan(photos)
     assert pairs(listing, tmp_path) == {"photos/a.jpg": "photos_x4/a.png", "photos/b.PNG": "photos_x4/b.png"}
-    assert [path.name for path in listing.passed_over] == ["notes.txt"]
+    assert [path.name for path in listing.skipped] == ["notes.txt"]
     assert listing.batch
 
 

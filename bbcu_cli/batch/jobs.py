@@ -43,13 +43,13 @@ class JobList:
 
     Attributes:
         jobs: in order.
-        passed_over: files of searched folders that are no images by their name.
+        skipped: files of searched folders that are no images by their name.
         results: inputs that bbcu made of others of the inputs, or as side-by-sides; they are left out.
         batch: a folder was searched or several files were given.
     """
 
     jobs: tuple[Job, ...]
-    passed_over: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
     results: tuple[Path, ...] = ()
     batch: bool = False
 
@@ -215,7 +215,7 @@ class _Found:
     extension: str
     target: Path | None
     jobs: list[Job] = field(default_factory=list)
-    passed_over: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
 
     def add(self, file: Path) -> None:
         """A file that was typed."""
@@ -235,14 +235,14 @@ class _Found:
                 mirrored = root / file.relative_to(folder).parent / f"{file.stem}{self.suffix or ''}{self.extension}"
                 self.jobs.append(Job(file, mirrored, error=complaint))
             else:
-                self.passed_over.append(file)
+                self.skipped.append(file)
 
     def listing(self, *, batch: bool) -> JobList:
         """All that was found, without what bbcu made of it before."""
         results = _results([job.source for job in self.jobs if job.source]) if batch else []
         known = set(results)
         jobs = dict.fromkeys(job for job in self.jobs if job.source not in known)  # what was given twice is done once
-        return JobList(tuple(jobs), tuple(self.passed_over), tuple(results), batch)
+        return JobList(tuple(jobs), tuple(self.skipped), tuple(results), batch)
 
 
 def _results(sources: Sequence[Path]) -> list[Path]:

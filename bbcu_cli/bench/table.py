@@ -79,7 +79,7 @@ def measure(entry: Entry, sets: Path) -> Iterator[tuple[str, float, str]]:
 
 def missing(entry: Entry) -> str:
     """The line of a model that nobody has trained yet."""
-    return f"| {entry.name} | not there yet | | | | | |"
+    return f"| {entry.name} | not trained | | | | | |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,7 +44,7 @@ def _lines(found: Diagnosis) -> Iterator[str]:
         for name, reason in found.kernel_sets.items():
             yield f"  {'-' if reason is None else ' '} {name:9} {reason or 'runs here'}"
     yield ""
-    yield f"Weights: {found.weights} ({found.models[0]} models embedded, {found.models[1]} elsewhere or not there yet)"
+    yield f"Weights: {found.weights} ({found.models[0]} models embedded, {found.models[1]} elsewhere or not trained)"
     yield "Libraries: " + ", ".join(f"{name} {version}" for name, version in found.libraries.items())
     for name, value in found.environment.items():
         yield f"Environment: {name}={value}"

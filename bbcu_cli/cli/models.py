@@ -100,8 +100,8 @@ def list_models(hub: HubOptions = HubOptions(), report: ReportOptions = ReportOp
         scale = f"x{entry.spec.scale}" if entry.spec.task == "sr" else ""
         lines.append([entry.name, entry.spec.task, scale, _size(one.size), one.where, measured])
     typer.echo(_table(lines))
-    if missing := [[f"  {one.entry.name}", train_command(one.entry)] for one in found if one.where == "not there yet"]:
-        typer.echo(f"\nNot there yet; train one as follows, {OTHER_WAYS}:\n{_table(missing)}")
+    if missing := [[f"  {one.entry.name}", train_command(one.entry)] for one in found if one.where == "not trained"]:
+        typer.echo(f"\nNot trained; train one as follows, {OTHER_WAYS}:\n{_table(missing)}")
 
 
 def info(model: Model, hub: HubOptions = HubOptions(), report: ReportOptions = ReportOptions()) -> None:
@@ -115,7 +115,7 @@ def info(model: Model, hub: HubOptions = HubOptions(), report: ReportOptions = R
         one = status(Catalogue.load()[model], hub.hub_repo)
         present = one.path is not None
         row |= _status_row(one) | {"summary": one.entry.summary, "spec": one.entry.spec.to_dict()}
-        if one.where == "not there yet":
+        if one.where == "not trained":
             row["next_step"] = remedy(one.entry)
     if present:
         row |= _located_row(locate(model, hub_repo=hub.hub_repo, offline=hub.offline))

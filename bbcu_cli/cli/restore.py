@@ -297,8 +297,8 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             print(json.dumps(row))
         else:
             print(shown(plan_text(row)))
-    for path in listing.passed_over:
-        note(f"not an image by its name, passed over: {path}")
+    for path in listing.skipped:
+        note(f"not an image by its name, skipped: {path}")
 
 
 def _probe(job: Job) -> ImageInfo:
@@ -374,7 +374,7 @@ def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:
         note(f"mean of {len(scored)}: {scores_text(mean)}")
     if listing.batch and not talk.quiet:
         counts = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
-        note(", ".join([f"{n} {status}" for status, n in counts.items()] + [f"{len(listing.passed_over)} not images"]))
+        note(", ".join([f"{n} {status}" for status, n in counts.items()] + [f"{len(listing.skipped)} not images"]))
     if not failed:
         return
     if listing.batch:

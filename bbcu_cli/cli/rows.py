@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from bbcu_cli.score.metrics import Scores
 
 SCHEMA: Final = 2
-"""Of the objects that --json prints; 1 had sizes as [height, width]."""
+"""Of the objects that --json prints; 1 had sizes as [height, width], and "identical" among the scores."""
 
 
 def size_text(size: tuple[int, int] | None) -> str:
@@ -74,6 +73,7 @@ def row_json(row: Row) -> str:
     fields = {"schema": SCHEMA, **asdict(row)}
     fields["input_size"], fields["output_size"] = size_json(fields.pop("size_in")), size_json(fields.pop("size_out"))
     if row.scores:
-        finite = {k: v if v is None or math.isfinite(v) else None for k, v in asdict(row.scores).items()}
-        fields["scores"] = finite | {"identical": math.isinf(row.scores.psnr_rgb)}
+        from bbcu_cli.score.report import scores_to_json
+
+        fields["scores"] = scores_to_json(row.scores)
     return json.dumps(fields)

@@ -15,7 +15,7 @@ from bbcu_cli.hub.catalogue import REFRESH, Catalogue, Entry, remedy, weights_di
 from bbcu_cli.hub.reference import SCHEME, HubRef, for_model, parse
 
 Source = Literal["file", "embedded", "cache", "hub"]
-Where = Literal["embedded", "cached", "on hub", "not there yet"]
+Where = Literal["embedded", "cached", "on hub", "not trained"]
 Read = Callable[[Path], PackedFile]
 
 
@@ -102,7 +102,7 @@ def status(entry: Entry, hub_repo: str | None = None) -> Status:
         return Status(entry, "embedded", entry.file)
     ref = hub_place(entry, hub_repo)
     if ref is None:
-        return Status(entry, "not there yet")
+        return Status(entry, "not trained")
     path = client.cached(ref)
     return Status(entry, "on hub" if path is None else "cached", path, ref)
 

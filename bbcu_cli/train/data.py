@@ -31,7 +31,7 @@ _MARGIN: Final = 2
 # up in whatever order its terms were added in float64.
 _HALF: Final = 0.5 + 1e-9
 
-# A training picture larger than this is passed over; it alone would take more than a gigabyte.
+# A training picture larger than this is skipped; it alone would take more than a gigabyte.
 _MAX_PIXELS: Final = 400_000_000
 
 # The luminance table of the JPEG standard (ITU-T T.81, annex K.1), which libjpeg scales by quality.
