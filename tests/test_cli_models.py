@@ -24,6 +24,7 @@ from bbcu_cli.checkpoint.pack import unpack
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.checkpoint.pth import load_pth
 from bbcu_cli.cli.models import models
+from bbcu_cli.engines.reference import ReferenceEngine
 from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.__main__ import main as refresh
 from bbcu_cli.hub.reference import parse
@@ -183,6 +184,30 @@ def test_convert_packs_the_averaged_weights_of_a_training_checkpoint(tmp_path: P
     done = run("convert", str(tmp_path / "checkpoint.pt"), "-o", str(tmp_path / "out.safetensors"))
     assert done.exit_code == 0, done.stderr
     np.testing.assert_array_equal(load_packed(tmp_path / "out.safetensors").tail.weight, MODEL.tail.weight)
+
+
+@pytest.mark.parametrize("kind", sorted(SMALL_SPECS))
+def test_export_writes_a_network_of_any_size_for_other_runtimes(kind: str, tmp_path: Path) -> None:
+    """ONNX Runtime gives what the float simulation gives, for sizes and counts that the export never saw."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    packed = small_model(SMALL_SPECS[kind])
+    source, target = tmp_path / "model.safetensors", tmp_path / "model.onnx"
+    source.write_bytes(to_bytes(packed))
+    done = run("export", str(source), "--onnx", str(target))
+    assert done.exit_code == 0, done.stderr
+    assert "differs from bbcu's engine by" in done.stderr
+    session = onnxruntime.InferenceSession(target.read_bytes(), providers=["CPUExecutionProvider"])
+    with ReferenceEngine("cpu", 1).open(packed) as reference:
+        for shape in ((1, 5, 9), (2, 31, 17)):
+            x = np.random.default_rng(1).random((shape[0], packed.spec.channels, *shape[1:]), dtype=np.float32)
+            [y] = session.run(None, {"x": x})
+            difference = np.abs(y - reference.run(x))  # rounding turns a sign that is on its threshold, here and there
+            assert np.quantile(difference, 0.9) < 2e-5
+            assert difference.mean() < 1e-3
+    again = run("export", str(source), "--onnx", str(target))
+    assert again.exit_code == 2
+    assert "exists" in again.stderr
 
 
 def test_hub_layout_holds_model_config_and_card(tmp_path: Path) -> None:

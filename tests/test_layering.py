@@ -19,6 +19,7 @@ ROOMS = (
 TORCH_AT_MODULE_LEVEL = (
     "models",
     "checkpoint/pth.py",
+    "checkpoint/onnx.py",
     "engines/reference.py",
     "engines/cuda.py",
     "engines/triton_kernels.py",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bbcu_cli.checkpoint.pack import unpack
+from bbcu_cli.checkpoint.onnx import INPUT, OUTPUT, FoldedUnit, add_residual, network_of, to_onnx
 from bbcu_cli.checkpoint.packed import PackedModel
 from bbcu_cli.engines.base import EngineInfo, Session, SessionContext
+from bbcu_cli.engines.select import open_session
 from bbcu_cli.models.binary import BinaryUnit
-from bbcu_cli.models.build import build_model
 
 _Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -51,7 +49,7 @@ class PublishedUnit(nn.Module):
         unit, conv = self.unit, self.unit.binary_conv
         weight = self._weight(conv.weight)
         y = unit.relu(F.conv2d(self._signs(x + unit.move0.bias.expand_as(x)), weight, conv.bias, padding=1))
-        return _add_residual(x, y, unit.step)
+        return add_residual(x, y, unit.step)
 
     @staticmethod
     def _signs(x: Tensor) -> Tensor:
@@ -67,48 +65,6 @@ class PublishedUnit(nn.Module):
         alpha = weight.abs().mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
         clipped = weight.clamp(-1, 1)
         return alpha * torch.where(weight >= 0, 1.0, -1.0) - clipped + clipped
-
-
-class FoldedUnit(nn.Module):
-    """A binary unit for export: weights are the constants +-alpha, signs a comparison."""
-
-    weight: Tensor
-
-    def __init__(self, unit: BinaryUnit) -> None:
-        super().__init__()
-        self.unit = unit
-        weight = unit.binary_conv.weight.detach()
-        alpha = weight.abs().mean((1, 2, 3), keepdim=True)
-        self.register_buffer("weight", torch.where(weight >= 0, alpha, -alpha))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, S*H, S*W)."""
-        unit = self.unit
-        signs = torch.where(unit.move0(x) >= 0, 1.0, -1.0)
-        y = unit.relu(F.conv2d(signs, self.weight, unit.binary_conv.bias, padding=1))
-        return _add_residual(x, y, unit.step)
-
-
-def _add_residual(x: Tensor, y: Tensor, step: int) -> Tensor:
-    if step == 1:
-        return x + y
-    return F.pixel_shuffle(y, step) + F.interpolate(x, scale_factor=step, mode="nearest")
-
-
-def network_of(packed: PackedModel, unit: Callable[[BinaryUnit], nn.Module]) -> nn.Module:
-    """The float simulation with every binary unit replaced."""
-    module = build_model(packed.spec)
-    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in unpack(packed).items()})
-
-    def replace(parent: nn.Module) -> None:
-        for name, child in parent.named_children():
-            if isinstance(child, BinaryUnit):
-                setattr(parent, name, unit(child))
-            else:
-                replace(child)
-
-    replace(module)
-    return module.eval()
 
 
 def _published(packed: PackedModel, threads: int) -> PeerSession:
@@ -128,16 +84,10 @@ def _onnxruntime(packed: PackedModel, size: tuple[int, int], threads: int) -> Pe
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        example = torch.zeros(1, packed.spec.channels, *size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, about itself
-            torch.onnx.export(network_of(packed, FoldedUnit), (example,), path, input_names=["x"], dynamo=False)
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(to_onnx(packed, size), options, providers=["CPUExecutionProvider"])
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        [output] = session.run(None, {"x": x})
+        [output] = session.run([OUTPUT], {INPUT: x})
         return np.asarray(output)
 
     return PeerSession("ONNX Runtime", f"{onnxruntime.__version__}, float32", run)
@@ -173,3 +123,25 @@ def peer_sessions(packed: PackedModel, size: tuple[int, int], threads: int) -> I
         yield "OpenVINO: openvino not installed"
     else:
         yield from (_openvino(packed, size, threads, precision) for precision in ("f32", "bf16"))
+
+
+def onnx_difference(content: bytes, packed: PackedModel) -> float | None:
+    """The mean difference between an ONNX file in ONNX Runtime and bbcu's own engine on the CPU.
+
+    Both restore noise of an odd size, other than that of the export's example. Where a number is all but on the
+    threshold of a sign, rounding decides, and single samples may differ by more than the mean tells.
+
+    Returns:
+        In units of the picture's range, 0..1; None where onnxruntime is not installed.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    x = np.random.default_rng(0).random((1, packed.spec.channels, 47, 61), dtype=np.float32)
+    [theirs] = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run([OUTPUT], {INPUT: x})
+    session, _ = open_session(packed, device="cpu")
+    try:
+        return float(np.abs(np.asarray(theirs) - session.run(x)).mean())
+    finally:
+        session.close()

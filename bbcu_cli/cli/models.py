@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,39 @@ def remove(model: Model, hub: HubOptions = HubOptions(), talk: TalkOptions = Tal
         note(f"{model}: {'removed from the cache' if cached else 'is not in the cache'}")
 
 
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, a packed file, or a .pth file.")],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="The ONNX file to write.", show_default=False)],
+    *,
+    overwrite: Overwrite = False,
+    hub: HubOptions = HubOptions(),
+    talk: TalkOptions = TalkOptions(),
+) -> None:
+    """Write a network as ONNX, for other runtimes: float32, any size, 0..1 in and out.
+
+    With onnxruntime installed, the file is run on a small picture and compared with bbcu's own engine.
+    """
+    require_torch("Writing ONNX")
+    if importlib.util.find_spec("onnx") is None:
+        raise UsageError("Writing ONNX needs the package onnx; run: pip install 'bbcu-cli[onnx]'.")
+    from bbcu_cli.bench.peers import onnx_difference
+    from bbcu_cli.checkpoint.onnx import OPSET, to_onnx
+    from bbcu_cli.files import write_whole
+    from bbcu_cli.hub import locate
+
+    if model.endswith(".pth"):
+        packed = _read(Path(model))
+    else:
+        packed = locate(model, hub_repo=hub.hub_repo, offline=hub.offline).file.model
+    content = to_onnx(packed)
+    write_whole(onnx, content, overwrite=overwrite)
+    if not talk.quiet:
+        note(f"{onnx}: {len(content) / 1e6:.1f} MB, opset {OPSET}; x float32 (N, {packed.spec.channels}, H, W) in 0..1")
+        if (difference := onnx_difference(content, packed)) is not None:
+            note(f"in ONNX Runtime it differs from bbcu's engine by {difference:.1e} of the range 0..1 on average")
+    typer.echo(shown(onnx))
+
+
 def push(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or a packed file.")],
     to: Annotated[str, typer.Option(metavar="USER/REPO", help="The repository; created if it does not exist.")],
@@ -264,7 +298,7 @@ def push(
 
 for _name, _command in (
     ("list", list_models), ("info", info), ("convert", convert), ("pull", pull), ("verify", verify), ("path", path),
-    ("remove", remove), ("push", push),
+    ("remove", remove), ("export", export), ("push", push),
 ):  # fmt: skip
     models.command(_name, cls=Command)(guarded(_command))
 
