@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +82,85 @@ def test_border_follows_the_names_unless_it_is_given(run, hr, tmp_path):
         (out / path.name).write_bytes(path.read_bytes())
     assert json.loads(run("--gt", hr, "--pred", out, "--json").stdout)["convention"]["border"] == 2
     assert json.loads(run("--gt", hr, "--pred", out, "--json", "--border", 5).stdout)["convention"]["border"] == 5
+
+
+@pytest.fixture
+def road(tmp_path, monkeypatch, weights):
+    """The documented road: HR of 226x150, its bicubic LR, and `bbcu sr` of that into `out` and `lr_x4`."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(3)
+    for folder in ("hr", "lr"):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+    for name in ("a", "b", "sub/a"):
+        truth = rng.integers(0, 256, (150, 226, 3)).astype(np.uint8)
+        Pillow.fromarray(truth).save(f"hr/{name}.png")
+        Pillow.fromarray(resize_bicubic(truth[:148, :224], (37, 56))).save(f"lr/{name}.png")
+    model = ["--scale", "4", "--weights", str(weights("m-x4"))]
+    for output in (["-o", "out", "--compare"], []):
+        done = CliRunner().invoke(bbcu, ["sr", "lr", *model, *output, "--recursive"])
+        assert done.exit_code == 0, done.output
+    return tmp_path
+
+
+def scores(result):
+    """The figures of a report, and what it says of the scale."""
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    return data["images"], data["convention"], data["facts"]["scale"]
+
+
+@pytest.mark.usefixtures("road")
+def test_the_documented_road_is_scored_however_the_folder_is_called(run):
+    """The scale by --scale, by the folder's name, by bbcu's record, or by sizes: the same figures, and the reason."""
+    with Pillow.open("hr/a.png") as truth, Pillow.open("out/a.png") as result:
+        planes = [np.asarray(picture).astype(float)[4:144, 4:220] for picture in (truth, result)]
+    expected = -10 * np.log10(np.mean((planes[0] - planes[1]) ** 2) / 255**2)
+    shutil.copytree("out", "plain", ignore=shutil.ignore_patterns(".bbcu*", "*_compare.png"))
+    images, convention, reason = scores(run("--gt", "hr", "--pred", "plain", "--json"))
+    assert [image["name"] for image in images] == ["a", "b"]
+    assert images[0]["psnr_rgb"] == pytest.approx(expected, abs=1e-9)
+    assert convention["border"] == 4
+    assert reason == "x4, by the sizes of the results; 2 of 2 ground truths cropped to a multiple of 4"
+    for arguments, told in (
+        (["--pred", "out"], "by bbcu's record"),
+        (["--pred", "lr_x4"], "by the names"),
+        (["--pred", "plain", "--scale", 4], "by --scale"),
+    ):
+        assert scores(run("--gt", "hr", "--json", *arguments))[:2] == (images, convention)
+        assert told in scores(run("--gt", "hr", "--json", *arguments))[2]
+    text = run("--gt", "hr", "--pred", "plain").stdout
+    assert "scale: x4, by the sizes of the results" in text
+
+
+@pytest.mark.usefixtures("road")
+def test_the_record_tells_a_scale_that_sizes_cannot(run):
+    """Ground truth of whole multiples; a chain of commands leaves a record of its last, which is not taken for all."""
+    for name in ("a", "b"):
+        with Pillow.open(f"hr/{name}.png") as picture:
+            picture.crop((0, 0, 224, 148)).save(f"hr/{name}.png")
+    assert scores(run("--gt", "hr", "--pred", "out", "--json"))[1]["border"] == 4
+    shutil.copytree("out", "plain", ignore=shutil.ignore_patterns(".bbcu*"))
+    _, convention, reason = scores(run("--gt", "hr", "--pred", "plain", "--json"))
+    assert (convention["border"], "give --scale" in reason) == (0, True)
+
+
+@pytest.mark.usefixtures("road")
+def test_sub_folders_are_paired_on_demand_and_never_left_out_in_silence(run):
+    """--recursive scores them too; the names are paths."""
+    assert "1 in sub-folders of lr_x4 left out" in run("--gt", "hr", "--pred", "lr_x4").stderr
+    for pred in ("lr_x4", "out"):
+        images, _, _ = scores(run("--gt", "hr", "--pred", pred, "--recursive", "--json"))
+        assert [image["name"] for image in images] == ["a", "b", "sub/a"]
+
+
+def test_a_pattern_pairs_what_the_names_do_not(run, road):
+    """And what is no pattern is one sentence."""
+    for name in ("a", "b"):
+        (road / f"lr_x4/{name}.png").rename(road / f"lr_x4/{name}_final.png")
+    assert run("--gt", "hr", "--pred", "lr_x4").exit_code == 2
+    assert len(scores(run("--gt", "hr", "--pred", "lr_x4", "--pattern", "{name}_final", "--json"))[0]) == 2
+    refused = run("--gt", "hr", "--pred", "lr_x4", "--pattern", "*")
+    assert (refused.exit_code, "--pattern '*' is neither" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -319,11 +319,22 @@ def test_a_second_run_over_a_pattern_does_not_take_results_for_inputs(bbcu: Bbcu
     assert len(names) == 6
     done = bbcu("sr", *names, *X4, "--compare", "--skip-existing")
     assert (done.code, "0 done, 2 skipped, 0 failed" in done.err) == (0, True)
-    assert "left out: photo_x4.png and 3 more" in done.err
+    assert "as a side-by-side: photo_x4.png and 3 more" in done.err
     assert sorted(map(str, Path().glob("*.png"))) == names
     done = bbcu("sr", *names, *X4)
     assert (done.code, "photo_x4.png exists (and 1 more); give --overwrite" in done.err) == (2, True)
-    assert "made by bbcu" not in bbcu("sr", *names, *X4, "--skip-existing", "--quiet").err
+    assert "left out" not in bbcu("sr", *names, *X4, "--skip-existing", "--quiet").err
+
+
+def test_a_folder_of_results_is_restored_without_its_side_by_sides(bbcu: Bbcu) -> None:
+    """What the record of --compare knows as one, and what was made of the same source."""
+    Path("in").mkdir()
+    Path("photo.png").rename("in/photo.png")
+    assert bbcu("denoise", "in", "-o", "mid", "--compare", "--weights", "denoise.safetensors").code == 0
+    assert Path("mid/photo_compare.png").exists()
+    done = bbcu("sr", "mid", *X4)
+    assert (done.code, "mid/photo_compare.png" in done.err) == (0, True)
+    assert [path.name for path in Path("mid_x4").glob("*.png")] == ["photo.png"]
 
 
 def test_a_record_that_cannot_be_written_costs_a_note(bbcu: Bbcu) -> None:

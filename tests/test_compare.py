@@ -56,6 +56,13 @@ def test_a_ground_truth_that_is_a_little_larger_is_cropped():
     assert abs(sheet[40:-20, :third].mean() - sheet[40:-20, 2 * third : 3 * third].mean()) < 4
 
 
+def test_a_ground_truth_that_is_a_little_smaller_is_continued():
+    """Its input was rounded up to whole pixels; the sheet is that of a truth of the right size."""
+    pixels = np.full((40, 44, 3), 90, np.uint8)
+    sheet = side_by_side(pixels[::4, ::4], pixels, pixels[:37, :42])
+    np.testing.assert_array_equal(sheet, side_by_side(pixels[::4, ::4], pixels, pixels))
+
+
 def test_sixteen_bit_gray_and_alpha_are_shown():
     """16 bit is reduced to 8, gray becomes RGB, transparency shows a checkerboard."""
     gray = np.full((80, 80, 1), 0x8000, np.uint16)

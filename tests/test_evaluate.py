@@ -12,20 +12,8 @@ from PIL import Image as Pillow
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import EncodeOptions, Image, encode
 from bbcu_cli.score.metrics import Convention, mean_scores
-from bbcu_cli.score.trial import (
-    Pair,
-    Trial,
-    by_stem,
-    check_sizes,
-    convention_of,
-    evaluate_pairs,
-    evaluate_trial,
-    find_truth,
-    images_at,
-    pair,
-    scale_of,
-    score_images,
-)
+from bbcu_cli.score.pairs import Pair, by_stem, check_sizes, find_scale, find_truth, images_at, pair, scale_of
+from bbcu_cli.score.trial import Trial, convention_of, evaluate_pairs, evaluate_trial, score_images
 
 
 def _pixels(*shape, seed=0):
@@ -33,7 +21,7 @@ def _pixels(*shape, seed=0):
 
 
 def _folder(path, **images):
-    path.mkdir()
+    path.mkdir(parents=True)
     for name, pixels in images.items():
         Pillow.fromarray(pixels).save(path / f"{name}.png")
     return path
@@ -122,7 +110,10 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
     """Each with its own sentence."""
     with pytest.raises(UsageError, match="does not exist"):
         images_at(tmp_path / "nothing")
-    with pytest.raises(UsageError, match="No image"):
+    with pytest.raises(UsageError, match=r"No image in '[^']*'\.$"):
+        images_at(tmp_path)
+    _folder(tmp_path / "sub", a=_pixels(4, 4))
+    with pytest.raises(UsageError, match="only in folders below it"):
         images_at(tmp_path)
 
 
@@ -150,11 +141,127 @@ def test_several_scales_are_refused():
         scale_of(pairs)
 
 
+def _pairs(tmp_path, *sizes):
+    """Pairs of neutral names of these (truth, result) sizes, each (height, width)."""
+    hr = _folder(tmp_path / "hr", **{f"p{i}": _pixels(*truth) for i, (truth, _) in enumerate(sizes)})
+    out = _folder(tmp_path / "out", **{f"p{i}": _pixels(*result) for i, (_, result) in enumerate(sizes)})
+    return pair(hr, out)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scale"),
+    [
+        ([((150, 226), (148, 224))], 4),
+        ([((150, 226), (150, 225))], 3),
+        ([((151, 226), (150, 226))], 2),
+        ([((150, 226), (152, 228))], 4),  # the input was rounded up
+        ([((150, 226), (148, 228))], 4),  # to the nearest
+        ([((25, 25), (24, 24)), ((30, 31), (28, 28))], 4),  # the first alone fits all
+        ([((24, 24), (24, 24)), ((33, 31), (33, 30))], 3),
+    ],
+)
+def test_the_scale_is_told_by_sizes_where_names_say_nothing(tmp_path, sizes, scale):
+    """A difference of less than S pixels, to a multiple of S; both are brought to one size."""
+    pairs = _pairs(tmp_path, *sizes)
+    found = find_scale(pairs)
+    assert (found.factor, "by the sizes" in str(found)) == (scale, True)
+    assert "cropped" in " ".join(check_sizes(pairs, scale))
+    for evaluated in evaluate_pairs(pairs, Convention(), scale):
+        assert evaluated.truth.shape == evaluated.restored.shape
+
+
+def test_a_scale_that_sizes_do_not_tell_is_asked_for(tmp_path):
+    """Where several fit; where none fits the sizes are named; equal sizes tell none."""
+    with pytest.raises(UsageError, match="fit x2 and x3 and x4; give --scale"):
+        find_scale(_pairs(tmp_path / "several", ((25, 25), (24, 24))))
+    pairs = _pairs(tmp_path / "none", ((30, 30), (20, 20)))
+    with pytest.raises(UsageError, match=r"Sizes differ: p0\.png is 20x20.*give --scale"):
+        check_sizes(pairs, find_scale(pairs).factor)
+    assert find_scale(_pairs(tmp_path / "equal", ((24, 24), (24, 24)))).factor == 1
+
+
+def test_the_user_then_names_then_the_record_then_sizes_tell_the_scale(tmp_path):
+    """A record of another scale than the sizes have is of another picture's making."""
+    pairs = _pairs(tmp_path, ((25, 25), (24, 24)))
+    assert str(find_scale(pairs, given=3, recorded=2)) == "x3, by --scale"
+    assert str(find_scale(pairs, recorded=2)) == "x2, by bbcu's record of the results"
+    with pytest.raises(UsageError, match="give --scale"):
+        find_scale(pairs, recorded=1)
+    (tmp_path / "out").rename(tmp_path / "out_x4")
+    pairs = pair(tmp_path / "hr", tmp_path / "out_x4")
+    assert str(find_scale(pairs, recorded=2)) == "x4, by the names of the results or of their folder"
+
+
+def test_side_by_sides_of_bbcu_are_no_results(tmp_path):
+    """a_compare.png beside a.png; one that has a ground truth of its own, or stands alone, is one like any other."""
+    dot = _pixels(4, 4)
+    hr = _folder(tmp_path / "hr", a=dot)
+    out = _folder(tmp_path / "out", a_x4=dot, a_x4_compare=_pixels(9, 30))
+    assert [one.restored.name for one in pair(hr, out)] == ["a_x4.png"]
+    Pillow.fromarray(dot).save(out / "b_compare.png")
+    with pytest.raises(UsageError, match=r"for b_compare\.png"):
+        pair(hr, out)
+    own = _folder(tmp_path / "own", a=dot, a_compare=dot)
+    assert len(pair(own, own)) == 2
+
+
+def test_trees_are_paired_by_their_paths(tmp_path):
+    """One name in two folders is two pictures; a folder's name tells the scale of what is below it."""
+    dot = _pixels(4, 4)
+    for side, mark in (("hr", ""), ("out_x2", "_denoised")):
+        (tmp_path / side).mkdir()
+        for folder in ("one", "two"):
+            _folder(tmp_path / side / folder, **{f"a{mark}": dot})
+    pairs = pair(tmp_path / "hr", tmp_path / "out_x2", recursive=True)
+    assert [one.called for one in pairs] == ["one/a", "two/a"]
+    assert all(one.truth.parent.name == one.restored.parent.name for one in pairs)
+    assert scale_of(pairs) == 2
+    (tmp_path / "out_x2/two/a_denoised.png").rename(tmp_path / "out_x2/two/b.png")
+    with pytest.raises(UsageError, match=r"for two.b\.png"):
+        pair(tmp_path / "hr", tmp_path / "out_x2", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("truths", "results", "pattern"),
+    [
+        (["p1", "p2"], ["SR_p1_final", "SR_p2_final"], "SR_{name}_final"),
+        (["p1", "p2"], ["SR_p1_final", "SR_p2_final"], "SR_{name}_final.png"),
+        (["HR.001", "HR.002"], ["002-out", "001-out"], r"\d+"),
+        (["img_1_HR", "img_2_HR"], ["img_1_SR_x4", "img_2_SR_x4"], r"^(img_\d+)_"),
+        (["a+b", "c"], ["new (a+b)", "new (c)"], "new ({name})"),
+    ],
+)
+def test_a_pattern_pairs_names_that_differ(tmp_path, truths, results, pattern):
+    """Where the ground truth's name stands in the result's, or what both have in common."""
+    hr = _folder(tmp_path / "hr", **dict.fromkeys(truths, _pixels(4, 4)))
+    out = _folder(tmp_path / "out", **dict.fromkeys(results, _pixels(4, 4)))
+    found = {one.truth.stem: one.restored.stem for one in pair(hr, out, pattern=pattern)}
+    assert found == dict(zip(truths, sorted(results), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("*_out", "neither a name with {name} nor a regular expression"),
+        ("(", "regular expression"),
+        (r"z\d", "finds nothing in the name of the ground truth"),
+        ("p", "both ground truth for 'p'"),
+        ("{name}_final", "No ground truth in .* for SR_p1"),
+    ],
+)
+def test_a_pattern_that_does_not_pair_is_refused(tmp_path, pattern, message):
+    """One sentence."""
+    hr = _folder(tmp_path / "hr", p1=_pixels(4, 4), p2=_pixels(4, 4))
+    out = _folder(tmp_path / "out", SR_p1=_pixels(4, 4), SR_p2=_pixels(4, 4))
+    with pytest.raises(UsageError, match=message):
+        pair(hr, out, pattern=pattern)
+
+
 def test_sizes_that_differ_are_all_named_before_any_work(tmp_path):
     """Every pair that cannot be compared is listed with both sizes, width first."""
     hr = _folder(tmp_path / "hr", a=_pixels(8, 12), b=_pixels(8, 8), c=_pixels(9, 9))
     out = _folder(tmp_path / "out", a=_pixels(8, 8), b=_pixels(8, 8), c=_pixels(8, 8))
-    with pytest.raises(UsageError, match=r"a.png is 8x8, its ground truth 12x8; c.png is 8x8, its ground truth 9x9\."):
+    with pytest.raises(UsageError, match=r"a.png is 8x8, its ground truth 12x8; c.png is 8x8, its ground truth 9x9 "):
         check_sizes(pair(hr, out), 1)
     with pytest.raises(UsageError, match=r"a\.png is 8x8"):
         check_sizes(pair(hr, out), 2)

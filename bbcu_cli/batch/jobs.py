@@ -62,7 +62,7 @@ class JobList:
     def left_out(self) -> str:
         """What is to be said of `results`."""
         names = f"{self.results[0]} and {len(self.results) - 1} more" if self.results[1:] else self.results[0]
-        return f"made by bbcu from these inputs, so left out: {names}; to restore a result, name it without its source."
+        return f"left out, as made by bbcu of other inputs or as a side-by-side: {names}; name one alone to restore it."
 
 
 def _expand(text: str) -> list[Path]:

@@ -247,4 +247,5 @@ def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | N
     make_folder(output.parent)
     write_atomic(output, content, overwrite=settings.existing != "refuse")
     if manifest and job.source:
-        manifest.done(output, given.stamp, given.served.digest, _remarks(served), source=job.source)
+        scale = {"scale": served.model.spec.scale if served.model else 1}  # for `bbcu eval`
+        manifest.done(output, given.stamp, given.served.digest, _remarks(served) | scale, source=job.source)

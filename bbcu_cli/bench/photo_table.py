@@ -14,7 +14,8 @@ from bbcu_cli.restoration.model import Shelf
 from bbcu_cli.restoration.serving import Restorer, serve
 from bbcu_cli.score.files import evaluate_files, evaluate_given, given_convention
 from bbcu_cli.score.metrics import mean_scores
-from bbcu_cli.score.trial import Evaluated, Trial, images_at, pair
+from bbcu_cli.score.pairs import images_at, pair
+from bbcu_cli.score.trial import Evaluated, Trial
 
 BEGIN: Final = "<!-- measured by python -m bbcu_cli.bench.table --photos -->"
 END: Final = "<!-- end of the table of photos -->"

@@ -22,7 +22,8 @@ from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
 from bbcu_cli.restoration.model import Shelf, load_model
 from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.score.metrics import mean_scores
-from bbcu_cli.score.trial import Trial, evaluate_trial, images_at
+from bbcu_cli.score.pairs import images_at
+from bbcu_cli.score.trial import Trial, evaluate_trial
 from bbcu_cli.spec import ModelSpec, Task
 
 README: Final = "README.md"

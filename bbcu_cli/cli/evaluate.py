@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bbcu_cli.restoration.choice import Wish
     from bbcu_cli.restoration.serving import Restorer
     from bbcu_cli.score.html import Views
+    from bbcu_cli.score.pairs import Pair
     from bbcu_cli.score.report import Report
     from bbcu_cli.score.trial import Evaluated, Trial
     from bbcu_cli.spec import Task
@@ -57,7 +58,13 @@ class TrialOptions:
         typer.Option(help="Degrade the ground truth, restore it and score it.", rich_help_panel=TRIAL),
     ] = None
     scale: Annotated[
-        int | None, typer.Option("--scale", "-s", help="For --task sr: 2, 3 or 4 (default).", rich_help_panel=TRIAL)
+        int | None,
+        typer.Option(
+            "--scale",
+            "-s",
+            help="For --task sr: 2, 3 or 4 (default). For --pred: that of the results.",
+            rich_help_panel=TRIAL,
+        ),
     ] = None
     model: Annotated[
         ModelChoice | None,
@@ -101,6 +108,33 @@ class TrialOptions:
 
 
 @dataclass(frozen=True)
+class PairOptions:
+    """Which file of --pred or --input belongs to which of --gt."""
+
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", "-r", help="Pair the pictures of sub-folders as well.")
+    ] = False
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Pair where names differ: '{name}_out' for results of NAME.png, or a regular expression "
+            "for what both names share, such as '\\d+'.",
+            show_default=False,
+        ),
+    ] = None
+
+    def pairs(self, gt: Path, others: Path) -> list[Pair]:
+        """Those of two files or folders; errors as of `pair`."""
+        from bbcu_cli.score.pairs import images_at, pair
+
+        pairs = pair(gt, others, recursive=self.recursive, pattern=self.pattern)
+        if not self.recursive and (below := len(images_at(others, recursive=True)) - len(images_at(others))):
+            note(f"{below} in sub-folders of {others} left out; --recursive pairs them as well.")
+        return pairs
+
+
+@dataclass(frozen=True)
 class FormOptions:
     """Where the figures go."""
 
@@ -123,10 +157,8 @@ class FormOptions:
 def evaluate(
     gt: Annotated[Path, typer.Option(help="Ground truth: a folder, or one image.", show_default=False)],
     pred: Annotated[Path | None, typer.Option(help="Results to score, paired with --gt by name.")] = None,
-    border: Annotated[
-        str,
-        typer.Option(help="Pixels ignored along the edges; auto: the scale, of --scale or of names like a_x4.png."),
-    ] = "auto",
+    border: Annotated[str, typer.Option(help="Pixels ignored along the edges; auto: as many as the scale.")] = "auto",
+    pairing: PairOptions = PairOptions(),
     trial: TrialOptions = TrialOptions(),
     engine: EngineOptions = EngineOptions(),
     forms: FormOptions = FormOptions(),
@@ -151,15 +183,17 @@ def evaluate(
     """
     if (pred is None) == (trial.task is None):
         raise UsageError("Give either --pred (score existing results) or --task (restore and score).")
-    _check_trial(trial)
+    _check_trial(trial, scored=pred is not None)
+    if trial.task is not None and not trial.input and pairing != PairOptions():
+        raise UsageError("--recursive and --pattern pair files; with --task they need --input.")
     _check_forms(forms)
     with ExitStack() as stack:
         restorer = None
         if pred:
-            report, images = _comparison(gt, pred, _pixels(border))
+            report, images = _comparison(gt, pred, _pixels(border), trial.scale, pairing)
         elif trial.input or trial.colour or trial.jpeg is not None:
             restorer = _restorer(trial, engine, stack)
-            report, images = _of_files(gt, trial, _pixels(border), restorer)
+            report, images = _of_files(gt, trial, _pixels(border), restorer, pairing)
         else:
             report, images = _trial(gt, trial, _pixels(border), engine, stack)
         report, views = _collected(report, images, with_views=forms.report is not None, quiet=quiet)
@@ -168,9 +202,13 @@ def evaluate(
     _publish(report, views, forms)
 
 
-def _check_trial(trial: TrialOptions) -> None:
+def _check_trial(trial: TrialOptions, *, scored: bool) -> None:
     """Refuse options that cannot be meant together."""
+    if scored and trial.scale is not None and trial.scale < 1:
+        raise UsageError(f"--scale is {trial.scale}, expected at least 1.")
     for option, tasks in OWNERS.items():
+        if scored and option == "scale":
+            continue
         if getattr(trial, option) is not None and trial.task not in tasks:
             raise UsageError(f"--{option} is for --task {' or '.join(task.value for task in tasks)}.")
     if trial.input:
@@ -198,20 +236,34 @@ def _check_forms(forms: FormOptions) -> None:
             raise UsageError(f"{path} exists; give --overwrite to replace it.")
 
 
-def _comparison(gt: Path, pred: Path, border: int | None) -> tuple[Report, Iterator[Evaluated]]:
+def _comparison(
+    gt: Path, pred: Path, border: int | None, scale: int | None, pairing: PairOptions
+) -> tuple[Report, Iterator[Evaluated]]:
     """A report without rows yet, and the images that will fill it."""
     from bbcu_cli.score.metrics import Convention
+    from bbcu_cli.score.pairs import check_sizes, find_scale
     from bbcu_cli.score.report import Report
-    from bbcu_cli.score.trial import check_sizes, convention_of, evaluate_pairs, pair, scale_of
+    from bbcu_cli.score.trial import convention_of, evaluate_pairs
 
-    pairs = pair(gt, pred)
-    scale = scale_of(pairs)
-    check_sizes(pairs, scale)
-    convention = convention_of("sr", scale) if scale > 1 else Convention(gray_is_luma=True)
+    pairs = pairing.pairs(gt, pred)
+    found = find_scale(pairs, given=scale, recorded=_recorded_scale(pairs))
+    cropped = check_sizes(pairs, found.factor)
+    convention = convention_of("sr", found.factor) if found.factor > 1 else Convention(gray_is_luma=True)
     if border is not None:
         convention = replace(convention, border=border)
     title = f"{_name(pred)} against {_name(gt)}"
-    return Report(title, convention, ()), evaluate_pairs(pairs, convention, scale)
+    facts = (("scale", "; ".join((str(found), *cropped))),)
+    return Report(title, convention, (), facts=facts), evaluate_pairs(pairs, convention, found.factor)
+
+
+def _recorded_scale(pairs: list[Pair]) -> int | None:
+    """The scale that the records beside the results tell, if all are as bbcu made them and of one scale."""
+    from bbcu_cli.batch.manifest import Manifest
+    from bbcu_cli.spec import SCALES
+
+    record = Manifest("")
+    told = [record.remarks(one.restored).get("scale") if record.known(one.restored) else None for one in pairs]
+    return next((scale for scale in (1, *SCALES) if all(one == scale for one in told)), None)
 
 
 def _trial(
@@ -219,8 +271,9 @@ def _trial(
 ) -> tuple[Report, Iterator[Evaluated]]:
     """As `_comparison`; `stack` closes the model."""
     from bbcu_cli.restoration.pipeline import run_tiled
+    from bbcu_cli.score.pairs import images_at
     from bbcu_cli.score.report import Report
-    from bbcu_cli.score.trial import evaluate_trial, images_at
+    from bbcu_cli.score.trial import evaluate_trial
 
     trial, name = _requested(options)
     trial = replace(trial, border=border)
@@ -247,16 +300,16 @@ def _restorer(options: TrialOptions, engine: EngineOptions, stack: ExitStack) ->
 
 
 def _of_files(
-    gt: Path, options: TrialOptions, border: int | None, restorer: Restorer
+    gt: Path, options: TrialOptions, border: int | None, restorer: Restorer, pairing: PairOptions
 ) -> tuple[Report, Iterator[Evaluated]]:
     """As `_comparison`, of files that are made from ground truth or given."""
     from bbcu_cli.score.files import evaluate_files, evaluate_given, given_convention
+    from bbcu_cli.score.pairs import images_at
     from bbcu_cli.score.report import Report
-    from bbcu_cli.score.trial import images_at, pair
 
     if options.input:
         wish = options.wish()
-        pairs, convention = pair(gt, options.input), given_convention(wish.task, wish.scale, border)
+        pairs, convention = pairing.pairs(gt, options.input), given_convention(wish.task, wish.scale, border)
         title = f"{wish.task} of {_name(options.input)} against {_name(gt)}"
         report = Report(title, convention, (), "bicubic" if wish.task == "sr" else "input")
         return report, evaluate_given(pairs, wish.task, wish.scale, convention, restorer)

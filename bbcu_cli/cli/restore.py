@@ -247,7 +247,8 @@ def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
         UsageError: an input has none.
     """
     from bbcu_cli.batch.settings import Truths
-    from bbcu_cli.score.trial import by_stem, convention_of, find_truth, images_at
+    from bbcu_cli.score.pairs import by_stem, find_truth, images_at
+    from bbcu_cli.score.trial import convention_of
 
     found = images_at(Path(gt))
     jobs = listing.possible

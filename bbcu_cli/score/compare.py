@@ -60,7 +60,7 @@ def side_by_side(source: Pixels, result: Pixels, truth: Pixels | None = None, *,
     Args:
         source: uint8 or uint16 (H, W, C), C = 1, 3 or 4 (alpha last); enlarged by plain bicubic interpolation.
         result: (S*H, S*W, C).
-        truth: at least as large as the result; what is beyond is cropped.
+        truth: about as large as the result; what is beyond is cropped, what is missing repeated from the edge.
         label: what the result is called.
 
     Returns:
@@ -74,7 +74,7 @@ def side_by_side(source: Pixels, result: Pixels, truth: Pixels | None = None, *,
         _Column(f"{label}, {_size(result)}", _picture(result)),
     ]
     if truth is not None:
-        columns.append(_Column("ground truth", _picture(truth[:height, :width])))
+        columns.append(_Column("ground truth", _picture(_fitted(truth, height, width))))
     # Small results are enlarged by a whole number, large ones reduced.
     longest = max(height, width)
     shrink = _PANEL / longest if longest > _PANEL else _PANEL // longest
@@ -101,6 +101,12 @@ def side_by_side(source: Pixels, result: Pixels, truth: Pixels | None = None, *,
         sheet.paste(part.resize(magnified, Pillow.Resampling.NEAREST), (x, below))
     draw.text((_GAP, below - line + _GAP // 2), f"marked part, {zoom}x", fill=_MARK, font=font)
     return np.asarray(sheet)
+
+
+def _fitted(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Cropped, or continued by the last row and column."""
+    part = pixels[:height, :width]
+    return np.pad(part, ((0, height - part.shape[0]), (0, width - part.shape[1]), (0, 0)), mode="edge")
 
 
 def _most_detailed(overview: Pillow.Image, size: tuple[int, int]) -> _Box:

@@ -15,14 +15,13 @@ from bbcu_cli.errors import UsageError
 from bbcu_cli.image import Image, decode
 from bbcu_cli.score.degrade import resize_bicubic
 from bbcu_cli.score.metrics import Convention, score
+from bbcu_cli.score.pairs import Pair, check_sizes
 from bbcu_cli.score.report import ReportRow
 from bbcu_cli.score.trial import (
     MAX_PIXELS,
     Evaluated,
-    Pair,
     Pixels,
     Trial,
-    check_sizes,
     comparable,
     convention_of,
     named,
@@ -75,7 +74,7 @@ def evaluate_given(
             a, b, peak = comparable(truth, result, scale)
             _, c, _ = comparable(truth, baseline, scale)
             pictures = (_rgb(a), _rgb(b), _rgb(c))
-            yield _evaluated(one.truth.stem, pictures, convention, task, peak)
+            yield _evaluated(one.called, pictures, convention, task, peak)
 
 
 def _enlarged(pixels: Pixels, scale: int) -> Pixels:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.image import EncodeOptions, Image, decode, encode, probe
+from bbcu_cli.image import EncodeOptions, Image, decode, encode
 from bbcu_cli.image.color import to_8_bit
-from bbcu_cli.image.formats import is_image_name
 from bbcu_cli.score.camera import Camera, camera_noise
 from bbcu_cli.score.degrade import add_noise, jpeg_luma, resize_bicubic
 from bbcu_cli.score.metrics import Convention, Scores, luma, score
+from bbcu_cli.score.pairs import Pair, fits, multiple_of
 from bbcu_cli.score.photos import Sampling, jpeg_bytes
 from bbcu_cli.score.report import ReportRow
 from bbcu_cli.spec import Task
@@ -28,18 +27,6 @@ RestoreArray = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """float32 (H, W, C) in 0..1 -> float32 (S*H, S*W, C), not clipped."""
 
 MAX_PIXELS: Final = 500_000_000
-# What tools hang behind the name of a ground truth: photo_x4, photox4, photo_bbcu-m, photo_denoised.
-_MARK: Final = re.compile(r"([_-]?x[234]|[_-]bbcu.*|_denoised|_deblocked)$", re.IGNORECASE)
-_SCALE: Final = re.compile(r"x([234])(?![0-9a-z])", re.IGNORECASE)
-_NAMED: Final = 5  # as many files an error names
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A ground truth and the result that is to be compared with it."""
-
-    truth: Path
-    restored: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,123 +52,10 @@ def convention_of(task: Task, scale: int = 1) -> Convention:
     return Convention(round_luma=True, gray_is_luma=True)
 
 
-def images_at(path: Path) -> list[Path]:
-    """The file itself, or the images of a folder in name order.
-
-    Raises:
-        UsageError: nothing is there.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UsageError(f"{str(path)!r} does not exist.")
-    found = sorted(p for p in path.iterdir() if p.is_file() and is_image_name(p) and not p.name.startswith("."))
-    if not found:
-        raise UsageError(f"No image in {str(path)!r}.")
-    return found
-
-
-def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Ground truths by their names without extension.
-
-    Raises:
-        UsageError: two have the same.
-    """
-    stems: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in stems:
-            raise UsageError(f"{str(stems[path.stem])!r} and {str(path)!r} are both ground truth for {path.stem!r}.")
-        stems[path.stem] = path
-    return stems
-
-
-def find_truth(stem: str, truths: Mapping[str, Path]) -> Path | None:
-    """The ground truth of a result: that of its own name, or of the name before `_x4`, `_bbcu...`, `_denoised`."""
-    while stem not in truths:
-        shorter = _MARK.sub("", stem)
-        if shorter in ("", stem):
-            return None
-        stem = shorter
-    return truths[stem]
-
-
-def pair(truth: Path, restored: Path) -> list[Pair]:
-    """Pair two folders by name, or two files as they are; never by position.
-
-    Raises:
-        UsageError: a file is missing, has no partner, or has several.
-    """
-    if truth.is_file() and restored.is_file():
-        return [Pair(truth, restored)]
-    truths = by_stem(images_at(truth))
-    partners: dict[Path, list[Path]] = {path: [] for path in truths.values()}
-    strangers = []
-    for path in images_at(restored):
-        if found := find_truth(path.stem, truths):
-            partners[found].append(path)
-        else:
-            strangers.append(path.name)
-    alone = [path.name for path, found in partners.items() if not found]
-    rivals = [path.name for found in partners.values() if len(found) > 1 for path in found]
-    for complaint, names in (
-        (f"No ground truth in {str(truth)!r} for", strangers),
-        (f"No result in {str(restored)!r} for", alone),
-        ("Several results for one ground truth:", rivals),
-    ):
-        if names:
-            raise UsageError(f"{complaint} {_some(names, ', ')}.")
-    return [Pair(path, found[0]) for path, found in partners.items()]
-
-
-def _some(items: Sequence[str], separator: str) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return separator.join(items[:_NAMED]) + more
-
-
-def scale_of(pairs: Sequence[Pair]) -> int:
-    """The super-resolution scale that the results' names, or else the name of their folder, tell; 1 when none does.
-
-    Raises:
-        UsageError: the names tell several.
-    """
-    scales = set()
-    for one in pairs:
-        mark = one.restored.stem.removeprefix(one.truth.stem)
-        found = _SCALE.search(mark) or re.search(r"x([234])$", one.restored.parent.name, re.IGNORECASE)
-        scales.add(int(found[1]) if found else 1)
-    if len(scales) > 1:
-        told = ", ".join(f"x{scale}" for scale in sorted(scales))
-        raise UsageError(f"The names of the results tell several scales ({told}); evaluate them one at a time.")
-    return scales.pop()
-
-
-def check_sizes(pairs: Sequence[Pair], scale: int, enlarged: int = 1) -> None:
-    """Compare the sizes that the headers promise, before any work.
-
-    Args:
-        pairs: ground truth and results, or what is still to be enlarged.
-        scale: ground truth may exceed a result by less.
-        enlarged: by how much the results will be.
-
-    Raises:
-        UsageError: a pair differs.
-        ImageError: a file is no image.
-    """
-    wrong = []
-    for one in pairs:
-        truth, restored = probe(one.truth).size, probe(one.restored).size
-        if (restored[0] * enlarged, restored[1] * enlarged) not in (truth, _multiple(truth, scale)):
-            sizes = f"{restored[1]}x{restored[0]}, its ground truth {truth[1]}x{truth[0]}"
-            wrong.append(f"{one.restored.name} is {sizes}")
-    if wrong:
-        raise UsageError(f"Sizes differ: {_some(wrong, '; ')}.")
-
-
 def score_images(truth: Image, restored: Image, convention: Convention, scale: int = 1) -> Scores:
     """Score a decoded image; depths may differ, and alpha is ignored.
 
-    A ground truth that exceeds the result by less than `scale` is cropped to a multiple of it.
+    Of two sizes that differ as `fits` allows, the larger is cropped.
 
     Raises:
         UsageError: the sizes differ, or the border leaves nothing.
@@ -202,7 +76,7 @@ def evaluate_pairs(pairs: Iterable[Pair], convention: Convention, scale: int = 1
         truth, restored, peak = comparable(images[0], images[1], scale)
         with named(one.restored):
             scores = score(truth, restored, convention, peak=peak)
-        yield Evaluated(ReportRow(one.truth.stem, scores), truth, restored)
+        yield Evaluated(ReportRow(one.called, scores), truth, restored)
 
 
 @contextmanager
@@ -217,16 +91,13 @@ def named(path: Path) -> Iterator[None]:
 def comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixels, float]:
     """Pixels of both in one depth and one size, and their peak."""
     a, b = truth.pixels, restored.pixels
-    if restored.size == _multiple(truth.size, scale):
-        a = a[: restored.size[0], : restored.size[1]]
+    if fits(truth.size, restored.size, scale):
+        height, width = map(min, truth.size, restored.size)
+        a, b = a[:height, :width], b[:height, :width]
     if a.dtype != b.dtype:
         # 0..255 times 257 is 0..65535 exactly.
         a, b = (image.astype(np.uint16) * 257 if image.dtype == np.uint8 else image for image in (a, b))
     return a, b, float(np.iinfo(a.dtype).max)
-
-
-def _multiple(size: tuple[int, int], scale: int) -> tuple[int, int]:
-    return size[0] // scale * scale, size[1] // scale * scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +216,7 @@ class Trial:
 
     def _rgb(self, truth: Image) -> Pixels:
         """The truth as three channels of 8 bits, cropped to a multiple of the scale."""
-        height, width = _multiple(truth.size, self.scale)
+        height, width = multiple_of(truth.size, self.scale)
         return np.repeat(to_8_bit(truth.pixels), 3 // truth.channels, axis=2)[:height, :width]
 
     def _reduced(self, rgb: Pixels) -> Pixels:
