@@ -32,7 +32,7 @@ class _Plain(SessionContext):
     def __init__(self) -> None:
         self.runs = 0
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], _progress: object = None) -> NDArray[np.float32]:
         self.runs += 1
         return x.repeat(2, axis=2).repeat(2, axis=3)
 
@@ -155,7 +155,7 @@ class _Failing(_Plain):
         super().__init__()
         self.error = error
 
-    def run(self, _: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, *_: object) -> NDArray[np.float32]:
         raise self.error
 
 
@@ -205,7 +205,7 @@ def test_a_source_that_changes_while_it_is_restored_fails(folder: Path, model: M
     source, output = folder / "a.png", folder.parent / "in_x2" / "a.png"
 
     class Replacing(_Plain):
-        def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(self, x: NDArray[np.float32], _progress: object = None) -> NDArray[np.float32]:
             if self.runs == 0:
                 Pillow.new("RGB", (7, 7)).save(source)
             return super().run(x)
@@ -225,7 +225,7 @@ def test_an_output_that_appears_during_the_run_is_not_replaced(folder: Path, mod
     late = folder.parent / "in_x2" / "e.png"
 
     class Meddling(_Plain):
-        def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(self, x: NDArray[np.float32], _progress: object = None) -> NDArray[np.float32]:
             late.parent.mkdir(exist_ok=True)
             late.write_bytes(b"mine")
             return super().run(x)

@@ -29,7 +29,7 @@ class _Sleeper(SessionContext):
     def __init__(self, concurrency: int) -> None:
         self.info = EngineInfo("stub", "cpu", "sleeps", concurrency=concurrency)
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], _progress: object = None) -> NDArray[np.float32]:
         time.sleep(SECONDS)
         return x.repeat(2, axis=2).repeat(2, axis=3)
 

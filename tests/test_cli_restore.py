@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,11 +20,11 @@ from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
 
 from bbcu_cli import __version__
+from bbcu_cli.batch import queue
 from bbcu_cli.batch.manifest import NAME
-from bbcu_cli.batch.queue import EngineQueue
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
-from bbcu_cli.engines.base import Session
+from bbcu_cli.engines.base import Progress, Session
 from bbcu_cli.engines.cpu import kernel_sets
 from bbcu_cli.hub import Catalogue, Entry, Serves
 
@@ -471,15 +472,15 @@ def test_version(bbcu: Bbcu) -> None:
 
 def test_ctrl_c_is_130_and_leaves_no_litter(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is interrupted at the second file that reaches it; the other stays whole."""
-    real, calls = EngineQueue._timed, []
+    real, calls = queue._timed, []
 
-    def interrupted(queue: EngineQueue, session: Session, x: np.ndarray) -> tuple[np.ndarray, float]:
+    def interrupted(session: Session, x: np.ndarray, progress: Progress | None) -> tuple[np.ndarray, float]:
         calls.append(x)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(queue, session, x)
+        return real(session, x, progress=progress)
 
-    monkeypatch.setattr(EngineQueue, "_timed", interrupted)
+    monkeypatch.setattr(queue, "_timed", interrupted)
     Path("second.png").write_bytes(Path("photo.png").read_bytes())
     done = bbcu("sr", "photo.png", "second.png", *X4, "-o", "out")
     assert done.code == 130
@@ -507,3 +508,27 @@ def test_the_peak_of_memory_is_within_the_estimate(bbcu: Bbcu) -> None:
     peak = next(int(line.split()[1]) << 10 for line in done.stdout.splitlines() if line.startswith("VmHWM"))
     assert peak <= budget
     assert size_of("large_x2.png") == (3000, 2000)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+@pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
+def test_one_image_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
+    """A bar that moves while the network runs, is gone at the end, and never appears with --quiet or in a pipe."""
+    import pty
+
+    rng = np.random.default_rng(0)
+    Pillow.fromarray(rng.integers(0, 256, (1200, 1000, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    for options, expected in ([], True), (["--quiet"], False):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "bbcu_cli", "denoise", "photo.png", "--threads", "1", "--overwrite", *options]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80", "TERM": "xterm"}
+        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # Linux ends a closed terminal with EIO
+            while part := os.read(ours, 4096):
+                seen += part
+        os.close(ours)
+        assert process.wait() == 0, seen
+        shares = {int(share) for share in re.findall(rb"(\d+)%", seen)}
+        assert (len(shares) >= 3) == expected, seen

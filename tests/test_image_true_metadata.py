@@ -289,7 +289,7 @@ class _Enlarging(SessionContext):
     def __init__(self, factor: int) -> None:
         self.factor = factor
 
-    def run(self, x: np.ndarray) -> np.ndarray:
+    def run(self, x: np.ndarray, _progress: object = None) -> np.ndarray:
         return np.repeat(np.repeat(x, self.factor, 2), self.factor, 3)
 
 

@@ -168,6 +168,33 @@ def test_a_network_that_enlarges_without_bound_is_refused() -> None:
 
 
 @compiled
+def test_a_long_run_tells_how_far_it_is() -> None:
+    """About ten times a second, of one image and of several."""
+    packed = random_model(DENOISE_SPEC)
+    told: list[float] = []
+    with CpuEngine(1).open(packed) as session:
+        for side in (128, 256, 512, 1024, 2048):  # until it takes a while
+            if len(told) < 3:
+                told.clear()
+                session.run(np.zeros((2, 3, side, side), np.float32), told.append)
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] <= 1
+
+
+@compiled
+def test_what_progress_raises_stops_a_run() -> None:
+    """The engine hands it on and can be used again."""
+
+    def stop(_: float) -> None:
+        raise KeyError("enough")
+
+    with CpuEngine(2).open(random_model(DENOISE_SPEC)) as session:
+        with pytest.raises(KeyError, match="enough"):
+            session.run(np.zeros((1, 3, 3000, 2000), np.float32), stop)
+        assert session.run(np.zeros((1, 3, 4, 4), np.float32)).shape == (1, 3, 4, 4)
+
+
+@compiled
 def test_a_forced_kernel_set_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """BBCU_KERNEL names the set; an unknown or unsupported one is refused with the reason, never replaced."""
     for kernel in SETS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -51,7 +53,9 @@ class _Doubling(SessionContext):
         self.scale, self.limit, self.value = scale, limit, value
         self.areas: list[int] = []
 
-    def run(self, x: Floats) -> Floats:
+    def run(self, x: Floats, progress: Callable[[float], None] | None = None) -> Floats:
+        if progress:
+            progress(0.5)
         if x.shape[2] * x.shape[3] > self.limit:
             raise OutOfMemoryError("too large")
         self.areas.append(x.shape[2] * x.shape[3])
@@ -63,6 +67,15 @@ def stub(name: str = "m-x2", **options: object) -> Model:
     """A model whose network is the stand-in."""
     spec = SMALL_SPECS[name]
     return Model(name, spec, {}, _Doubling(spec.scale, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ensemble", "told"), [(False, [0.25, 0.75]), (True, [i / 16 + 1 / 32 for i in range(16)])])
+def test_progress_is_that_of_the_whole_image(*, ensemble: bool, told: list[float], rng: np.random.Generator) -> None:
+    """Two tiles, each half done when its engine says so; with the self-ensemble each is run eight times."""
+    seen: list[float] = []
+    image = Image(rng.integers(0, 256, (64, 128, 3), dtype=np.uint8))
+    restored_bands(image, stub(), Options(self_ensemble=ensemble), TileSize(64, 64), seen.append).whole()
+    assert seen == pytest.approx(told)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -195,7 +208,7 @@ def test_whatever_an_engine_raises_is_an_engine_error(error: Exception) -> None:
     """The library's caller has one kind of error to expect, and it names the engine."""
 
     class Failing(_Doubling):
-        def run(self, _: Floats) -> Floats:
+        def run(self, *_: object) -> Floats:
             raise error
 
     model = Model("m-x2", SMALL_SPECS["m-x2"], {}, Failing(2))

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -119,7 +120,8 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
     session = QueuedSession(queue, (served.model or model).session)
     model = replace(served.model or model, session=session)
     tile = settings.footprint(info, model).tile
-    bands = restored_bands(image, model, settings.options, tile) if served.model else Bands.of(image)
+    told = partial(settings.progress, job) if settings.progress else None
+    bands = restored_bands(image, model, settings.options, tile, told) if served.model else Bands.of(image)
     scores = None
     if settings.gathered:
         result = bands.whole()

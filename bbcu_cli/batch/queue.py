@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.cores import submit
-from bbcu_cli.engines.base import Session, SessionContext
+from bbcu_cli.engines.base import Progress, Session, SessionContext
 
 Floats = NDArray[np.float32]
 _Timed = tuple[Floats, float]  # a result, and the seconds that the engine took
@@ -34,7 +34,7 @@ class EngineQueue:
 
     def __init__(self, concurrency: int) -> None:
         """Args: concurrency: `EngineInfo.concurrency` of the engine."""
-        self._calls: SimpleQueue[tuple[Session, Floats, Future[_Timed]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Callable[[], _Timed], Future[_Timed]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
         self._pool = ThreadPoolExecutor(concurrency, "engine") if concurrency > 1 else None
@@ -50,7 +50,7 @@ class EngineQueue:
             self._closed = True
         while not self._calls.empty():
             if (call := self._calls.get()) is not None:
-                call[2].set_exception(StoppedError())
+                call[1].set_exception(StoppedError())
         if self._pool:
             self._pool.shutdown()
 
@@ -59,9 +59,9 @@ class EngineQueue:
         while not until():
             if (call := self._calls.get()) is None:
                 continue
-            session, x, reply = call
+            work, reply = call
             try:
-                reply.set_result(self._timed(session, x))
+                reply.set_result(work())
             except BaseException as error:
                 reply.set_exception(error if isinstance(error, Exception) else StoppedError())
                 if not isinstance(error, Exception):
@@ -71,8 +71,8 @@ class EngineQueue:
         """Let `serve` look at its condition."""
         self._calls.put(None)
 
-    def run(self, session: Session, x: Floats) -> _Timed:
-        """One tile through a session; waits for its turn.
+    def run(self, session: Session, x: Floats, progress: Progress | None = None) -> _Timed:
+        """One tile through a session; waits for its turn. `progress` is told by the thread of the engine.
 
         Raises:
             StoppedError: the run ended meanwhile.
@@ -81,18 +81,20 @@ class EngineQueue:
         with self._lock:
             if self._closed:
                 raise StoppedError
+            work = partial(_timed, session, progress=progress)
             reply: Future[_Timed]
             if self._pool:
-                reply = submit(self._pool, partial(self._timed, session), x)
+                reply = submit(self._pool, work, x)
             else:
                 reply = Future()
-                self._calls.put((session, x, reply))
+                self._calls.put((partial(work, x), reply))
         return reply.result()
 
-    def _timed(self, session: Session, x: Floats) -> _Timed:
-        started = time.perf_counter()
-        result = session.run(x)
-        return result, time.perf_counter() - started
+
+def _timed(session: Session, x: Floats, *, progress: Progress | None) -> _Timed:
+    started = time.perf_counter()
+    result = session.run(x, progress)
+    return result, time.perf_counter() - started
 
 
 class QueuedSession(SessionContext):
@@ -103,9 +105,9 @@ class QueuedSession(SessionContext):
         self._queue, self._session = queue, session
         self.computing = self.waiting = 0.0
 
-    def run(self, x: Floats) -> Floats:
+    def run(self, x: Floats, progress: Progress | None = None) -> Floats:
         started = time.perf_counter()
-        result, seconds = self._queue.run(self._session, x)
+        result, seconds = self._queue.run(self._session, x, progress)
         self.computing += seconds
         self.waiting += time.perf_counter() - started - seconds
         return result

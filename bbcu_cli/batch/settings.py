@@ -72,6 +72,7 @@ class Settings:
         truths: ground truth to score results with.
         compare: also write a side-by-side of input, result and ground truth.
         threads: of an encoder; None: `default_threads()`.
+        progress: told now and then how much of a picture is done, 0..1, by any thread.
         serve: the network for a source, by what the file says, called by one thread; None: the run's model for all.
     """
 
@@ -84,6 +85,7 @@ class Settings:
     truths: Truths | None = None
     compare: bool = False
     threads: int | None = None
+    progress: Callable[[Job, float], None] | None = None
     serve: Callable[[Path | bytes], Served] | None = None
 
     @property

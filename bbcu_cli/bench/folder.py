@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bbcu_cli.batch.jobs import plan_jobs
 from bbcu_cli.batch.run import run
 from bbcu_cli.batch.settings import Settings
-from bbcu_cli.engines.base import Session, SessionContext
+from bbcu_cli.engines.base import Progress, Session, SessionContext
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import EncodeOptions
 from bbcu_cli.restoration.model import Model, Options
@@ -84,9 +84,9 @@ class _Meter(SessionContext):
         self.spans: list[tuple[float, float]] = []
         self.shapes: list[tuple[int, ...]] = []
 
-    def run(self, x: Floats) -> Floats:
+    def run(self, x: Floats, progress: Progress | None = None) -> Floats:
         started = time.perf_counter()
-        result = self._session.run(x)
+        result = self._session.run(x, progress)
         self.spans.append((started, time.perf_counter()))
         self.shapes.append(x.shape)
         return result

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bbcu_cli.checkpoint.onnx import INPUT, OUTPUT, FoldedUnit, add_residual, network_of, to_onnx
 from bbcu_cli.checkpoint.packed import PackedModel
-from bbcu_cli.engines.base import EngineInfo, Session, SessionContext
+from bbcu_cli.engines.base import EngineInfo, Progress, Session, SessionContext
 from bbcu_cli.engines.select import open_session
 from bbcu_cli.models.binary import BinaryUnit
 
@@ -27,7 +27,10 @@ class PeerSession(SessionContext):
 
     def __init__(self, name: str, detail: str, run: _Run) -> None:
         self.info = EngineInfo(name, "cpu", detail)
-        self.run = run
+        self._run = run
+
+    def run(self, x: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:  # noqa: ARG002 - none knows
+        return self._run(x)
 
 
 class PublishedUnit(nn.Module):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +14,7 @@ import typer
 
 from bbcu_cli.cli.console import note, shown
 from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
-from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, row_json, row_text, scores_text, size_json
+from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, scores_text, size_json
 from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
 
@@ -162,6 +160,7 @@ def _restore(
     from bbcu_cli.batch.jobs import compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
     from bbcu_cli.batch.run import run
+    from bbcu_cli.cli.progress import report
     from bbcu_cli.hub import Catalogue
     from bbcu_cli.restoration.choice import preferred
     from bbcu_cli.restoration.model import Shelf
@@ -204,11 +203,11 @@ def _restore(
         manifest = Manifest(batch.options_key(settings))
         if any(job.source is None for job in listing.jobs) and sys.stdin.isatty():
             note("waiting for an image on standard input, from a pipe or a file (`< photo.jpg`); Ctrl-C ends it.")
-        with _reporter(listing, talk) as report:
+        with report(listing, talk) as reporter:
             rows = []
-            for row in run(listing.jobs, model, settings, manifest):
+            for row in run(listing.jobs, model, replace(settings, progress=reporter.advance), manifest):
                 rows.append(row)
-                report(row)
+                reporter.finish(row)
     _conclude(rows, listing, talk)
 
 
@@ -309,59 +308,6 @@ def _probe(job: Job) -> ImageInfo:
     if job.error or job.source is None:
         raise ImageError(job.error)
     return probe(job.source)
-
-
-@contextmanager
-def _reporter(listing: JobList, talk: TalkOptions) -> Iterator[Callable[[Row], None]]:
-    """What to call with every finished row: a progress bar by pixels on a terminal, lines elsewhere."""
-
-    def speak(row: Row) -> None:
-        if talk.json:
-            print(row_json(row), flush=True)
-        elif not talk.quiet or row.status == "failed":
-            for line in row_text(row).splitlines():
-                note(line)
-
-    if talk.quiet or talk.json or len(listing.jobs) == 1 or not sys.stderr.isatty():
-        yield speak
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, highlight=False)
-    weights = _pixel_counts(listing)
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[name]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=sum(weights.values()), name="")
-        finished = 0
-
-        def advance(row: Row) -> None:
-            nonlocal finished
-            finished += 1
-            for line in row_text(row).splitlines():
-                progress.console.print(escape(shown(line)), style="red" if row.status == "failed" else "")
-            progress.update(bar, advance=weights[row.source], name=f"{finished}/{len(listing.jobs)} files")
-
-        yield advance
-
-
-def _pixel_counts(listing: JobList) -> dict[str, int]:
-    """Pixels of every input by name, from the headers; 1 for what cannot be told."""
-    from bbcu_cli.image import probe
-
-    counts = {}
-    for job in listing.jobs:
-        try:
-            counts[job.name] = probe(job.source).pixels if job.source else 1
-        except (ImageError, OSError):
-            counts[job.name] = 1
-    return counts
 
 
 def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:

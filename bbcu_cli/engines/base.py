@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -36,13 +37,20 @@ class EngineInfo:
     concurrency: int = 1
 
 
+Progress = Callable[[float], None]
+
+
 class Session(Protocol):
     """A model opened on an engine. Holds no state of any image."""
 
     info: EngineInfo
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:
         """float32 (N, C, H, W) in 0..1, C-contiguous -> float32 (N, C, S*H, S*W), not clipped.
+
+        Args:
+            x: the input.
+            progress: told now and then how much is done, 0..1, if the engine knows; by the thread that calls.
 
         Raises:
             EngineError: out of memory, or the device failed.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
 from bbcu_cli.cores import checked_threads
-from bbcu_cli.engines.base import EngineInfo, SessionContext
+from bbcu_cli.engines.base import EngineInfo, Progress, SessionContext
 from bbcu_cli.errors import EngineError, EngineUnavailableError
 from bbcu_cli.native import compiled, missing
 from bbcu_cli.spec import FEATURES, LEAK
@@ -85,13 +85,18 @@ class CpuSession(SessionContext):
         self._network = network
         self._threads = threads
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:
         n, channels, height, width = x.shape
         scale: int = self._network.scale
         try:
             output = np.empty((n, channels, scale * height, scale * width), np.float32)
-            for image, restored in zip(x, output, strict=True):
-                self._network.run(np.ascontiguousarray(image, np.float32), restored, self._threads)
+            for index, (image, restored) in enumerate(zip(x, output, strict=True)):
+
+                def told(share: float, before: int = index) -> None:
+                    if progress:
+                        progress((before + share) / n)
+
+                self._network.run(np.ascontiguousarray(image, np.float32), restored, self._threads, told)
         except MemoryError as error:
             raise EngineError(f"Out of memory on a {height}x{width} tile; use a smaller --tile.") from error
         except ValueError as error:

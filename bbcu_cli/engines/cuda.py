@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bbcu_cli.checkpoint.pack import unpack_signs
 from bbcu_cli.checkpoint.packed import BinaryConv, Conv, FloatConv, PackedModel
-from bbcu_cli.engines.base import EngineInfo, SessionContext
+from bbcu_cli.engines.base import EngineInfo, Progress, SessionContext
 from bbcu_cli.errors import EngineError, EngineUnavailableError, OutOfMemoryError
 from bbcu_cli.spec import FEATURES, LEAK, ModelSpec
 
@@ -174,7 +174,7 @@ class CudaSession(SessionContext):
         self._launching = threading.Lock()
         self._graphs: OrderedDict[tuple[int, ...], _Graph | None] = OrderedDict()
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:  # noqa: ARG002 - it does not know
         with torch.inference_mode():
             if not self._cuda:
                 return self._network(torch.from_numpy(x)).numpy()

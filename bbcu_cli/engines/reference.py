@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bbcu_cli.checkpoint.pack import unpack
 from bbcu_cli.checkpoint.packed import PackedModel
-from bbcu_cli.engines.base import EngineInfo, SessionContext
+from bbcu_cli.engines.base import EngineInfo, Progress, SessionContext
 from bbcu_cli.errors import EngineUnavailableError, OutOfMemoryError
 from bbcu_cli.models.build import build_model
 
@@ -27,7 +27,7 @@ class ReferenceSession(SessionContext):
         self._module = module.eval().to(self._device)
 
     @torch.inference_mode()
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, x: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:  # noqa: ARG002 - it does not know
         try:
             return self._module(torch.from_numpy(x).to(self._device)).cpu().numpy()
         except torch.OutOfMemoryError as error:

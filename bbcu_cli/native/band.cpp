@@ -24,7 +24,7 @@ Level::Level(size_t width, size_t height_, MemoryPool* memory) : shape(width), h
 }
 
 Run::Run(const Network& network_, const float* image_, size_t height_, size_t width_, float* output_,
-         const std::function<void()>& poll)
+         const std::function<void(double)>& poll)
     : network(network_), image(image_), height(height_), width(width_), output(output_), poll_(poll),
       next_poll_(std::chrono::steady_clock::now() + kPollEvery) {
     MemoryPool* memory = network.memory_.get();
@@ -42,8 +42,10 @@ void Run::look() {
     const auto now = std::chrono::steady_clock::now();
     if (now < next_poll_) return;
     next_poll_ = now + kPollEvery;
-    poll_();
+    poll_(share());
 }
+
+double Run::share() const { return static_cast<double>(finished_) / static_cast<double>(levels.back().height); }
 
 void Boundary::put(size_t stage, Row row) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -396,6 +398,7 @@ void Band::make_tail(size_t s, ptrdiff_t row) {
         blend[-1] = blend[in_width] = 0;
         for (size_t x = 0; x < width; ++x) out[x] = (conv[x] + skip[x]) / k;
     }
+    run_.finish_row();
 }
 
 }  // namespace bbcu

@@ -56,16 +56,21 @@ public:
 
     // Made on the thread of the caller, whose `poll` is then called there.
     Run(const Network& network, const float* image, size_t height, size_t width, float* output,
-        const std::function<void()>& poll);
+        const std::function<void(double)>& poll);
     void stop() { stop_ = true; }
+    // A row of the output is there.
+    void finish_row() { ++finished_; }
+    // How much of the output is there, 0 to 1.
+    double share() const;
     // Between rows and while a band waits. Throws Stopped after stop, and what poll throws.
     void look();
 
 private:
-    const std::function<void()>& poll_;
+    const std::function<void(double)>& poll_;
     const std::thread::id caller_ = std::this_thread::get_id();
     std::chrono::steady_clock::time_point next_poll_;  // of the caller alone
     std::atomic<bool> stop_{false};
+    std::atomic<size_t> finished_{0};  // rows of the output
 };
 
 // The first two rows that the lower band makes at each stage, for the upper band, which reads past its own end.

@@ -2,9 +2,11 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 
 #include "dispatch.h"
@@ -67,7 +69,8 @@ void add_tail(bbcu::Network& net, const Floats& weight, const Floats& bias) {
                  checked(bias, net.channels(), "tail bias"));
 }
 
-void run(const bbcu::Network& net, const Image& image, const Output& output, size_t threads) {
+void run(const bbcu::Network& net, const Image& image, const Output& output, size_t threads,
+         const std::optional<nb::callable>& progress) {
     const size_t height = image.shape(1), width = image.shape(2);
     if (image.shape(0) != net.channels()) throw std::invalid_argument("the image has another number of channels");
     if (output.shape(0) != net.channels() || output.shape(1) != height * net.scale() ||
@@ -76,9 +79,10 @@ void run(const bbcu::Network& net, const Image& image, const Output& output, siz
     require_aligned(image, "the image");
     require_aligned(output, "the output");
     const nb::gil_scoped_release release;
-    net.run(image.data(), height, width, output.data(), threads, [] {
+    net.run(image.data(), height, width, output.data(), threads, [&](double share) {
         const nb::gil_scoped_acquire acquire;
         if (PyErr_CheckSignals()) throw nb::python_error();
+        if (progress) (*progress)(share);
     });
 }
 
@@ -136,6 +140,7 @@ NB_MODULE(_native, m) {
              "leak"_a)
         .def("add_conv", &add_conv, "weight"_a, "bias"_a, "step"_a, "leak"_a)
         .def("add_tail", &add_tail, "weight"_a, "bias"_a)
-        .def("run", &run, "image"_a, "output"_a, "threads"_a,
-             "float32 (C, H, W) -> output (C, S*H, S*W), written in place. MemoryError, KeyboardInterrupt.");
+        .def("run", &run, "image"_a, "output"_a, "threads"_a, "progress"_a.none() = nb::none(),
+             "float32 (C, H, W) -> output (C, S*H, S*W), written in place. progress(share) is called about 10 times a "
+             "second. MemoryError, KeyboardInterrupt, and what progress raises.");
 }

@@ -54,10 +54,11 @@ public:
     const KernelSet& kernels() const { return kernels_; }
 
     // image float32 (channels, height, width), neither side empty -> output (channels, scale*height, scale*width).
-    // Runs on up to `threads` threads, the caller's among them; that one calls `poll` about 10 times a second, and what
-    // poll throws stops the run and is thrown here, as is std::bad_alloc from any thread.
+    // Runs on up to `threads` threads, the caller's among them; that one calls poll(share of the output that is there)
+    // about 10 times a second, and what poll throws stops the run and is thrown here, as is std::bad_alloc from any
+    // thread.
     void run(const float* image, size_t height, size_t width, float* output, size_t threads,
-             const std::function<void()>& poll) const;
+             const std::function<void(double)>& poll) const;
 
 private:
     friend class Band;

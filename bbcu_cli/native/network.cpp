@@ -188,7 +188,7 @@ std::vector<std::vector<ptrdiff_t>> plan_bands(const std::vector<std::unique_ptr
 }  // namespace
 
 void Network::run(const float* image, size_t height, size_t width, float* output, size_t threads,
-                  const std::function<void()>& poll) const {
+                  const std::function<void(double)>& poll) const {
     require(!stages_.empty() && stages_.back()->kind == Stage::Kind::tail, "the network has no tail");
     require(height >= 1 && width >= 1, "the image is empty");
     if (std::max(height, width) * scale_ > kMaxSide)
@@ -218,7 +218,7 @@ void Network::run(const float* image, size_t height, size_t width, float* output
     };
     const auto poll_others = [&] {
         try {
-            if (!failure) poll();
+            if (!failure) poll(run.share());
         } catch (...) {
             failure = std::current_exception();
             run.stop();

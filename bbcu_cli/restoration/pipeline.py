@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from bbcu_cli.engines.base import EngineInfo
+from bbcu_cli.engines.base import EngineInfo, Progress
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Bands, Image
 from bbcu_cli.image.image import Pixels
@@ -53,20 +53,28 @@ def _as_engine_error(info: EngineInfo) -> Iterator[None]:
         raise EngineError(f"Engine {info.name} on {info.device} failed: {reason}") from error
 
 
-def _run(model: Model, x: Floats, *, self_ensemble: bool) -> Floats:
+def _run(model: Model, x: Floats, progress: Progress | None, *, self_ensemble: bool) -> Floats:
     """One tile through the engine, (N, C, H, W) -> (N, C, S*H, S*W), checked to be finite."""
     with _as_engine_error(model.session.info):
         if self_ensemble:
-            outputs = (back(model.session.run(np.ascontiguousarray(turned))) for turned, back in _dihedral(x))
+            outputs = (
+                back(model.session.run(np.ascontiguousarray(turned), _part(progress, way / 8, 1 / 8)))
+                for way, (turned, back) in enumerate(_dihedral(x))
+            )
             result: Floats = sum(outputs, np.float32(0)) / np.float32(8)
         else:
-            result = model.session.run(np.ascontiguousarray(x))
+            result = model.session.run(np.ascontiguousarray(x), progress)
     if not math.isfinite(float(result.sum(dtype=np.float64))):
         info = model.session.info
         raise EngineError(
             f"Engine {info.name} on {info.device} gave values that are not finite; try --engine reference."
         )
     return result
+
+
+def _part(progress: Progress | None, done: float, share: float) -> Progress | None:
+    """What a part of the work is to tell: how much was done before it, and which share of the whole it is."""
+    return None if progress is None else lambda of_part: progress(done + share * of_part)
 
 
 def restored_tiles(
@@ -76,12 +84,14 @@ def restored_tiles(
     tile: TileSize,
     *,
     self_ensemble: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Region, Floats]]:
     """Run an image through the network tile by tile.
 
     Args:
         read: region of the input -> float32 (N, C, H, W) in 0..1.
         size: (H, W) of the input.
+        progress: told now and then how much of the image is done, 0..1, on the engine's thread.
 
     Yields:
         (core, block): the core in input pixels and its result, float32 (N, C, S*H, S*W).
@@ -91,6 +101,7 @@ def restored_tiles(
     """
     waiting = plan(*size, tile)[::-1]
     limit = math.inf  # pixels of a core that may fit, once one did not
+    area, done = size[0] * size[1], 0
     while waiting:
         core = waiting.pop()
         padded = core.grown(model.spec.halo, *size)
@@ -98,13 +109,15 @@ def restored_tiles(
             waiting.extend(core.halves()[::-1])
             continue
         try:
-            block = _run(model, read(padded), self_ensemble=self_ensemble)
+            told = _part(progress, done / area, core.area / area)
+            block = _run(model, read(padded), told, self_ensemble=self_ensemble)
         except OutOfMemoryError:
             if core.area <= model.spec.halo**2:
                 raise
             limit = core.area - 1
             waiting.append(core)
             continue
+        done += core.area
         rows, columns = core.relative_to(padded).scaled(model.spec.scale).slices
         yield core, block[:, :, rows, columns]
         del block
@@ -138,10 +151,13 @@ def _slabs(region: Region, scale: int) -> Iterator[tuple[Region, slice]]:
         yield replace(region, top=top, bottom=bottom), rows
 
 
-def restored_bands(image: Image, model: Model, options: Options, tile: TileSize) -> Bands:
+def restored_bands(
+    image: Image, model: Model, options: Options, tile: TileSize, progress: Progress | None = None
+) -> Bands:
     """Restore a decoded image row of tiles by row of tiles, each when it is asked for.
 
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over, true for the new size.
+    `progress` is told now and then how much of the image is done, 0..1, on the engine's thread.
 
     Raises:
         UsageError: a strength below 1, and the network enlarges.
@@ -163,7 +179,10 @@ def restored_bands(image: Image, model: Model, options: Options, tile: TileSize)
 
     def bands() -> Iterator[Image]:
         band, painted = Region(0, 0, 0, width), None
-        for core, block in restored_tiles(model, planes.read, image.size, tile, self_ensemble=options.self_ensemble):
+        tiles = restored_tiles(
+            model, planes.read, image.size, tile, self_ensemble=options.self_ensemble, progress=progress
+        )
+        for core, block in tiles:
             if painted is None:
                 band = replace(band, top=core.top, bottom=min(core.top + tile.height, height))
                 painted = blank(band)

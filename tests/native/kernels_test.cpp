@@ -258,7 +258,7 @@ std::vector<float> run_network(const KernelSet& set, Random random, size_t heigh
     network.add_tail(weight.data(), signed_values.data());
     std::vector<float> image(channels * height * width), output(image.size() * network.scale() * network.scale());
     random.fill(image.data(), image.size(), 0, 1);
-    network.run(image.data(), height, width, output.data(), threads, [] {});
+    network.run(image.data(), height, width, output.data(), threads, [](double) {});
     return output;
 }
 
