@@ -532,3 +532,57 @@ def test_one_image_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
         assert process.wait() == 0, seen
         shares = {int(share) for share in re.findall(rb"(\d+)%", seen)}
         assert (len(shares) >= 3) == expected, seen
+
+
+def header(path: Path) -> tuple[str | None, object]:
+    """The format of a file and, of a JPEG, its quantisation tables."""
+    with Pillow.open(path) as picture:
+        return picture.format, getattr(picture, "quantization", None)
+
+
+def test_a_folder_keeps_its_formats_and_the_qualities_of_its_jpegs(bbcu: Bbcu) -> None:
+    """--format same over every format that is written; --quality is for all; a format that is only read becomes PNG."""
+    Path("in").mkdir()
+    with Pillow.open("photo.png") as picture:
+        for quality in (30, 80, 97):
+            picture.save(f"in/q{quality}.jpg", quality=quality)
+        for ending in ("png", "webp", "tif", "bmp", "avif", "gif"):
+            picture.save(f"in/p.{ending}")
+    done = bbcu("sr", "in", *X4, "--format", "same", "-o", "out")
+    assert done.code == 0, done.err
+    assert {path.name: header(path)[0] for path in Path("out").iterdir() if path.name != NAME} == {
+        **{f"q{quality}.jpg": "JPEG" for quality in (30, 80, 97)},
+        "p.png.png": "PNG",  # beside the one that was a GIF
+        "p.gif.png": "PNG",
+        "p.webp": "WEBP",
+        "p.tif": "TIFF",
+        "p.bmp": "BMP",
+        "p.avif": "AVIF",
+    }
+    for quality in (30, 80, 97):
+        assert header(Path(f"out/q{quality}.jpg")) == header(Path(f"in/q{quality}.jpg"))
+    again = bbcu("sr", "in", *X4, "--format", "same", "-o", "out", "--skip-existing")
+    assert "9 skipped" in again.err
+    forced = bbcu("sr", "in/q30.jpg", *X4, "--format", "same", "--quality", "97", "-o", "forced/")
+    assert forced.code == 0, forced.err
+    assert header(Path("forced/q30.jpg")) == header(Path("in/q97.jpg"))
+    assert bbcu("sr", "-", *X4, "--format", "same", "-o", "x.png", stdin=Path("photo.png").read_bytes()).code == 0
+    assert bbcu("sr", "-", *X4, "--format", "same", stdin=b"").code == 2
+
+
+def test_outputs_can_keep_the_times_of_their_inputs(bbcu: Bbcu) -> None:
+    """The modification time, to the nanosecond; and the record still knows them as up to date."""
+    os.utime("photo.jpg", ns=(1, 1_234_567_890_123_456_789))
+    assert bbcu("sr", "photo.jpg", *X4, "--preserve-times").code == 0
+    assert Path("photo_x4.png").stat().st_mtime_ns == Path("photo.jpg").stat().st_mtime_ns
+    assert "up to date" in bbcu("sr", "photo.jpg", *X4, "--preserve-times", "--skip-existing").err
+
+
+def test_patterns_leave_out_what_a_search_finds(bbcu: Bbcu) -> None:
+    """--exclude may be given several times."""
+    Path("in/raw").mkdir(parents=True)
+    for name in ("in/a.png", "in/a_old.png", "in/raw/b.png"):
+        Path(name).write_bytes(Path("photo.png").read_bytes())
+    done = bbcu("sr", "in", "-r", *X4, "--exclude", "*_old.*", "--exclude", "raw", "-o", "out")
+    assert done.code == 0, done.err
+    assert [path.name for path in Path("out").rglob("*.png")] == ["a.png"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bbcu_cli.batch.jobs import JobList, plan_jobs, refuse_existing
+from bbcu_cli.batch.jobs import SAME, JobList, plan_jobs, refuse_existing
 from bbcu_cli.batch.manifest import NAME, Manifest
 from bbcu_cli.errors import UsageError
 
@@ -18,11 +18,18 @@ def plan(
     suffix: str | None = None,
     extension: str | None = None,
     recursive: bool = False,
+    exclude: tuple[str, ...] = (),
 ) -> JobList:
     """`plan_jobs` with the tag of x4."""
     target = None if output is None else str(output)
     return plan_jobs(
-        [str(i) for i in inputs], target, tag="_x4", suffix=suffix, extension=extension, recursive=recursive
+        [str(i) for i in inputs],
+        target,
+        tag="_x4",
+        suffix=suffix,
+        extension=extension,
+        recursive=recursive,
+        exclude=exclude,
     )
 
 
@@ -297,3 +304,44 @@ def test_a_record_that_cannot_be_read_leaves_nothing_out(photos: Path) -> None:
     """All are inputs then."""
     (photos / NAME).mkdir()
     assert len(plan(photos).jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        ((), {"a.jpg", "b.PNG", "sub/a.jpg", "sub/größe 1.webp", "sub/deep/d.tif"}),
+        (("*.webp",), {"a.jpg", "b.PNG", "sub/a.jpg", "sub/deep/d.tif"}),
+        (("sub",), {"a.jpg", "b.PNG"}),
+        (("sub/a.*", "deep"), {"a.jpg", "b.PNG", "sub/größe 1.webp"}),
+        (("a.jpg", "?.PNG"), {"sub/größe 1.webp", "sub/deep/d.tif"}),
+    ],
+)
+def test_patterns_leave_files_and_folders_out(photos: Path, exclude: tuple[str, ...], left: set[str]) -> None:
+    """By name anywhere, or by the path below the folder; thumbnails of file servers and hidden ones always."""
+    for name in ("sub/deep/d.tif", "@eaDir/a.jpg", "sub/@eaDir/a.jpg", "#recycle/a.jpg", ".thumbnails/a.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    assert set(pairs(plan(photos, recursive=True, exclude=exclude), photos)) == left
+
+
+def test_a_file_that_is_named_is_not_left_out(photos: Path) -> None:
+    """Patterns are for what a search finds."""
+    assert len(plan(photos / "a.jpg", exclude=("a.jpg",)).jobs) == 1
+
+
+def test_outputs_can_keep_the_endings_of_their_sources(photos: Path, tmp_path: Path) -> None:
+    """As they are spelled; PNG for a format that is only read."""
+    (photos / "c.mpo").touch()
+    (photos / "d.gif").touch()
+    listing = plan(photos, output=tmp_path / "out", extension=SAME, recursive=True)
+    made = {
+        source: os.path.relpath(photos / output, tmp_path / "out") for source, output in pairs(listing, photos).items()
+    }
+    assert made == {
+        "a.jpg": "a.jpg",
+        "b.PNG": "b.PNG",
+        "c.mpo": "c.png",
+        "d.gif": "d.png",
+        "sub/a.jpg": "sub/a.jpg",
+        "sub/größe 1.webp": "sub/größe 1.webp",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import stat
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from bbcu_cli.batch.manifest import Manifest
-from bbcu_cli.errors import UsageError
-from bbcu_cli.image.formats import FORMATS, SUFFIXES, is_image_name
+from bbcu_cli.errors import ImageError, UsageError
+from bbcu_cli.image.formats import FORMATS, SUFFIXES, format_of, is_image_name
 
 STDIO: Final = "-"
+SAME: Final = "same"
+"""As the format or extension of outputs: that of each source, or PNG where it is not written."""
+EXCLUDED: Final = ("@eaDir", "#recycle", ".*")
+"""What is left out of every searched folder: what file servers put there, and what is hidden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,15 @@ def _expand(text: str) -> list[Path]:
     raise UsageError(f"{text!r} does not exist.")
 
 
-def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[tuple[Path, str]]:
-    """Files of a folder in name order, hidden ones left out, `excluded` and link cycles not entered.
+def _matches(name: str, path: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern is of the name, or of the path below the searched folder."""
+    return any(fnmatch.fnmatchcase(name, one) or fnmatch.fnmatchcase(path, one) for one in patterns)
+
+
+def _walk(
+    folder: Path, *, recursive: bool, results: Path | None, patterns: Sequence[str]
+) -> Iterator[tuple[Path, str]]:
+    """Files of a folder in name order; what matches a pattern, `results` and link cycles are not entered.
 
     Yields:
         (path, what is wrong with it in a sentence, or ""): an unreadable folder below, a pipe, a broken link.
@@ -107,12 +119,18 @@ def _walk(folder: Path, *, recursive: bool, excluded: Path | None) -> Iterator[t
         locked.clear()
         here = Path(root)
         status = here.stat()
-        if (status.st_dev, status.st_ino) in seen or (excluded and here.resolve() == excluded):
+        if (status.st_dev, status.st_ino) in seen or (results and here.resolve() == results):
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(f for f in folders if not f.startswith(".")) if recursive else []
-        for path in (here / name for name in sorted(files) if not name.startswith(".")):
+
+        def kept(names: Iterable[str], here: Path = here) -> list[str]:
+            below = here.relative_to(folder).as_posix()
+            prefix = "" if below == "." else f"{below}/"
+            return sorted(name for name in names if not _matches(name, prefix + name, patterns))
+
+        folders[:] = kept(folders) if recursive else []
+        for path in (here / name for name in kept(files)):
             yield path, _complaint(path, may_be_folder=recursive)
     yield from locked
 
@@ -129,7 +147,14 @@ def _complaint(path: Path, *, may_be_folder: bool) -> str:
 
 
 def plan_jobs(
-    inputs: Iterable[str], output: str | None, *, tag: str, suffix: str | None, extension: str | None, recursive: bool
+    inputs: Iterable[str],
+    output: str | None,
+    *,
+    tag: str,
+    suffix: str | None,
+    extension: str | None,
+    recursive: bool,
+    exclude: Sequence[str] = (),
 ) -> JobList:
     """Pair every input with its output.
 
@@ -139,8 +164,9 @@ def plan_jobs(
             `folder` into `folder<tag>/`.
         tag: what marks a result beside its input: "_x4", "_denoised", "_deblocked".
         suffix: put behind every stem; None means `tag` beside the input and nothing in an output folder.
-        extension: of the output files, with the dot; None takes it from `output` or is ".png".
+        extension: of the output files, with the dot, or `SAME`; None takes it from `output` or is ".png".
         recursive: enter sub-folders and mirror the tree.
+        exclude: patterns of names, or of paths below a searched folder, that are left out beside `EXCLUDED`.
 
     Returns:
         A list with at least one job that has no error. Inputs that would become one output get their full names
@@ -161,7 +187,7 @@ def plan_jobs(
         return _checked(JobList((Job(paths[0], target, error=_complaint(paths[0], may_be_folder=True)),)))
     if target and output:
         _check_folder(target, output, alone=len(paths) == 1 and not folders)
-    found = _Found(tag, suffix, extension or ".png", target)
+    found = _Found(tag, suffix, extension or ".png", target, (*EXCLUDED, *exclude))
     for path in paths:
         if path.is_dir():
             found.search(path, recursive=recursive)
@@ -214,6 +240,7 @@ class _Found:
     suffix: str | None
     extension: str
     target: Path | None
+    exclude: Sequence[str]
     jobs: list[Job] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
 
@@ -221,7 +248,7 @@ class _Found:
         """A file that was typed."""
         home = self.target or file.parent
         mark = self.suffix if self.suffix is not None else ("" if self.target else self.tag)
-        output = home / f"{file.stem}{mark}{self.extension}"
+        output = home / f"{file.stem}{mark}{self._ending(file)}"
         self.jobs.append(Job(file, output, error=_complaint(file, may_be_folder=True)))
 
     def search(self, folder: Path, *, recursive: bool) -> None:
@@ -230,12 +257,24 @@ class _Found:
         root = self.target or here.with_name(here.name + self.tag)
         if root.resolve() == folder.resolve():
             raise UsageError(f"Input and output are the same folder {folder}; choose another --output.")
-        for file, complaint in _walk(folder, recursive=recursive, excluded=root.resolve()):
+        for file, complaint in _walk(folder, recursive=recursive, results=root.resolve(), patterns=self.exclude):
             if complaint or is_image_name(file):
-                mirrored = root / file.relative_to(folder).parent / f"{file.stem}{self.suffix or ''}{self.extension}"
+                mirrored = (
+                    root / file.relative_to(folder).parent / f"{file.stem}{self.suffix or ''}{self._ending(file)}"
+                )
                 self.jobs.append(Job(file, mirrored, error=complaint))
             else:
                 self.skipped.append(file)
+
+    def _ending(self, file: Path) -> str:
+        """Of the output of a file."""
+        if self.extension != SAME:
+            return self.extension
+        try:
+            format_of(file)
+        except ImageError:  # a format that is only read
+            return ".png"
+        return file.suffix
 
     def listing(self, *, batch: bool) -> JobList:
         """All that was found, without what bbcu made of it before."""

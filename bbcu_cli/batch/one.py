@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     if job.error:
         raise UsageError(job.error)
     source = sys.stdin.buffer.read() if job.source is None else job.source
+    settings = settings.of(job)
     stamp = None if job.source is None else stamp_of(job.source)
     served = settings.serve(source) if settings.serve else Served(model, "")
     beside = _comparison(job, settings)
@@ -110,8 +112,9 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         BbcuError, OSError, MemoryError: what was wrong with this image.
     """
     if given.result == "current":
-        return _kept(given, model, settings, manifest)
+        return _kept(given, model, settings.of(given.job), manifest)
     started, job = time.perf_counter(), given.job
+    settings = settings.of(job)
     info = probe(given.source, name=job.name)
     settings.footprint(info, given.served.model or model)  # before anything is decoded
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
@@ -248,6 +251,9 @@ def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | N
         return
     make_folder(output.parent)
     write_atomic(output, content, overwrite=settings.existing != "refuse")
+    if settings.preserve_times and given.stamp:
+        _, modified = given.stamp
+        os.utime(output, ns=(modified, modified))
     if manifest and job.source:
         scale = {"scale": served.model.spec.scale if served.model else 1}  # for `bbcu eval`
         manifest.done(output, given.stamp, given.served.digest, _remarks(served) | scale, source=job.source)

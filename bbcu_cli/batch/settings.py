@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from bbcu_cli.batch.jobs import Job
-from bbcu_cli.image import EncodeOptions, ImageInfo
+from bbcu_cli.batch.jobs import SAME, Job
+from bbcu_cli.image import EncodeOptions, ImageInfo, format_of
+from bbcu_cli.image.compression import compression_of
 from bbcu_cli.restoration.memory import Footprint, footprint
 from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.restoration.serving import Served
@@ -64,13 +65,14 @@ class Settings:
     """How a run treats its files.
 
     Attributes:
-        format: the output format, a name of `image.formats.FORMATS`.
+        format: the output format, a name of `image.formats.FORMATS`, or `SAME`.
         max_pixels: larger inputs are rejected before they are decoded.
         existing: what happens to an output that is already there: "refuse" (the run fails for that file),
             "overwrite", or "skip" when the manifest knows it as made from this source with these options.
         fail_fast: the first failure ends the run.
         truths: ground truth to score results with.
         compare: also write a side-by-side of input, result and ground truth.
+        preserve_times: outputs get the modification time of their source.
         threads: of an encoder; None: `default_threads()`.
         progress: told now and then how much of a picture is done, 0..1, by any thread.
         serve: the network for a source, by what the file says, called by one thread; None: the run's model for all.
@@ -84,9 +86,23 @@ class Settings:
     fail_fast: bool = False
     truths: Truths | None = None
     compare: bool = False
+    preserve_times: bool = False
     threads: int | None = None
     progress: Callable[[Job, float], None] | None = None
     serve: Callable[[Path | bytes], Served] | None = None
+
+    def of(self, job: Job) -> Settings:
+        """Those of one file: where the format is `SAME`, the one that its output is named for.
+
+        A JPEG is then written with the quality of its source, unless one is given.
+        """
+        if self.format != SAME or job.source is None or job.output is None:
+            return self
+        form, encoding = format_of(job.output), self.encoding
+        if form == "JPEG" and encoding.quality is None:
+            found = compression_of(job.source)
+            encoding = replace(encoding, quality=found.quality if found and found.format == "JPEG" else None)
+        return replace(self, format=form, encoding=encoding)
 
     @property
     def gathered(self) -> bool:

@@ -209,8 +209,24 @@ class FileOptions:
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", "-r", help="Enter sub-folders and mirror the tree.")
     ] = False
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Leave out files and sub-folders of this name or path in a searched folder (* and ? match anything); "
+            "may be repeated. Hidden ones, @eaDir and #recycle always are.",
+            metavar="PATTERN",
+        ),
+    ] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--no-overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
+    ] = False
+    preserve_times: Annotated[
+        bool,
+        typer.Option(
+            "--preserve-times/--no-preserve-times",
+            help="Give outputs the modification time of their input.",
+            rich_help_panel=FILES,
+        ),
     ] = False
     skip_existing: Annotated[
         bool,
@@ -223,7 +239,9 @@ class FileOptions:
     format: Annotated[
         str | None,
         typer.Option(
-            help="png, jpg, webp, tif, bmp, avif or heic; default: png, or as --output is named.", rich_help_panel=FILES
+            help="png, jpg, webp, tif, bmp, avif or heic, or same: that of each input; default: png, or as --output is "
+            "named.",
+            rich_help_panel=FILES,
         ),
     ] = None
     suffix: Annotated[
@@ -231,7 +249,12 @@ class FileOptions:
     ] = None
     quality: Annotated[
         int | None,
-        typer.Option(help="Quality of JPEG, WebP, AVIF and HEIC.", min=1, max=100, rich_help_panel=FILES),
+        typer.Option(
+            help="Quality of JPEG, WebP, AVIF and HEIC; with --format same a JPEG keeps its own.",
+            min=1,
+            max=100,
+            rich_help_panel=FILES,
+        ),
     ] = None
     subsampling: Annotated[
         SubsamplingChoice,

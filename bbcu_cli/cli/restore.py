@@ -157,7 +157,7 @@ def _restore(
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
     from bbcu_cli.batch import settings as batch
-    from bbcu_cli.batch.jobs import compare_path, plan_jobs, refuse_existing
+    from bbcu_cli.batch.jobs import SAME, compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
     from bbcu_cli.batch.run import run
     from bbcu_cli.cli.progress import report
@@ -170,8 +170,16 @@ def _restore(
         raise UsageError("--overwrite and --skip-existing exclude each other.")
     form, extension = _output_format(files)
     listing = plan_jobs(
-        inputs, files.output, tag=request.tag, suffix=files.suffix, extension=extension, recursive=files.recursive
+        inputs,
+        files.output,
+        tag=request.tag,
+        suffix=files.suffix,
+        extension=extension,
+        recursive=files.recursive,
+        exclude=files.exclude or (),
     )
+    if form == SAME and any(job.source is None or job.output is None for job in listing.jobs):
+        raise UsageError("--format same is for files; for stdin and stdout, name the format.")
     if listing.results and not talk.quiet:
         note(listing.left_out)
     outputs = [job.output for job in listing.possible if job.output]
@@ -192,6 +200,7 @@ def _restore(
             max_pixels=files.max_pixels,
             existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
             fail_fast=files.fail_fast,
+            preserve_times=files.preserve_times,
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
@@ -223,17 +232,20 @@ def _check_stdout(talk: TalkOptions) -> None:
 
 def _output_format(files: FileOptions) -> tuple[str, str | None]:
     """Name of the output format, and the extension of the outputs if --format sets it."""
+    from bbcu_cli.batch.jobs import SAME
     from bbcu_cli.image.formats import FORMATS, SUFFIXES, format_of
 
     output = Path(files.output or "")
     named = format_of(output) if output.suffix.lower() in SUFFIXES and not output.is_dir() else None
     if files.format is None:
         return named or "PNG", None
+    if files.format.lower() == SAME:
+        return (named, None) if named else (SAME, SAME)
     extension = f".{files.format.lower().removeprefix('.')}"
     name = SUFFIXES.get(extension)
     if name is None or not FORMATS[name].writable or extension in FORMATS[name].read_suffixes:
         known = ", ".join(form.suffixes[0].removeprefix(".") for form in FORMATS.values() if form.writable)
-        raise UsageError(f"--format {files.format} is unknown; give one of {known}.")
+        raise UsageError(f"--format {files.format} is unknown; give one of {known}, or same.")
     if named not in (None, name):
         raise UsageError(f"--format {files.format} and --output {files.output} ask for different formats.")
     return name, extension
@@ -273,7 +285,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         try:
             info = _probe(job)
             served = settings.serve(job.source) if settings.serve else Served(model, "")
-            footprint = settings.footprint(info, served.model or model)
+            footprint = settings.of(job).footprint(info, served.model or model)
             if served.look:
                 served = served.seen(decode(job.source, max_pixels=settings.max_pixels, name=job.name))
         except ImageError as error:
