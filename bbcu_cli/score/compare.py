@@ -54,14 +54,21 @@ class _Column:
         return self.picture.resize(size, Pillow.Resampling.BICUBIC, box=box)
 
 
-def side_by_side(source: Pixels, result: Pixels, truth: Pixels | None = None, *, label: str = "result") -> Pixels:
+def side_by_side(
+    source: Pixels,
+    result: Pixels,
+    truth: Pixels | None = None,
+    *,
+    label: str = "result",
+    truth_label: str = "ground truth",
+) -> Pixels:
     """Draw input, result and, if given, ground truth beside each other.
 
     Args:
         source: uint8 or uint16 (H, W, C), C = 1, 3 or 4 (alpha last); enlarged by plain bicubic interpolation.
         result: (S*H, S*W, C).
         truth: about as large as the result; what is beyond is cropped, what is missing repeated from the edge.
-        label: what the result is called.
+        label, truth_label: what result and ground truth are called.
 
     Returns:
         uint8 (H', W', 3), at most about 1,800 pixels wide whatever the size of the images. The crop is the part of
@@ -74,7 +81,7 @@ def side_by_side(source: Pixels, result: Pixels, truth: Pixels | None = None, *,
         _Column(f"{label}, {_size(result)}", _picture(result)),
     ]
     if truth is not None:
-        columns.append(_Column("ground truth", _picture(_fitted(truth, height, width))))
+        columns.append(_Column(truth_label, _picture(_fitted(truth, height, width))))
     # Small results are enlarged by a whole number, large ones reduced.
     longest = max(height, width)
     shrink = _PANEL / longest if longest > _PANEL else _PANEL // longest
