@@ -97,6 +97,10 @@ def test_the_table_of_photos_has_the_means_of_the_evaluation(
     expected = f"{before:.2f}, **{after:.2f}** ({after - before:+.2f})"
     assert found["`bbcu sr -s 2`", "JPEG 75"] == [expected, "", "sr-m-x2"]
     assert (text[:7], text[-6:]) == ("before\n", "after\n")
+    old = text.replace(expected, "spoiled").replace("(+0.00)", "(kept)")
+    readme.write_text(old, encoding="utf-8")
+    assert table.main([str(sets), "--photos", "--only", "sr -s 2"]) == 0, capsys.readouterr().err
+    assert readme.read_text(encoding="utf-8") == old.replace("spoiled", expected)
 
 
 def test_a_readme_without_a_place_is_left_alone(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,25 +59,48 @@ class PhotoTable:
         }
         self._restorer: Callable[[Wish], Restorer] = lambda wish: Restorer(partial(serve, wish, catalogue, shelf))
 
-    def lines(self) -> Iterator[str]:
-        """The table, line by line; each takes its time."""
+    def lines(self, only: str = "", known: Iterable[str] = ()) -> Iterator[str]:
+        """The table, line by line; each takes its time.
+
+        Args:
+            only: measure the commands that begin so; of the others come the lines that are known.
+            known: a table of before.
+        """
         columns = ("restored by", "input", *self._sets, *self._pairs, "networks")
         yield _line(columns)
         yield _line("---" for _ in columns)
+        stays = {line.split(" | ")[0] + " | " + line.split(" | ")[1]: line for line in known if " | " in line}
+        for command, given, measured in self._rows():
+            if command.removeprefix("`bbcu ").startswith(only):
+                yield measured()
+            elif line := stays.get(f"| {command} | {given}"):
+                yield line
+
+    def _rows(self) -> Iterator[tuple[str, str, Callable[[], str]]]:
+        """(command, input in words, measures the line)."""
         for command, given, trial in trials():
-            restorer = self._restorer(Wish(trial.task, trial.scale))
-            cells = [figures(means(trial, images, restorer)) for images in self._sets.values()]
-            yield _line((command, given, *cells, *("" for _ in self._pairs), restorer.told))
+            yield command, given, partial(self._trial, command, given, trial)
         if self._sets:
-            restorer = self._restorer(Wish("deblock"))
-            cells = [_worst(images, restorer) for images in self._sets.values()]
             given = f"JPEG {EVERY_QUALITY[0]}, {EVERY_QUALITY[1]}, ... {EVERY_QUALITY[-1]}: the least gain"
-            yield _line(("`bbcu deblock`", given, *cells, *("" for _ in self._pairs), restorer.told))
+            yield "`bbcu deblock`", given, partial(self._every_quality, given)
         if self._pairs:
-            restorer, convention = self._restorer(Wish("denoise")), given_convention("denoise", 1)
-            found = [evaluate_given(pairs, "denoise", 1, convention, restorer) for pairs in self._pairs.values()]
-            cells = [figures(_means(images, "psnr_rgb")) for images in found]
-            yield _line(("`bbcu denoise`", "camera noise", *("" for _ in self._sets), *cells, restorer.told))
+            yield "`bbcu denoise`", "camera noise", self._camera_noise
+
+    def _trial(self, command: str, given: str, trial: Trial) -> str:
+        restorer = self._restorer(Wish(trial.task, trial.scale))
+        cells = [figures(means(trial, images, restorer)) for images in self._sets.values()]
+        return _line((command, given, *cells, *("" for _ in self._pairs), restorer.told))
+
+    def _every_quality(self, given: str) -> str:
+        restorer = self._restorer(Wish("deblock"))
+        cells = [_worst(images, restorer) for images in self._sets.values()]
+        return _line(("`bbcu deblock`", given, *cells, *("" for _ in self._pairs), restorer.told))
+
+    def _camera_noise(self) -> str:
+        restorer, convention = self._restorer(Wish("denoise")), given_convention("denoise", 1)
+        found = [evaluate_given(pairs, "denoise", 1, convention, restorer) for pairs in self._pairs.values()]
+        cells = [figures(_means(images, "psnr_rgb")) for images in found]
+        return _line(("`bbcu denoise`", "camera noise", *("" for _ in self._sets), *cells, restorer.told))
 
 
 def means(trial: Trial, truths: list[Path], restorer: Restorer) -> Means:

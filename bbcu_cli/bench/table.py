@@ -88,20 +88,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bbcu_cli.bench.table", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sets", type=Path, help="folder of folders: Set5, Set14, BSD20, Classic5, ...")
     parser.add_argument("--photos", action="store_true", help="measure compressed and noisy files instead")
+    parser.add_argument("--only", default="", help="with --photos, lines that begin with this ('sr -s 2'); others stay")
     given = parser.parse_args(arguments)
     try:
-        (_measure_photos if given.photos else _measure_models)(given.sets)
+        if given.photos:
+            _measure_photos(given.sets, given.only)
+        else:
+            _measure_models(given.sets)
     except BbcuError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return 0
 
 
-def _measure_photos(sets: Path) -> None:
+def _measure_photos(sets: Path, only: str) -> None:
     folder, lines = weights_dir(), []
-    _parts(folder / README, photo_table.BEGIN, photo_table.END)
+    before, after = _parts(folder / README, photo_table.BEGIN, photo_table.END)
+    known = (folder / README).read_text(encoding="utf-8").removeprefix(before + photo_table.BEGIN)
+    known = known.removesuffix(photo_table.END + after) if only else ""
     with Shelf(load_model) as shelf:
-        for line in photo_table.PhotoTable(sets, Catalogue.load(folder), shelf).lines():
+        for line in photo_table.PhotoTable(sets, Catalogue.load(folder), shelf).lines(only, known.splitlines()):
             lines.append(line)
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
@@ -117,6 +123,8 @@ def _measure_models(sets: Path) -> None:
         if not entry.embedded:
             lines.append(missing(entry))
             continue
+        if entry.serves and entry.spec.task != "deblock":
+            continue  # the table of photos has those
         found = list(measure(entry, sets))
         entries[entry.name] = replace(entry, measured={label: round(psnr, 2) for label, psnr, _ in found})
         lines += [line for _, _, line in found]
