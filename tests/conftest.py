@@ -11,10 +11,17 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+import bbcu_cli
+
 # No deadline: a busy machine is not a failure.
 settings.register_profile("bbcu", deadline=None, max_examples=60)
 settings.load_profile("bbcu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a real hub
+# Processes that tests start run the package that is tested, wherever they start: an installed one is not to be hidden
+# by the source tree, which has no compiled module.
+_PACKAGES = str(Path(bbcu_cli.__file__).parent.parent)
+os.environ["PYTHONPATH"] = os.pathsep.join([_PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ["PYTHONSAFEPATH"] = "1"
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,7 +18,6 @@ from bbcu_cli.checkpoint.packed import to_bytes
 
 BBCU = [sys.executable, "-m", "bbcu_cli"]
 X2 = ("--weights", "m-x2.safetensors", "--scale", "2")
-ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="closes descriptors and breaks pipes as POSIX shells do")
 
@@ -27,8 +26,6 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="closes descriptors and 
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in, with eight pictures in `in`."""
     monkeypatch.chdir(tmp_path)
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    monkeypatch.setenv("PYTHONPATH", path)
     Path("m-x2.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"])))
     Path("in").mkdir()
     rng = np.random.default_rng(1)

@@ -27,7 +27,6 @@ from bbcu_cli.image import Image, decode, encode
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and symbolic links")
 
-PACKAGE = Path(__file__).parent.parent
 Maker = Callable[[np.random.Generator], bytes]
 
 
@@ -197,7 +196,6 @@ def start(mixed: Mixed, weights: Path, out: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")])},
     )
 
 
