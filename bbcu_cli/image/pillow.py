@@ -16,7 +16,7 @@ from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo, Metadata, Pixels
 
 _GRAY_MODES: Final = frozenset({"1", "L", "LA"})
 _ALPHA_MODES: Final = frozenset({"LA", "RGBA", "PA"})
-_BAND_SAMPLES: Final = 1 << 24
+_BAND_SAMPLES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

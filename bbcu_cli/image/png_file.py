@@ -56,6 +56,7 @@ class PngFile(PillowFile):
             samples = plain_samples(picture, info)
         if transparent is None or picture.mode == "P":
             return samples, []
+        give_back(picture)
         # PNG states the colour in the depth of the file, Pillow spreads 2 and 4 bits to 8.
         return _append_alpha(samples, np.multiply(transparent, _SCALES.get(mode, 1))), []
 
@@ -90,5 +91,8 @@ def _unpacked_as(mode: str, picture: ImageFile.ImageFile) -> ImageFile.ImageFile
 def _append_alpha(samples: Pixels, transparent: Any) -> Pixels:
     """Add an alpha band that is zero where a pixel has the one `transparent` colour."""
     most = np.iinfo(samples.dtype).max
-    alpha = np.where((samples == np.asarray(transparent)).all(axis=-1), 0, most).astype(samples.dtype)
-    return np.dstack([samples, alpha])
+    joined = np.empty((*samples.shape[:2], samples.shape[2] + 1), samples.dtype)
+    joined[..., :-1] = samples
+    for row, colours in zip(joined, samples, strict=True):
+        row[:, -1] = np.where((colours == np.asarray(transparent)).all(axis=-1), 0, most)
+    return joined

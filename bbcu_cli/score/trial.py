@@ -215,7 +215,7 @@ def _comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixe
         a = a[: restored.size[0], : restored.size[1]]
     if a.dtype != b.dtype:
         # 0..255 times 257 is 0..65535 exactly.
-        a, b = (image.astype(np.uint16) * 257 if image.dtype == np.uint8 else image for image in (a, b))
+        a, b = (np.multiply(x, 257, dtype=np.uint16) if x.dtype == np.uint8 else x for x in (a, b))
     return a, b, float(np.iinfo(a.dtype).max)
 
 
