@@ -20,6 +20,7 @@ from bbcu_cli.errors import BbcuError, ImageError, UsageError
 from bbcu_cli.files import write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
 from bbcu_cli.image.image import Pixels
+from bbcu_cli.restoration.memory import Footprint
 from bbcu_cli.restoration.model import Model
 from bbcu_cli.restoration.pipeline import restored_bands
 from bbcu_cli.score.metrics import Scores
@@ -36,7 +37,7 @@ class Given:
         stamp: of the source; None for stdin, and when the source is not there.
         result: what is known of its output.
         comparison: what is known of its side-by-side; "current" when none is wanted.
-        need: bytes of memory beside the process itself.
+        need: memory; None when something is wrong with the image.
         served: its network.
     """
 
@@ -45,8 +46,13 @@ class Given:
     stamp: Stamp | None
     result: Verdict
     comparison: Verdict
-    need: int
+    need: Footprint | None
     served: Served
+
+    @property
+    def network(self) -> str:
+        """Name of its network; empty when none serves."""
+        return self.served.model.name if self.served.model else ""
 
     @property
     def finished(self) -> bool:
@@ -67,9 +73,9 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     beside = _comparison(job, settings)
     result = _verdict(job.output, stamp, manifest, settings, network) if job.output else "absent"
     comparison = _verdict(beside, _compared(job, stamp, settings), manifest, settings, network) if beside else "current"
-    need = 0
+    need = None
     with contextlib.suppress(*EXPECTED):
-        need = settings.footprint(probe(source), served.model or model).image
+        need = settings.footprint(job, probe(source), served.model)
     return Given(job, source, stamp, result, comparison, need, served)
 
 
@@ -106,16 +112,14 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
     started, job, served = time.perf_counter(), given.job, given.served.model
     session = QueuedSession(queue, (served or model).session)
     model = replace(served or model, session=session)
-    footprint = settings.footprint(probe(given.source, name=job.name), model)
+    footprint = settings.footprint(job, probe(given.source, name=job.name), None if served is None else model)
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
     decoded = time.perf_counter()
     bands = Bands.of(image) if served is None else restored_bands(image, model, settings.options, footprint.tile)
     scores = None
     if settings.gathered:
         result = bands.whole()
-        truth = _truth(job, settings)
-        scores = _score(truth, result, model, settings)
-        _compare(given, (image, result, truth), model, settings, manifest)
+        scores = _judged(given, image, result, model, settings, manifest)
         bands = Bands.of(result)
     lost = losses(bands, settings.format, settings.encoding)
     _save(given, bands, settings, manifest)
@@ -145,17 +149,22 @@ def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | N
     if job.output is None or (given.finished and settings.truths is None):
         return row
     result = decode(job.output, max_pixels=sys.maxsize)
-    truth = _truth(job, settings)
-    if not given.finished:
-        image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
-        _compare(given, (image, result, truth), model, settings, manifest)
+    image = None if given.finished else decode(given.source, max_pixels=settings.max_pixels, name=job.name)
     as_stored = settings.truths is not None and FORMATS[settings.format].lossy and not settings.encoding.lossless
     notes = (f"scored as the {settings.format} file holds it",) if as_stored else ()
-    return replace(row, scores=_score(truth, result, model, settings), notes=notes)
+    return replace(row, scores=_judged(given, image, result, model, settings, manifest), notes=notes)
 
 
-def _truth(job: Job, settings: Settings) -> Image | None:
-    return decode(settings.truths.paths[job], max_pixels=settings.max_pixels) if settings.truths else None
+def _judged(
+    given: Given, image: Image | None, result: Image, model: Model, settings: Settings, manifest: Manifest | None
+) -> Scores | None:
+    """Score a result, and write its side-by-side if there is an image; the ground truth is given back after that."""
+    truths = settings.truths
+    truth = decode(truths.paths[given.job], max_pixels=settings.max_pixels) if truths else None
+    scores = _score(truth, result, model, settings)
+    if image is not None:
+        _compare(given, (image, result, truth), model, settings, manifest)
+    return scores
 
 
 def _score(truth: Image | None, result: Image, model: Model, settings: Settings) -> Scores | None:

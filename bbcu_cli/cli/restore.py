@@ -266,7 +266,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         try:
             info = probe(job.source)
             served = settings.serve(job.source) if settings.serve else Served(model, "--weights")
-            footprint = settings.footprint(info, served.model or model)
+            footprint = settings.footprint(job, info, served.model)
         except ImageError as error:
             row |= {"status": "unreadable", "error": str(error)}
         except UsageError as error:

@@ -24,6 +24,9 @@ from bbcu_cli.image.metadata import COMMENT
 from bbcu_cli.image.png import write_png
 from bbcu_cli.image.tiff import write_tiff
 
+STREAMED: Final = ("PNG", "TIFF")
+"""Formats that are written as the rows come; of the others the whole picture is gathered first."""
+
 _PIECE_BYTES: Final = 1 << 20
 _QUALITY: Final = {"JPEG": 95, "WebP": 90, "AVIF": 85, "HEIC": 85}
 

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from bbcu_cli.image import metadata
 from bbcu_cli.image.image import ImageInfo, Pixels
-from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, plain_samples, rawmode
+from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, pixel_bytes, plain_samples, rawmode
 from bbcu_cli.image.png_chunks import Chunks, scan
 
 _SCALES: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
@@ -39,6 +39,18 @@ class PngFile(PillowFile):
 
     def _depth(self) -> int:
         return 16 if ";16" in rawmode(self.picture) else 8
+
+    def _working(self, info: ImageInfo) -> int:
+        """Of 16-bit colours Pillow's picture, of four bytes a pixel, and one byte of each sample.
+
+        Of gray with alpha that picture, its copy and a half result more.
+        """
+        mode = rawmode(self.picture)
+        if mode.startswith("LA;16"):
+            return info.pixels * 12
+        if info.depth == 16 and self.picture.mode in ("RGB", "RGBA"):
+            return info.pixels * (4 + info.channels + info.alpha)
+        return info.pixels * pixel_bytes(self.picture, info)
 
     def _frames(self) -> int:
         return self.chunks.frames

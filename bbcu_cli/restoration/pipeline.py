@@ -19,7 +19,7 @@ from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Bands, Image
 from bbcu_cli.image.image import Pixels
 from bbcu_cli.image.metadata import scaled
-from bbcu_cli.restoration.memory import footprint, tile_size
+from bbcu_cli.restoration.memory import Work, footprint, tile_size
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options
 from bbcu_cli.restoration.planes import SLAB_ROWS, Floats, planes_of
 from bbcu_cli.restoration.tiling import Region, TileSize, plan
@@ -187,7 +187,7 @@ def restore_image(image: Image, model: Model, options: Options = DEFAULT_OPTIONS
         EngineError: the engine failed.
         UsageError: the tile or the memory budget is impossible.
     """
-    tile = footprint(image, model, options, gathered=True).tile
+    tile = footprint(image, model, options, Work(form=None)).tile
     whole = restored_bands(image, model, options, tile).whole()
     return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)
 
