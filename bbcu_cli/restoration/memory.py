@@ -26,7 +26,8 @@ _LEAST_TILE: Final = 4 << 20  # less makes more of the halo than of the tile
 _PROCESS: Final = 68 << 20  # interpreter, libraries, weights
 _PROCESS_WITH_TORCH: Final = 512 << 20
 _BANDS: Final = 8 << 20  # a few rows of samples at a time, on their way out of a decoder and into an encoder
-_DEFLATING: Final = 14 << 20  # for each thread: pieces of a megabyte, four waiting before and after, and one filtered
+_HEAP: Final = 8 << 20  # small pieces that were freed and that the allocator keeps, for each image in its thread
+_DEFLATING: Final = 10 << 20  # for each thread: pieces of a megabyte, of which four wait and one is filtered
 _DEFLATED: Final = 8  # copies of such a piece, which is a small picture whole
 _SHEET: Final = 32 << 20  # a side-by-side of about 1,800 x 1,200 pixels, drawn and encoded
 _SCORING: Final = 24 << 20  # libraries, blocks of SSIM
@@ -94,7 +95,7 @@ def footprint(image: Image | ImageInfo, model: Model | None, options: Options, w
     info = image if isinstance(image, ImageInfo) else _described(image)
     if model is None:
         tile = TileSize(*info.size)
-        found = Footprint(tile, _PROCESS, 0, max(_phases(info, 1, work, restoring=0, band=info.nbytes)))
+        found = Footprint(tile, _PROCESS, 0, _HEAP + max(_phases(info, 1, work, restoring=0, band=info.nbytes)))
     else:
         found = _restoring(info, model, options, work)
     if options.memory is not None and found.peak > options.memory:
@@ -157,7 +158,8 @@ def _restoring(info: ImageInfo, model: Model, options: Options, work: Work) -> F
         slab = 5 * _FLOAT * 3 * SLAB_ROWS * spec.scale * columns  # painted: floats, clipped, scaled, rounded, integers
         band = min(tile.height, height) * width * area * info.nbytes // info.pixels
         restoring = seen.area * cost + slab + (band if tile.height < height else 0)
-        return Footprint(tile, process, rows, max(_phases(info, area, work, restoring=restoring, band=band)))
+        held = max(_phases(info, area, work, restoring=restoring, band=band))
+        return Footprint(tile, process, rows, _HEAP + held)
 
     # Powers of two, so that whatever is allowed ends at the same smallest tile, which the error is about.
     budget = 1 << (max(options.memory or 0, DEFAULT_MEMORY).bit_length() - 1)
@@ -222,7 +224,7 @@ def _gathering(form: str, info: ImageInfo, encoding: EncodeOptions) -> tuple[int
     picture = 4 if info.alpha or info.channels == 3 or not FORMATS[form].gray else 1
     if form == "WebP":
         if encoding.lossless or info.alpha:
-            return picture + 38, 0  # samples, and tables of what came before; alpha is always lossless
+            return picture + 38, 24 << 20  # samples, and tables of what came before; alpha is always lossless
         # Samples, planes in half colour, and tokens: more, the better the quality.
         return picture + 6 + (26 if (encoding.quality or 0) > _USUAL_QUALITY else 20), 0
     if form == "AVIF":  # planes of the picture, its reductions and searches; alpha is a second, gray picture
