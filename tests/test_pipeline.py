@@ -12,7 +12,7 @@ from small import SMALL_SPECS, small_model
 from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, ImageInfo, Metadata
-from bbcu_cli.restoration.memory import footprint
+from bbcu_cli.restoration.memory import Work, footprint
 from bbcu_cli.restoration.model import Model, Options, open_model
 from bbcu_cli.restoration.pipeline import restore, restore_image, restored_bands, run_tiled
 from bbcu_cli.restoration.planes import blended
@@ -254,21 +254,22 @@ def test_a_memory_budget_that_cannot_hold_the_image_is_refused() -> None:
 def test_a_memory_budget_is_kept_by_smaller_tiles_or_refused_with_what_would_do(form: str, *, gathered: bool) -> None:
     """24 megapixels x4: never planned beyond the budget, and the budget that the refusal names is enough."""
     info = ImageInfo("JPEG", (4000, 6000), channels=3, depth=8, alpha=False, frames=1)
-    free = footprint(info, stub("m-x4"), Options(), form, gathered=gathered)
+    work = Work(form, compare=gathered)
+    free = footprint(info, stub("m-x4"), Options(), work)
     tight = Options(memory=free.peak - 1)
-    assert footprint(info, stub("m-x4"), tight, form, gathered=gathered).peak < free.peak
+    assert footprint(info, stub("m-x4"), tight, work).peak < free.peak
     with pytest.raises(UsageError, match=r"give --memory at least \d+MB") as refused:
-        footprint(info, stub("m-x4"), Options(memory=100 << 20), form, gathered=gathered)
+        footprint(info, stub("m-x4"), Options(memory=100 << 20), work)
     enough = int(str(refused.value).rsplit("least ", 1)[1].removesuffix("MB.")) << 20
-    assert footprint(info, stub("m-x4"), Options(memory=enough), form, gathered=gathered).peak <= enough
+    assert footprint(info, stub("m-x4"), Options(memory=enough), work).peak <= enough
 
 
 def test_results_written_band_by_band_are_never_whole_in_memory() -> None:
     """What 24 megapixels x4 need as PNG is below the size of the result; gathering formats need more than it."""
     info = ImageInfo("JPEG", (4000, 6000), channels=3, depth=8, alpha=False, frames=1)
     size_out = 4000 * 6000 * 16 * 3
-    assert footprint(info, stub("m-x4"), Options(), "PNG").peak < size_out
-    assert footprint(info, stub("m-x4"), Options(), "JPEG").peak > size_out
+    assert footprint(info, stub("m-x4"), Options(), Work("PNG")).peak < size_out
+    assert footprint(info, stub("m-x4"), Options(), Work("JPEG")).peak > size_out
 
 
 def test_bands_together_are_the_restored_image(rng: np.random.Generator) -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError, UsageError
-from bbcu_cli.restoration.tiling import bytes_per_pixel
+from bbcu_cli.restoration.memory import bytes_per_pixel
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import data, teacher
 from bbcu_cli.train.arithmetic import Arithmetic

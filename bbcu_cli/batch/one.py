@@ -24,6 +24,7 @@ from bbcu_cli.errors import BbcuError, ImageError, UsageError
 from bbcu_cli.files import make_folder, write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
 from bbcu_cli.image.image import Pixels
+from bbcu_cli.restoration.memory import Footprint
 from bbcu_cli.restoration.model import Model
 from bbcu_cli.restoration.pipeline import restored_bands
 from bbcu_cli.restoration.serving import Served
@@ -41,7 +42,7 @@ class Given:
         stamp: of the source; None for stdin, and when the source is not there.
         result: what is known of its output.
         comparison: what is known of its side-by-side; "current" when none is wanted.
-        need: bytes of memory beside the process itself.
+        need: memory; None when something is wrong with the image.
         served: its network, as far as the header tells it.
     """
 
@@ -50,8 +51,13 @@ class Given:
     stamp: Stamp | None
     result: Verdict
     comparison: Verdict
-    need: int
+    need: Footprint | None
     served: Served
+
+    @property
+    def network(self) -> str:
+        """Name of its network; empty when none serves."""
+        return self.served.model.name if self.served.model else ""
 
     @property
     def finished(self) -> bool:
@@ -77,9 +83,9 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     comparison = (
         _verdict(beside, _compared(job, stamp, settings), manifest, settings, served.digest) if beside else "current"
     )
-    need = 0
+    need = None
     with contextlib.suppress(*EXPECTED):
-        need = settings.footprint(probe(source), served.model or model).image
+        need = settings.footprint(job, probe(source), served.model)
     return Given(job, source, stamp, result, comparison, need, served)
 
 
@@ -112,25 +118,23 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         BbcuError, OSError, MemoryError: what was wrong with this image.
     """
     if given.result == "current":
-        return _kept(given, model, settings.of(given.job), manifest)
+        return _kept(given, settings.of(given.job), manifest)
     started, job = time.perf_counter(), given.job
     settings = settings.of(job)
     info = probe(given.source, name=job.name)
-    settings.footprint(info, given.served.model or model)  # before anything is decoded
+    settings.footprint(job, info, given.served.model)  # before anything is decoded
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
     decoded = time.perf_counter()
     served = given.served.seen(image)
     session = QueuedSession(queue, (served.model or model).session)
     model = replace(served.model or model, session=session)
-    tile = settings.footprint(info, model).tile
+    tile = settings.footprint(job, info, served.model).tile
     told = partial(settings.progress, job) if settings.progress else None
     bands = restored_bands(image, model, settings.options, tile, told) if served.model else Bands.of(image)
     scores = None
     if settings.gathered:
         result = bands.whole()
-        truth = _truth(job, settings)
-        scores = _score(truth, result, model, settings)
-        _compare(given, (image, result, truth), served, settings, manifest)
+        scores = _judged(given, (image, result), served, settings, manifest)
         bands = Bands.of(result)
     lost = losses(bands, settings.format, settings.encoding)
     _save(given, bands, settings, manifest, served)
@@ -166,7 +170,7 @@ def _trusted(remarks: Mapping[str, Any]) -> dict[str, Any]:
     return told | ({"noise": noise} if isinstance(noise, float) and math.isfinite(noise) else {})
 
 
-def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | None) -> Row:
+def _kept(given: Given, settings: Settings, manifest: Manifest | None) -> Row:
     """An output that is as this run would make it is scored, and gets the side-by-side that it lacks."""
     job = given.job
     remarks = manifest.remarks(job.output) if manifest and job.output else {}
@@ -174,25 +178,32 @@ def _kept(given: Given, model: Model, settings: Settings, manifest: Manifest | N
     if job.output is None or (given.finished and settings.truths is None):
         return row
     result = decode(job.output, max_pixels=sys.maxsize)
-    truth = _truth(job, settings)
-    if not given.finished:
-        image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
-        _compare(given, (image, result, truth), given.served.seen(image), settings, manifest)
+    image = None if given.finished else decode(given.source, max_pixels=settings.max_pixels, name=job.name)
+    served = given.served if image is None else given.served.seen(image)
     as_stored = settings.truths is not None and FORMATS[settings.format].lossy and not settings.encoding.lossless
     notes = (*job.notes, f"scored as the {settings.format} file holds it") if as_stored else job.notes
-    return replace(row, scores=_score(truth, result, model, settings), notes=notes)
+    return replace(row, scores=_judged(given, (image, result), served, settings, manifest), notes=notes)
 
 
-def _truth(job: Job, settings: Settings) -> Image | None:
-    return decode(settings.truths.paths[job], max_pixels=settings.max_pixels) if settings.truths else None
+def _judged(
+    given: Given, images: tuple[Image | None, Image], served: Served, settings: Settings, manifest: Manifest | None
+) -> Scores | None:
+    """Score a result, and write its side-by-side if there is an image; the ground truth is given back after that."""
+    truths, (image, result) = settings.truths, images
+    truth = decode(truths.paths[given.job], max_pixels=settings.max_pixels) if truths else None
+    scores = _score(truth, result, served, settings)
+    if image is not None:
+        _compare(given, (image, result, truth), served, settings, manifest)
+    return scores
 
 
-def _score(truth: Image | None, result: Image, model: Model, settings: Settings) -> Scores | None:
+def _score(truth: Image | None, result: Image, served: Served, settings: Settings) -> Scores | None:
     if truth is None or settings.truths is None:
         return None
     from bbcu_cli.score.trial import score_images  # here and below: a plain restoration starts without these
 
-    return score_images(truth, result, settings.truths.convention, model.spec.scale)
+    scale = served.model.spec.scale if served.model else 1
+    return score_images(truth, result, settings.truths.convention, scale)
 
 
 def _compare(

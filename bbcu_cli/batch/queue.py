@@ -66,6 +66,11 @@ class EngineQueue:
                 reply.set_exception(error if isinstance(error, Exception) else StoppedError())
                 if not isinstance(error, Exception):
                     raise
+            del (
+                call,
+                work,
+                reply,
+            )  # a tile and its result are as large as the image; nothing may hold them while waiting
 
     def wake(self) -> None:
         """Let `serve` look at its condition."""

@@ -75,12 +75,20 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     threads = (settings.threads or default_threads()) + model.session.info.concurrency + 1
     budget = settings.options.memory or DEFAULT_MEMORY
     under_way: deque[_UnderWay] = deque()
+    kept: dict[str, int] = {}  # bytes by network, from its first image to the end
 
     def busy() -> list[int]:
         return [one.need for one in under_way if not one.row.done()]
 
-    def admits(need: int) -> bool:
-        return not busy() or (len(busy()) < threads and sum(busy()) + need <= budget)
+    def admits(given: Given) -> bool:
+        """One image more has a use, and fits beside the process, what engines keep, and the other images."""
+        if not busy():
+            return True
+        together = sum(busy()) + sum(kept.values())
+        if given.need is not None:
+            grown = max(0, given.need.engine - kept.get(given.network, 0))
+            together += given.need.process + given.need.image + grown
+        return len(busy()) < threads and together <= budget
 
     def finished() -> Iterator[Row]:
         while under_way and under_way[0].row.done():
@@ -91,7 +99,9 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
             for job in jobs:
                 try:
                     given = look_at(job, model, settings, manifest)
-                    queue.serve(until=partial(admits, given.need))
+                    queue.serve(until=partial(admits, given))
+                    if given.need is not None:
+                        kept[given.network] = max(given.need.engine, kept.get(given.network, 0))
                     work = partial(restore_one, given, model, settings, manifest, queue)
                     under_way.append(_started(given, work, queue, busy))
                 except EXPECTED as error:
@@ -132,7 +142,7 @@ def _started(given: Given, work: Callable[[], Row], queue: EngineQueue, busy: Ca
                 ) from error
             queue.serve(until=lambda most=others: len(busy()) < most)  # type: ignore[misc]
         else:
-            return _UnderWay(given.job, row, given.need, thread)
+            return _UnderWay(given.job, row, given.need.image if given.need else 0, thread)
 
 
 def _known(error: BaseException) -> Future[Row]:

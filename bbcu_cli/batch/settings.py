@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from bbcu_cli.batch.jobs import SAME, Job
-from bbcu_cli.image import EncodeOptions, ImageInfo, format_of
+from bbcu_cli.cores import default_threads
+from bbcu_cli.image import EncodeOptions, ImageInfo, format_of, probe
 from bbcu_cli.image.compression import compression_of
-from bbcu_cli.restoration.memory import Footprint, footprint
+from bbcu_cli.restoration.memory import Footprint, Work, footprint
 from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.restoration.serving import Served
 from bbcu_cli.score.metrics import Convention, Scores
@@ -109,9 +110,16 @@ class Settings:
         """Whether whole results are needed, not only their rows one after the other."""
         return self.compare or self.truths is not None
 
-    def footprint(self, image: ImageInfo, model: Model) -> Footprint:
-        """Tile and memory for one image; a UsageError if it cannot be done in the memory that is allowed."""
-        return footprint(image, model, self.options, self.format, gathered=self.gathered)
+    def footprint(self, job: Job, image: ImageInfo, model: Model | None) -> Footprint:
+        """Tile and memory for one image, that no model may serve.
+
+        Raises:
+            UsageError: it cannot be done in the memory that is allowed.
+            ImageError: its ground truth cannot be read.
+        """
+        truth = probe(self.truths.paths[job]) if self.truths else None
+        work = Work(self.format, truth, self.compare, self.encoding, self.threads or default_threads())
+        return footprint(image, model, self.options, work)
 
 
 def options_key(settings: Settings) -> str:

@@ -285,7 +285,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         try:
             info = _probe(job)
             served = settings.serve(job.source) if settings.serve else Served(model, "")
-            footprint = settings.of(job).footprint(info, served.model or model)
+            footprint = settings.of(job).footprint(job, info, served.model)
             if served.look:
                 served = served.seen(decode(job.source, max_pixels=settings.max_pixels, name=job.name))
         except ImageError as error:

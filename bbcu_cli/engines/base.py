@@ -24,6 +24,7 @@ class EngineInfo:
         unavailable: why it cannot run here; None when it can.
         feature_maps: whole feature maps, in units of one float32 map of all features at output resolution, that
             a run holds at once; what tiles are planned with. 0 for an engine that streams rows.
+        bands: bands of rows that an engine without feature maps works on at once, one a thread.
         max_width: widest tile in pixels that runs at full speed.
         concurrency: how many threads should call `Session.run` at once for the device to have no gaps.
     """
@@ -33,6 +34,7 @@ class EngineInfo:
     detail: str
     unavailable: str | None = None
     feature_maps: int = 0
+    bands: int = 1
     max_width: int = 1 << 30
     concurrency: int = 1
 

@@ -122,7 +122,8 @@ class CpuEngine:
                 self.kernel = compiled.choose_kernel_set(os.environ.get(KERNEL_VARIABLE, ""))
             except ValueError as error:
                 reason = f"{KERNEL_VARIABLE}: {error}"
-        self.info = EngineInfo("packed", "cpu", f"{self.kernel or 'no kernels'}, float32 residual", reason)
+        detail = f"{self.kernel or 'no kernels'}, float32 residual"
+        self.info = EngineInfo("packed", "cpu", detail, reason, bands=self.threads)
 
     def open(self, packed: PackedModel) -> CpuSession:
         if self.info.unavailable or compiled is None:

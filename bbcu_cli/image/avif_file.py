@@ -44,6 +44,12 @@ class AvifFile(PillowFile):
         top, left, bottom, right = self.crop
         return bottom - top, right - left
 
+    def _working(self, info: ImageInfo) -> int:
+        """The planes that were decoded and the samples made of them, four of both, beside Pillow's picture."""
+        planes = 8 if _is_deep(self.stream) else 4
+        width, height = self.picture.size
+        return width * height * (planes + 4 + 4) - (info.nbytes if (height, width) == self._size() else 0)
+
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         self.picture.load()
         top, left, bottom, right = self.crop

@@ -13,7 +13,7 @@ from PIL import ImageCms
 from bbcu_cli.image.image import Pixels
 from bbcu_cli.image.profile import icc_space
 
-_BAND_PIXELS: Final = 1 << 20
+_BAND_PIXELS: Final = 1 << 18
 
 
 def to_srgb(inks: Pillow.Image | Pixels, icc: bytes | None) -> tuple[Pixels, str]:

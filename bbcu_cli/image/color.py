@@ -20,6 +20,9 @@ _TO_JFIF: Final = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], 
 _JFIF_OFFSET: Final = np.array([0.0, 0.5, 0.5])
 
 
+_BAND_SAMPLES: Final = 1 << 18  # that are widened at a time
+
+
 def rgb_to_ycbcr(rgb: NDArray[Any]) -> NDArray[np.float64]:
     """RGB (..., 3) in 0..1 -> studio-swing YCbCr (..., 3) in 8-bit units, not rounded. Source: MATLAB's rgb2ycbcr."""
     ycbcr: NDArray[np.float64] = rgb.astype(np.float64) @ _TO_YCBCR.T + _OFFSET
@@ -68,8 +71,12 @@ def to_8_bit(samples: NDArray[Any]) -> NDArray[np.uint8]:
     """uint16 -> the nearest uint8 (v / 257, rounded); uint8 as it is."""
     if samples.dtype == np.uint8:
         return samples
-    # Exact in 32 bits: (v + 128) / 257 rounded down is v / 257 rounded, as 257 is odd.
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    small = np.empty(samples.shape, np.uint8)
+    step = max(1, _BAND_SAMPLES * len(samples) // max(1, samples.size))
+    for top in range(0, len(samples), step):
+        # Exact in 32 bits: (v + 128) / 257 rounded down is v / 257 rounded, as 257 is odd.
+        small[top : top + step] = (samples[top : top + step].astype(np.uint32) + 128) // 257
+    return small
 
 
 def premultiply(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[np.float32]:

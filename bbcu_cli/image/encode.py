@@ -24,6 +24,10 @@ from bbcu_cli.image.metadata import COMMENT
 from bbcu_cli.image.png import write_png
 from bbcu_cli.image.tiff import write_tiff
 
+STREAMED: Final = ("PNG", "TIFF")
+"""Formats that are written as the rows come; of the others the whole picture is gathered first."""
+
+_PIECE_BYTES: Final = 1 << 20
 _QUALITY: Final = {"JPEG": 95, "WebP": 90, "AVIF": 85, "HEIC": 85}
 
 
@@ -112,7 +116,7 @@ def write(
     if bands.alpha and not fmt.alpha:
         bands = _without_alpha(bands, kind, options)
     if bands.depth > fmt.depth:
-        bands = replace(bands, depth=fmt.depth, rows=map(_in_8_bits, bands.rows))
+        bands = replace(bands, depth=fmt.depth, rows=map(_in_8_bits, bands.pieces(_rows(bands))))
     cores = threads or default_threads()
     try:
         if kind == "PNG":
@@ -125,6 +129,11 @@ def write(
         if isinstance(error, OSError) and error.errno:
             raise  # of the file, not of its encoder
         raise ImageError(f"the image cannot be written as {kind}: {error or type(error).__name__}") from error
+
+
+def _rows(bands: Bands) -> int:
+    """Rows that are converted at a time."""
+    return max(1, _PIECE_BYTES // (bands.size[1] * bands.samples * bands.depth // 8))
 
 
 def _kept(metadata: Metadata, options: EncodeOptions) -> Metadata:
@@ -154,7 +163,7 @@ def _without_alpha(bands: Bands, kind: str, options: EncodeOptions) -> Bands:
             f"{kind} cannot hold the transparent pixels of this image; write PNG, WebP or TIFF, "
             "or give a colour to put under them with --background"
         )
-    return replace(plain, rows=map(partial(_on_background, colour=options.background), bands.rows))
+    return replace(plain, rows=map(partial(_on_background, colour=options.background), bands.pieces(_rows(bands))))
 
 
 def _on_background(image: Image, *, colour: tuple[int, int, int]) -> Image:
@@ -176,7 +185,7 @@ def _picture(bands: Bands, *, gray: bool = True) -> Pillow.Image:
     height, width = bands.size
     picture = Pillow.new({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels + bands.alpha], (width, height))
     top = 0
-    for band in bands.rows:
+    for band in bands.pieces(_rows(bands)):
         pixels = np.repeat(band.pixels, channels // band.channels, axis=2)
         samples = pixels if band.alpha is None else np.dstack([pixels, band.alpha])
         picture.paste(Pillow.fromarray(np.squeeze(samples, 2) if samples.shape[2] == 1 else samples), (0, top))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, BinaryIO, Final
 
@@ -75,7 +75,7 @@ class HeicFile:
         metadata.check_colours(self.name, "HEIC", self.stream, self.picture.info)
         width, height = self.picture.size
         mode, _, depth = self.picture.mode.partition(";")
-        return ImageInfo(
+        info = ImageInfo(
             format="HEIC",
             size=(height, width),
             channels=1 if mode in ("L", "LA", "I") else 3,
@@ -83,6 +83,8 @@ class HeicFile:
             alpha=self.picture.has_alpha,
             frames=1,
         )
+        # The planes that libheif decodes, and the samples that it makes of them.
+        return replace(info, working=info.nbytes + info.pixels * 3 * info.depth // 8)
 
     def decode(self, info: ImageInfo) -> Image:
         """All pixels and metadata; 10 and 12 bits come spread to 16."""

@@ -98,6 +98,7 @@ class ImageInfo:
         depth: 8 or 16, as `decode` will give.
         alpha: an alpha channel or a transparent colour is there.
         frames: 1, or the number of frames or pages that make `decode` refuse the file.
+        working: bytes that `decode` takes at the most beside the picture that it gives.
     """
 
     format: str
@@ -106,6 +107,7 @@ class ImageInfo:
     depth: int
     alpha: bool
     frames: int
+    working: int = 0
 
     @property
     def pixels(self) -> int:

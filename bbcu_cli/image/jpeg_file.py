@@ -14,7 +14,7 @@ from bbcu_cli.errors import ImageError
 from bbcu_cli.image import cmyk
 from bbcu_cli.image.image import ImageInfo, Pixels
 from bbcu_cli.image.jpeg_stream import END, is_covered, next_restart, strange_kind
-from bbcu_cli.image.pillow import PillowFile, plain_samples
+from bbcu_cli.image.pillow import PillowFile, pixel_bytes, plain_samples
 
 _FILLINGS: Final = (b"\x5a" * 4096, b"\xaa" * 4096, b"\xfe" * 4096, bytes(range(1, 255)) * 16)
 """What is put behind a stream without an end, to see whether its decoder still wants bits."""
@@ -41,6 +41,14 @@ class JpegFile(PillowFile):
     def _tables(self) -> tuple[tuple[int, ...], ...] | None:
         tables = self.picture.quantization  # type: ignore[attr-defined]
         return tuple(tuple(tables[key]) for key in sorted(tables)) if tables else None
+
+    def _working(self, info: ImageInfo) -> int:
+        """Of a progressive file libjpeg keeps all coefficients, of two bytes each, until Pillow's picture is made."""
+        stored = info.pixels * pixel_bytes(self.picture, info)
+        if "progressive" not in self.picture.info:
+            return stored
+        coefficients = info.pixels * 2 * len(self.picture.getbands())
+        return max(stored, stored + coefficients - info.nbytes)
 
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         picture, notes = self.picture, []

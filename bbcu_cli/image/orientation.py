@@ -12,6 +12,9 @@ TAG: Final = 274
 SIDEWAYS: Final = (5, 6, 7, 8)
 """Orientations that exchange height and width."""
 
+TURNED: Final = (2, 3, 4, 5, 6, 7, 8)
+"""Orientations of which `upright` makes a copy."""
+
 
 def upright(samples: Pixels, orientation: object) -> Pixels:
     """Turn and mirror samples (H, W, C) as an EXIF orientation (1 to 8; anything else is ignored) says."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo, Metadata, Pixels
 
 _GRAY_MODES: Final = frozenset({"1", "L", "LA"})
 _ALPHA_MODES: Final = frozenset({"LA", "RGBA", "PA"})
-_BAND_SAMPLES: Final = 1 << 24
+_BAND_SAMPLES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ class PillowFile:
         """
         metadata.check_colours(self.name, self.format, self.stream, self.picture.info)
         height, width = self._size()
-        if self._orientation() in orientation.SIDEWAYS:
+        turned = self._orientation()
+        if turned in orientation.SIDEWAYS:
             height, width = width, height
-        return ImageInfo(
+        info = ImageInfo(
             format=self.format,
             size=(height, width),
             channels=1 if self._is_gray() else 3,
@@ -55,6 +57,8 @@ class PillowFile:
             alpha=self.picture.mode in _ALPHA_MODES or "transparency" in self.picture.info,
             frames=min(self._frames(), MOST_FRAMES),
         )
+        copied = info.nbytes if turned in orientation.TURNED else 0  # when Pillow's picture is gone
+        return replace(info, working=max(self._working(info), copied))
 
     def decode(self, info: ImageInfo) -> Image:
         """All pixels and metadata; `info` is what `info` gave."""
@@ -71,6 +75,10 @@ class PillowFile:
             jpeg_tables=self._tables(),
             notes=(*notes, *left_out),
         )
+
+    def _working(self, info: ImageInfo) -> int:
+        """Bytes that `_samples` takes at the most beside its result."""
+        return info.pixels * pixel_bytes(self.picture, info)
 
     def _size(self) -> tuple[int, int]:
         """(height, width) of what `_samples` gives."""
@@ -135,8 +143,32 @@ def opener(
     return lambda name, stream: kind(name, form, stream, reader(stream))
 
 
-open_webp: Final = opener(PillowFile, "WebP", WebPImagePlugin.WebPImageFile)
+@dataclass(frozen=True, slots=True)
+class WebPFile(PillowFile):
+    """A WebP file, which Pillow takes for an animation."""
+
+    def _working(self, info: ImageInfo) -> int:
+        """Two canvases and the frame, of four bytes a pixel each, and the whole file, beside Pillow's picture."""
+        return info.pixels * 16 - info.nbytes + length_of(self.stream)
+
+
+open_webp: Final = opener(WebPFile, "WebP", WebPImagePlugin.WebPImageFile)
 open_gif: Final = opener(PillowFile, "GIF", GifImagePlugin.GifImageFile)
+
+
+def pixel_bytes(picture: ImageFile.ImageFile, info: ImageInfo) -> int:
+    """Bytes of a pixel of Pillow's picture, and of what palettes and bits are converted to."""
+    mode, gray = picture.mode, info.channels == 1 and not info.alpha
+    stored = {"1": 1, "L": 1, "P": 1}.get(mode, 2 if mode.startswith("I;16") else 4)
+    return stored + ((1 if gray else 4) if mode in ("1", "P", "PA") else 0)
+
+
+def length_of(stream: BinaryIO) -> int:
+    """Bytes of a file."""
+    here = stream.tell()
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(here)
+    return length
 
 
 def is_gray(picture: ImageFile.ImageFile) -> bool:

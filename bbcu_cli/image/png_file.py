@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from bbcu_cli.image import metadata
 from bbcu_cli.image.image import ImageInfo, Pixels
-from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, plain_samples, rawmode
+from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, pixel_bytes, plain_samples, rawmode
 from bbcu_cli.image.png_chunks import Chunks, scan
 
 _SCALES: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
@@ -40,6 +40,18 @@ class PngFile(PillowFile):
     def _depth(self) -> int:
         return 16 if ";16" in rawmode(self.picture) else 8
 
+    def _working(self, info: ImageInfo) -> int:
+        """Of 16-bit colours Pillow's picture, of four bytes a pixel, and one byte of each sample.
+
+        Of gray with alpha that picture, its copy and a half result more.
+        """
+        mode = rawmode(self.picture)
+        if mode.startswith("LA;16"):
+            return info.pixels * 12
+        if info.depth == 16 and self.picture.mode in ("RGB", "RGBA"):
+            return info.pixels * (4 + info.channels + info.alpha)
+        return info.pixels * pixel_bytes(self.picture, info)
+
     def _frames(self) -> int:
         return self.chunks.frames
 
@@ -56,6 +68,7 @@ class PngFile(PillowFile):
             samples = plain_samples(picture, info)
         if transparent is None or picture.mode == "P":
             return samples, []
+        give_back(picture)
         # PNG states the colour in the depth of the file, Pillow spreads 2 and 4 bits to 8.
         return _append_alpha(samples, np.multiply(transparent, _SCALES.get(mode, 1))), []
 
@@ -90,5 +103,8 @@ def _unpacked_as(mode: str, picture: ImageFile.ImageFile) -> ImageFile.ImageFile
 def _append_alpha(samples: Pixels, transparent: Any) -> Pixels:
     """Add an alpha band that is zero where a pixel has the one `transparent` colour."""
     most = np.iinfo(samples.dtype).max
-    alpha = np.where((samples == np.asarray(transparent)).all(axis=-1), 0, most).astype(samples.dtype)
-    return np.dstack([samples, alpha])
+    joined = np.empty((*samples.shape[:2], samples.shape[2] + 1), samples.dtype)
+    joined[..., :-1] = samples
+    for row, colours in zip(joined, samples, strict=True):
+        row[:, -1] = np.where((colours == np.asarray(transparent)).all(axis=-1), 0, most)
+    return joined

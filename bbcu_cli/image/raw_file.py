@@ -89,6 +89,7 @@ class RawFile:
             depth=16,
             alpha=False,
             frames=1,
+            working=sizes.raw_height * sizes.raw_width * 10,  # the mosaic, and four samples for each of its pixels
         )
 
     def decode(self, _: ImageInfo) -> Image:

@@ -7,7 +7,7 @@ planes of 16 bits as noise. tifffile would need imagecodecs (26 MB) for LZW, and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from bbcu_cli.errors import ImageError
 from bbcu_cli.image import cmyk, metadata
 from bbcu_cli.image.color import to_8_bit, unpremultiply
 from bbcu_cli.image.image import Image, ImageInfo, Metadata, Pixels
-from bbcu_cli.image.orientation import SIDEWAYS, upright
+from bbcu_cli.image.orientation import SIDEWAYS, TURNED, upright
 from bbcu_cli.image.raw_file import RawFile, kind_in_tiff
 from bbcu_cli.image.tiff_directory import Directory, TiffContainer
 from bbcu_cli.image.tiff_layout import (
@@ -28,7 +28,7 @@ from bbcu_cli.image.tiff_layout import (
     read_layout,
 )
 from bbcu_cli.image.tiff_refusal import refusal
-from bbcu_cli.image.tiff_samples import read_samples
+from bbcu_cli.image.tiff_samples import read_samples, working_of
 
 _SUBFILE, _OLD_SUBFILE = 254, 255
 _REDUCED_OR_MASK: Final = 1 | 4
@@ -83,7 +83,7 @@ class TiffFile:
         palette = self._palette(layout)
         gray = layout.colours == 1 if palette is None else palette.shape[1] == 1
         height, width = layout.size[::-1] if layout.orientation in SIDEWAYS else layout.size
-        return ImageInfo(
+        info = ImageInfo(
             format="TIFF",
             size=(height, width),
             channels=1 if gray else 3,
@@ -91,6 +91,7 @@ class TiffFile:
             alpha=layout.alpha is not None,
             frames=self.frames,
         )
+        return replace(info, working=_working(layout, info, self.container.length))
 
     def decode(self, info: ImageInfo) -> Image:
         """All pixels and metadata; `info` is what `info` gave."""
@@ -190,6 +191,18 @@ class TiffFile:
         first = self.pages[0]
         has = [any(tag in page.tags for tag in tags) for page in (self.main, first)]
         return first if has == [False, True] else self.main
+
+
+def _working(layout: Layout, info: ImageInfo, length: int) -> int:
+    """Bytes that `TiffFile.decode` takes at the most beside its result; `length` is that of the file."""
+    stored = info.pixels * len(layout.kept) * (2 if layout.bits[0] > 8 else 1)
+    converted = 0
+    if layout.meaning == CMYK:  # what is stored, in 8 bits if it has more, and RGB before its alpha is beside it
+        converted = stored + (stored // 2 if layout.bits[0] > 8 else 0) + (info.pixels * 3 if info.alpha else 0)
+    elif layout.meaning == PALETTE:
+        converted = stored
+    turned = info.nbytes if layout.orientation in TURNED else 0
+    return max(working_of(layout, length), converted, turned)
 
 
 def _main_picture(container: TiffContainer, pages: tuple[Directory, ...]) -> tuple[Directory, int]:

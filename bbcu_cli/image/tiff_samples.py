@@ -85,6 +85,25 @@ def read_samples(file: TiffContainer, layout: Layout) -> Pixels:
     return stored
 
 
+def working_of(layout: Layout, length: int) -> int:
+    """Bytes that `read_samples` takes at the most beside its result, but for bands of a few rows.
+
+    Args:
+        length: of the file; no strip or tile is longer, whatever it says.
+    """
+    rows, columns = layout.chunk
+    packed = min(int(layout.lengths.max(initial=0)), length)
+    if layout.compression in (JPEG, WEBP):  # a strip or tile, the file made of it, and Pillow's picture
+        return rows * columns * (4 if layout.compression == JPEG else 16) + 2 * packed
+    if layout.compression in LIBTIFF:  # strips and the page made of them, then that page and its samples
+        samples = layout.units(rows) * layout.unit_bytes
+        together = min(max(1, _BATCH_BYTES // samples), len(layout.lengths))
+        unpacked = samples * (8 if layout.compression in FAX else 1)
+        return together * (packed + max(packed, unpacked))
+    widened = 32 * min(_BAND_SAMPLES, columns * rows * layout.together) if 8 < layout.bits[0] < 16 else 0
+    return widened + (2 * packed if layout.compression == PACKBITS else 0)
+
+
 def _chunks(layout: Layout) -> Iterator[_Chunk]:
     """Those of the planes that are kept, in the order of the file."""
     down, across = layout.grid

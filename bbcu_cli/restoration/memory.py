@@ -1,102 +1,262 @@
-"""The one account of memory: what restoring an image takes, and the tile that keeps it within what is allowed."""
+"""The one account of memory: what an image needs from its file to the results, and the tile that keeps it in bounds.
+
+An image goes through phases, and what is held in each is added up here, in bytes for a pixel where it grows with the
+picture. Only the copies that a decoder works with are stated elsewhere, beside its code: `ImageInfo.working`.
+`python -m bbcu_cli.bench.memory` compares the sums with what the process really took.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.image import Image, ImageInfo
+from bbcu_cli.image import FORMATS, EncodeOptions, Image, ImageInfo
+from bbcu_cli.image.encode import DEFAULT_OPTIONS as DEFAULT_ENCODING
+from bbcu_cli.image.encode import STREAMED
 from bbcu_cli.restoration.model import Model, Options
-from bbcu_cli.restoration.planes import images_of
-from bbcu_cli.restoration.tiling import Region, TileSize, bytes_per_pixel, fit
+from bbcu_cli.restoration.planes import SLAB_ROWS, images_of
+from bbcu_cli.restoration.tiling import Region, TileSize, fit
+from bbcu_cli.spec import ModelSpec
 
 DEFAULT_MEMORY: Final = 2 << 30
 MOST_STREAMED: Final = 256 << 20  # for one tile: more gains nothing for an engine without feature maps
-_LEAST_TILE: Final = 32 << 20
-_PROCESS: Final = 112 << 20  # interpreter, libraries, weights
-_ROWS: Final = 80 << 10  # that an engine without feature maps holds for each column of a tile
+_LEAST_TILE: Final = 4 << 20  # less makes more of the halo than of the tile
+_PROCESS: Final = 68 << 20  # interpreter, libraries, weights
 _PROCESS_WITH_TORCH: Final = 512 << 20
-_ENCODER: Final = 32 << 20  # pieces on their way to the disk
+_BANDS: Final = 8 << 20  # a few rows of samples at a time, on their way out of a decoder and into an encoder
+_HEAP: Final = 8 << 20  # small pieces that were freed and that the allocator keeps, for each image in its thread
+_DEFLATING: Final = 10 << 20  # for each thread: pieces of a megabyte, of which four wait and one is filtered
+_DEFLATED: Final = 8  # copies of such a piece, which is a small picture whole
+_SHEET: Final = 32 << 20  # a side-by-side of about 1,800 x 1,200 pixels, drawn and encoded
+_SCORING: Final = 24 << 20  # libraries, blocks of SSIM
+_SCORING_THREAD: Final = 8 << 20  # what BLAS packs its matrices into
+_USUAL_QUALITY: Final = 90  # of WebP, see `EncodeOptions`
+_LEAST_BAND: Final = 16  # rows that are worth a thread, as the compiled engine has it
+_FLOAT: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is done with a result, as far as memory goes.
+
+    Attributes:
+        form: format of its file, a name of `image.formats.FORMATS`; None: it is handed over as an image.
+        truth: it is scored against this picture.
+        compare: a side-by-side is drawn.
+        encoding: how that is written.
+        threads: of the encoder.
+    """
+
+    form: str | None = "PNG"
+    truth: ImageInfo | None = None
+    compare: bool = False
+    encoding: EncodeOptions = DEFAULT_ENCODING
+    threads: int = 1
+
+    @property
+    def gathered(self) -> bool:
+        """The whole result is needed at once, not only its rows one after the other."""
+        return self.form is None or self.truth is not None or self.compare
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What restoring one image takes.
+    """What one image takes.
 
     Attributes:
         tile: that it is cut into.
         process: bytes that are taken whatever the image.
+        engine: bytes that the engine keeps from its first tile on, also for the next image.
         image: bytes beyond, at the most.
     """
 
     tile: TileSize
     process: int
+    engine: int
     image: int
 
     @property
     def peak(self) -> int:
         """Bytes of memory at the most."""
-        return self.process + self.image
+        return self.process + self.engine + self.image
 
 
-def footprint(
-    image: Image | ImageInfo, model: Model, options: Options, form: str = "PNG", *, gathered: bool = False
-) -> Footprint:
-    """Tile and memory for restoring an image, that may only have been probed, into a file.
+def footprint(image: Image | ImageInfo, model: Model | None, options: Options, work: Work) -> Footprint:
+    """Tile and memory for restoring an image, that may only have been probed.
 
     Args:
-        form: format of the file, a name of `image.formats.FORMATS`.
-        gathered: the whole result is needed at once, to be compared or handed over.
+        model: None leaves the image as it is.
 
     Raises:
         UsageError: a memory budget was given, and it is too small; says which would do.
     """
-    spec, info = model.spec, model.session.info
-    has_alpha = image.alpha if isinstance(image, ImageInfo) else image.alpha is not None
-    samples = image.channels + bool(has_alpha)
-    (height, width), area = image.size, spec.scale * spec.scale
-    pixels = height * width
-    decoded = pixels * samples * image.depth // 8
-    # Pillow keeps four bytes of a pixel of more than one sample, and decodes 16-bit colour twice.
-    decoding = decoded + pixels * (1 if samples == 1 else 4) * image.depth // 8
-    around = decoded + _ENCODER
-    if form not in ("PNG", "TIFF"):  # gathered by Pillow in 8 bits, and copied by its encoders
-        around += pixels * area * (8 if samples > 1 else 2)
-    if gathered:
-        around += 2 * decoded * area
-    process = _PROCESS if info.feature_maps == 0 else _PROCESS_WITH_TORCH
-    images = images_of(image.channels, spec, options.chroma, alpha=bool(has_alpha))
-    cost = images * bytes_per_pixel(spec, info.feature_maps)
-    limit = options.memory or DEFAULT_MEMORY
-    budget = max(limit - process - around, MOST_STREAMED if options.memory is None else _LEAST_TILE)
-    while True:
-        tile = tile_size(model, image.size, options, budget // images)
-        seen = Region(0, 0, tile.height, tile.width).grown(2 * spec.halo, *image.size)
-        rows = (seen.right - seen.left) * _ROWS if info.feature_maps == 0 else 0
-        bands = 2 * min(tile.height, height) * width * area * samples * image.depth // 8
-        found = Footprint(tile, process, max(decoding, around + seen.area * cost + rows + bands))
-        if options.memory is None or options.tile is not None or found.peak <= limit or budget <= _LEAST_TILE:
-            break
-        budget = max(min(budget, seen.area * cost) // 2, _LEAST_TILE)
+    info = image if isinstance(image, ImageInfo) else _described(image)
+    if model is None:
+        tile = TileSize(*info.size)
+        found = Footprint(tile, _PROCESS, 0, _HEAP + max(_phases(info, 1, work, restoring=0, band=info.nbytes)))
+    else:
+        found = _restoring(info, model, options, work)
     if options.memory is not None and found.peak > options.memory:
+        height, width = info.size
         smaller = " or a smaller --tile" if options.tile is not None else ""
         raise UsageError(
-            f"{width}x{height} pixels to {form} take about {found.peak >> 20} MB of memory, and --memory allows "
-            f"{options.memory >> 20} MB; give --memory at least {(found.peak >> 20) + 1}MB{smaller}."
+            f"{width}x{height} pixels to {work.form or 'an array'} take about {found.peak >> 20} MB of memory, and "
+            f"--memory allows {options.memory >> 20} MB; give --memory at least {(found.peak >> 20) + 1}MB{smaller}."
         )
     return found
 
 
-def tile_size(model: Model, size: tuple[int, int], options: Options, budget: int = DEFAULT_MEMORY) -> TileSize:
-    """The tile that a wish, or else a memory budget for one tile, gives for an image of that size.
+def tile_size(model: Model, size: tuple[int, int], options: Options, budget: int | None = None) -> TileSize:
+    """The tile that a wish, or else a memory budget for the floats of one tile, gives for an image of that size.
 
-    Raises:
-        UsageError: the budget is too small for the smallest tile.
+    Args:
+        budget: None is all the memory that is allowed.
     """
     if options.tile is not None:
         return TileSize(options.tile, options.tile)
     info = model.session.info
+    budget = budget or options.memory or DEFAULT_MEMORY
     if info.feature_maps == 0:
         budget = min(budget, MOST_STREAMED)
-    return fit(*size, model.spec, info.feature_maps, budget, info.max_width)
+    return fit(*size, model.spec, bytes_per_pixel(model.spec, info.feature_maps), budget, info.max_width)
+
+
+def bytes_per_pixel(spec: ModelSpec, feature_maps: int) -> int:
+    """Bytes that an engine needs per input pixel of a tile: float32 tile in and out, and its feature maps.
+
+    Args:
+        feature_maps: float32 maps of `spec.features` channels at output resolution that it holds at once.
+    """
+    area = spec.scale * spec.scale
+    return _FLOAT * (spec.channels * (1 + area) + spec.features * area * feature_maps)
+
+
+def _described(image: Image) -> ImageInfo:
+    """What is known of an image that was decoded: nothing is left to be done for that."""
+    alpha = image.alpha is not None
+    return ImageInfo(image.format, image.size, image.channels, image.depth, alpha, frames=1)
+
+
+def _restoring(info: ImageInfo, model: Model, options: Options, work: Work) -> Footprint:
+    """The largest tile that keeps within the memory, or the smallest one that is sensible."""
+    spec, engine = model.spec, model.session.info
+    process = _PROCESS if engine.feature_maps == 0 else _PROCESS_WITH_TORCH
+    images = images_of(info.channels, spec, options.chroma, alpha=info.alpha)
+    cost = images * bytes_per_pixel(spec, engine.feature_maps)
+    if options.self_ensemble:  # a tile as it was turned, and the sum
+        cost += images * bytes_per_pixel(spec, 0)
+    height, width = info.size
+    area = spec.scale * spec.scale
+
+    def planned(tile: TileSize) -> Footprint:
+        seen = Region(0, 0, min(tile.height, height), min(tile.width, width)).grown(2 * spec.halo, *info.size)
+        columns = seen.right - seen.left
+        bands = min(engine.bands, -(-(seen.bottom - seen.top) // _LEAST_BAND))
+        rows = columns * row_bytes(spec, bands) if engine.feature_maps == 0 else 0
+        slab = 5 * _FLOAT * 3 * SLAB_ROWS * spec.scale * columns  # painted: floats, clipped, scaled, rounded, integers
+        band = min(tile.height, height) * width * area * info.nbytes // info.pixels
+        restoring = seen.area * cost + slab + (band if tile.height < height else 0)
+        held = max(_phases(info, area, work, restoring=restoring, band=band))
+        return Footprint(tile, process, rows, _HEAP + held)
+
+    # Powers of two, so that whatever is allowed ends at the same smallest tile, which the error is about.
+    budget = 1 << (max(options.memory or 0, DEFAULT_MEMORY).bit_length() - 1)
+    least = MOST_STREAMED if options.memory is None else _LEAST_TILE
+    while True:
+        found = planned(tile_size(model, info.size, options, budget // images))
+        fits = found.peak <= (options.memory or DEFAULT_MEMORY)
+        if fits or options.tile is not None or budget <= least:
+            return found
+        budget //= 2
+
+
+def _phases(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int) -> Iterator[int]:
+    """Bytes that are held in every phase of an image.
+
+    Args:
+        area: pixels of the result for one of the image.
+        restoring: floats of a tile and of a slab, and the band of rows that was painted before.
+        band: bytes of the rows that are painted.
+    """
+    pixels, result = info.pixels * area, info.nbytes * area
+    yield info.nbytes + info.working + _BANDS
+    writing = _writing(work, info, area)
+    if not work.gathered:
+        # Rows go straight into the encoder, or for the others into Pillow's picture.
+        yield info.nbytes + restoring + band + (writing if work.form in STREAMED else 4 * pixels + _BANDS)
+        yield info.nbytes + band + writing
+        return
+    held = info.nbytes + result
+    yield held + restoring + band
+    if work.truth is not None:
+        truth = work.truth
+        yield held + truth.nbytes + truth.working + _BANDS
+        deeper = 2 * pixels * min(info.channels, truth.channels) * (2 if truth.depth != info.depth else 0)
+        scoring = _SCORING + work.threads * _SCORING_THREAD
+        yield held + truth.nbytes + 2 * 8 * pixels + deeper + scoring  # luma of both, in float64
+    if work.compare:
+        pictures = [(info.pixels, info.nbytes), (pixels, result)]
+        pictures += [(pixels, work.truth.nbytes)] if work.truth else []
+        # Each as Pillow's; with alpha its samples were put side by side before.
+        joined = sum(size for _, size in pictures) if info.alpha or (work.truth and work.truth.alpha) else 0
+        truth_held = work.truth.nbytes if work.truth else 0
+        yield held + truth_held + joined + sum(4 * count for count, _ in pictures) + _SHEET + _DEFLATING * work.threads
+    yield held + writing
+
+
+def _writing(work: Work, info: ImageInfo, area: int) -> int:
+    """Bytes that an encoder takes for a result beside the rows that it is given."""
+    if work.form is None:
+        return 0
+    if work.form in STREAMED:
+        return min(_DEFLATING * work.threads, _DEFLATED * info.nbytes * area) + _BANDS
+    each, fixed = _gathering(work.form, info, work.encoding)
+    return info.pixels * area * each + fixed + _BANDS
+
+
+def _gathering(form: str, info: ImageInfo, encoding: EncodeOptions) -> tuple[int, int]:
+    """Bytes of a pixel and of a picture that Pillow's writers take; Pillow's own picture has 4 of a pixel, or 1.
+
+    The figures are those of noise, which takes the most.
+    """
+    picture = 4 if info.alpha or info.channels == 3 or not FORMATS[form].gray else 1
+    if form == "WebP":
+        if encoding.lossless or info.alpha:
+            return picture + 38, 24 << 20  # samples, and tables of what came before; alpha is always lossless
+        # Samples, planes in half colour, and tokens: more, the better the quality.
+        return picture + 6 + (26 if (encoding.quality or 0) > _USUAL_QUALITY else 20), 0
+    if form == "AVIF":  # planes of the picture, its reductions and searches; alpha is a second, gray picture
+        return picture + 40, (44 if info.alpha else 24) << 20
+    if form == "HEIC":
+        return picture + (56 if info.alpha else 48), (24 if info.alpha else 16) << 20
+    return picture, 0
+
+
+def row_bytes(spec: ModelSpec, bands: int) -> int:
+    """Bytes for each column of a tile that an engine without feature maps holds in its rows.
+
+    Rows of features (float32) and of their signs (a bit each) flow through the layers depth first. Each layer of each
+    band waits with one row of features and at the most five of signs; an enlargement with as many as it makes at once
+    and two more, because the float convolution behind it looks at three rows; and the first rows of each band are kept
+    for the band above.
+
+    Args:
+        bands: of rows, each made by a thread.
+    """
+    features, signs = _FLOAT * spec.features, spec.features // 8
+    level, held, kept = 1, 0, 0
+    held += (1 + spec.blocks) * (features + 5 * signs)
+    kept += (1 + spec.blocks) * (features + 2 * signs)
+    for step in spec.up_steps:
+        if spec.arch == "bbcu-l":
+            held += step * features * level  # before the pixels are shuffled
+        level *= step
+        held += (step + 2) * features * level
+        kept += 2 * features * level
+    if spec.task == "sr":  # the convolution behind them
+        held += 3 * features * level
+        kept += 2 * features * level
+    held += (27 * spec.channels + 12) * _FLOAT * level + 9 * _FLOAT  # nine taps of three rows; rows of the image
+    return bands * held + (bands - 1) * kept

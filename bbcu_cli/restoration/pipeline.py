@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 import numpy as np
 
@@ -20,12 +19,10 @@ from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Bands, Image
 from bbcu_cli.image.image import Pixels
 from bbcu_cli.image.metadata import scaled
-from bbcu_cli.restoration.memory import footprint, tile_size
+from bbcu_cli.restoration.memory import Work, footprint, tile_size
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options
-from bbcu_cli.restoration.planes import Floats, blended, planes_of
+from bbcu_cli.restoration.planes import SLAB_ROWS, Floats, blended, planes_of
 from bbcu_cli.restoration.tiling import Region, TileSize, plan
-
-_SLAB_ROWS: Final = 32
 
 
 def _dihedral(x: Floats) -> Iterator[tuple[Floats, Callable[[Floats], Floats]]]:
@@ -57,11 +54,10 @@ def _run(model: Model, x: Floats, progress: Progress | None, *, self_ensemble: b
     """One tile through the engine, (N, C, H, W) -> (N, C, S*H, S*W), checked to be finite."""
     with _as_engine_error(model.session.info):
         if self_ensemble:
-            outputs = (
-                back(model.session.run(np.ascontiguousarray(turned), _part(progress, way / 8, 1 / 8)))
-                for way, (turned, back) in enumerate(_dihedral(x))
-            )
-            result: Floats = sum(outputs, np.float32(0)) / np.float32(8)
+            result = np.zeros((*x.shape[:2], *(side * model.spec.scale for side in x.shape[2:])), np.float32)
+            for way, (turned, back) in enumerate(_dihedral(x)):
+                result += back(model.session.run(np.ascontiguousarray(turned), _part(progress, way / 8, 1 / 8)))
+            result /= 8
         else:
             result = model.session.run(np.ascontiguousarray(x), progress)
     if not math.isfinite(float(result.sum(dtype=np.float64))):
@@ -144,7 +140,7 @@ def run_tiled(model: Model, x: Floats, options: Options = DEFAULT_OPTIONS) -> Fl
 
 def _slabs(region: Region, scale: int) -> Iterator[tuple[Region, slice]]:
     """A core cut into a few rows each, with their place in its result: temporaries stay small and in the cache."""
-    step = max(1, _SLAB_ROWS // scale)
+    step = max(1, SLAB_ROWS // scale)
     for top in range(region.top, region.bottom, step):
         bottom = min(top + step, region.bottom)
         rows = slice((top - region.top) * scale, (bottom - region.top) * scale)
@@ -212,7 +208,7 @@ def restore_image(image: Image, model: Model, options: Options = DEFAULT_OPTIONS
         EngineError: the engine failed.
         UsageError: the tile or the memory budget is impossible, or a strength below 1 meets a network that enlarges.
     """
-    tile = footprint(image, model, options, gathered=True).tile
+    tile = footprint(image, model, options, Work(form=None)).tile
     whole = restored_bands(image, model, options, tile).whole()
     return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -16,6 +16,9 @@ from bbcu_cli.spec import ModelSpec
 
 Floats = NDArray[np.float32]
 Chroma = Literal["keep", "restore"]
+
+SLAB_ROWS: Final = 32
+"""Rows of samples that are turned into floats and back at a time."""
 
 # BT.601 luma of full-range RGB: the plane that a JPEG file itself stores (JFIF).
 _LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -36,21 +39,29 @@ class Planes:
     paint: Callable[[Region, Floats], Image]
 
 
+def _slabs(region: Region) -> Iterator[tuple[Region, slice]]:
+    """A region a few rows at a time, with their place in it, so that only its floats are ever as large as it is."""
+    for top in range(region.top, region.bottom, SLAB_ROWS):
+        bottom = min(top + SLAB_ROWS, region.bottom)
+        yield replace(region, top=top, bottom=bottom), slice(top - region.top, bottom - region.top)
+
+
 def _colour_planes(image: Image, scale: int) -> Planes:
     """RGB networks. Gray is shown to them as three equal channels. Colour under alpha is premultiplied."""
     alpha = None if image.opaque else image.alpha
 
-    def three(samples: Floats) -> Floats:
-        rgb: Floats = np.repeat(samples, 3 // samples.shape[2], axis=2).transpose(2, 0, 1)
-        return rgb
+    images = 1 if alpha is None or scale == 1 else 2
 
     def read(region: Region) -> Floats:
-        x = to_float(image.pixels[region.slices])
-        if alpha is None:
-            return three(x)[None]
-        opacity = to_float(alpha[region.slices])
-        seen = three(premultiply(x, opacity))
-        return np.stack([seen, three(opacity[..., None])]) if scale > 1 else seen[None]
+        seen = np.empty((images, 3, *image.pixels[region.slices].shape[:2]), np.float32)
+        for slab, rows in _slabs(region):
+            x = to_float(image.pixels[slab.slices])
+            if alpha is not None:
+                opacity = to_float(alpha[slab.slices])
+                x = premultiply(x, opacity)
+                seen[1:, :, rows] = opacity
+            seen[0, :, rows] = x.transpose(2, 0, 1)
+        return seen
 
     def paint(region: Region, y: Floats) -> Image:
         colour, opacity = y[0].transpose(1, 2, 0), None
@@ -63,7 +74,7 @@ def _colour_planes(image: Image, scale: int) -> Planes:
             opacity = np.full(colour.shape[:2], np.iinfo(image.alpha.dtype).max, image.alpha.dtype)
         return Image(to_integer(colour, image.depth), opacity)
 
-    return Planes(1 if alpha is None or scale == 1 else 2, read, paint)
+    return Planes(images, read, paint)
 
 
 def _luma_planes(image: Image) -> Planes:
@@ -74,7 +85,10 @@ def _luma_planes(image: Image) -> Planes:
         return y
 
     def read(region: Region) -> Floats:
-        return luma(to_float(image.pixels[region.slices]))[None, None]
+        seen = np.empty((1, 1, *image.pixels[region.slices].shape[:2]), np.float32)
+        for slab, rows in _slabs(region):
+            seen[0, 0, rows] = luma(to_float(image.pixels[slab.slices]))
+        return seen
 
     def paint(region: Region, y: Floats) -> Image:
         x = to_float(image.pixels[region.slices])
@@ -87,8 +101,10 @@ def _luma_and_chroma_planes(image: Image) -> Planes:
     """As `_luma_planes`, and Cb and Cr through the same network as if they were luma."""
 
     def read(region: Region) -> Floats:
-        planes: Floats = rgb_to_jfif(to_float(image.pixels[region.slices])).transpose(2, 0, 1)[:, None]
-        return planes
+        seen = np.empty((3, 1, *image.pixels[region.slices].shape[:2]), np.float32)
+        for slab, rows in _slabs(region):
+            seen[:, 0, rows] = rgb_to_jfif(to_float(image.pixels[slab.slices])).transpose(2, 0, 1)
+        return seen
 
     def paint(region: Region, y: Floats) -> Image:
         return _beside(image, region, jfif_to_rgb(y[:, 0].transpose(1, 2, 0)))

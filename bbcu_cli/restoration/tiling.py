@@ -85,40 +85,27 @@ def plan(height: int, width: int, tile: TileSize) -> list[Region]:
     ]
 
 
-def bytes_per_pixel(spec: ModelSpec, feature_maps: int) -> int:
-    """Bytes that an engine needs per input pixel of a tile: float32 tile in and out, and its feature maps.
-
-    Args:
-        feature_maps: float32 maps of `spec.features` channels at output resolution that it holds at once.
-    """
-    area = spec.scale * spec.scale
-    return 4 * (spec.channels * (1 + area) + spec.features * area * feature_maps)
-
-
-def fit(height: int, width: int, spec: ModelSpec, feature_maps: int, budget: int, max_width: int) -> TileSize:
+def fit(height: int, width: int, spec: ModelSpec, cost: int, budget: int, max_width: int) -> TileSize:
     """The largest sensible tile within a memory budget.
 
     The whole image when it fits; otherwise near-square tiles of equal size, as few as possible, because the
     halo that is computed twice grows with the perimeter.
 
     Args:
+        cost: bytes that a pixel of a tile takes.
         budget: bytes for one tile.
         max_width: widest padded tile that the engine runs at full speed.
 
-    Raises:
-        UsageError: not even a one-pixel core with its halo fits the budget.
+    Returns:
+        A core at least as wide and high as the halo, even if that takes more than the budget.
     """
-    cost = bytes_per_pixel(spec, feature_maps)
     room = budget // cost
     if height * width <= room and width <= max_width:
         return TileSize(height, width)
     border = 2 * spec.halo
-    side = min(math.isqrt(room), max_width) - border
-    if side < 1:
-        need = cost * (1 + border) ** 2
-        raise UsageError(f"The memory budget is too small for one tile; give --memory at least {-(-need >> 20)}MB.")
+    side = max(min(math.isqrt(room), max_width) - border, spec.halo)
     columns = 1 if width <= side + border else -(-width // side)
     core_width = -(-width // columns)
     padded_width = width if columns == 1 else core_width + border
-    rows = -(-height // (room // padded_width - border))
+    rows = -(-height // max(room // padded_width - border, spec.halo))
     return TileSize(-(-height // rows), core_width)

@@ -21,6 +21,7 @@ _FONT: Final = 16
 _PAPER: Final = (255, 255, 255)
 _INK: Final = (32, 32, 32)
 _MARK: Final = (230, 30, 60)
+_BAND_PIXELS: Final = 1 << 18  # that are made 8-bit RGB at a time
 _CHECKERS: Final = (255, 204)  # what shows through transparent pixels
 
 
@@ -133,14 +134,26 @@ def _most_detailed(overview: Pillow.Image, size: tuple[int, int]) -> _Box:
 
 def _picture(pixels: Pixels) -> Pillow.Image:
     """Any pixels -> 8-bit RGB; transparent ones show a checkerboard."""
-    pixels = to_8_bit(pixels)
-    if pixels.shape[2] == 4:
-        opacity = pixels[..., 3:].astype(np.float32) / 255
-        rows, columns = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-        side = max(1, pixels.shape[1] // 64)
-        ground = np.where((rows // side + columns // side) % 2, *_CHECKERS)[..., None]
-        pixels = np.rint(pixels[..., :3] * opacity + ground * (1 - opacity)).astype(np.uint8)
-    return Pillow.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+    height, width = pixels.shape[:2]
+    picture = Pillow.new("RGB", (width, height))
+    step = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, step):
+        band = to_8_bit(pixels[top : top + step])
+        if band.shape[2] == 4:
+            band = _on_checkers(band, top)
+        rgb = np.ascontiguousarray(np.broadcast_to(band, (*band.shape[:2], 3)))
+        picture.paste(Pillow.fromarray(rgb), (0, top))
+    return picture
+
+
+def _on_checkers(band: Pixels, top: int) -> Pixels:
+    """uint8 (H, W, 4), whose first row is row `top` of its picture, on a checkerboard."""
+    opacity = band[..., 3:].astype(np.float32) / 255
+    rows, columns = np.ogrid[top : top + band.shape[0], : band.shape[1]]
+    side = max(1, band.shape[1] // 64)
+    ground = np.where((rows // side + columns // side) % 2, *_CHECKERS)[..., None]
+    blended: Pixels = np.rint(band[..., :3] * opacity + ground * (1 - opacity)).astype(np.uint8)
+    return blended
 
 
 def _size(pixels: Pixels) -> str:

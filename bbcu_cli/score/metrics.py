@@ -142,8 +142,10 @@ def luma(
         y = _to_8bit_scale(image[..., 0], peak)
     else:
         rgb = np.broadcast_to(image, (*image.shape[:2], 3))
-        y = np.concatenate([rgb_to_y(rgb[rows] / peak) for rows in _bands(*image.shape[:2])])
-    return np.round(y) if rounded else y
+        y = np.empty(image.shape[:2])
+        for rows in _bands(*image.shape[:2]):
+            y[rows] = rgb_to_y(rgb[rows] / peak)
+    return np.round(y, out=y) if rounded else y
 
 
 def psnr(truth: NDArray[Any], restored: NDArray[Any], peak: float = 255.0) -> float:

@@ -96,7 +96,7 @@ def comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixel
         a, b = a[:height, :width], b[:height, :width]
     if a.dtype != b.dtype:
         # 0..255 times 257 is 0..65535 exactly.
-        a, b = (image.astype(np.uint16) * 257 if image.dtype == np.uint8 else image for image in (a, b))
+        a, b = (np.multiply(x, 257, dtype=np.uint16) if x.dtype == np.uint8 else x for x in (a, b))
     return a, b, float(np.iinfo(a.dtype).max)
 
 

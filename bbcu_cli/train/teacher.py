@@ -28,6 +28,7 @@ from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.hub import locate
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
+from bbcu_cli.restoration.memory import bytes_per_pixel
 from bbcu_cli.restoration.model import open_model
 from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.restoration.tiling import fit, plan
@@ -111,7 +112,8 @@ def _run_twin(teacher: Teacher, device: torch.device, stop: Callable[[], None], 
     """See `Restore`."""
     height, width, scale = *image.shape[:2], teacher.spec.scale
     out = np.empty((height * scale, width * scale, image.shape[2]), np.float32)
-    for core in plan(height, width, fit(height, width, teacher.spec, _FEATURE_MAPS, _MEMORY, 1 << 30)):
+    cost = bytes_per_pixel(teacher.spec, _FEATURE_MAPS)
+    for core in plan(height, width, fit(height, width, teacher.spec, cost, _MEMORY, 1 << 30)):
         stop()
         padded = core.grown(teacher.spec.halo, height, width)
         x = torch.from_numpy(image[padded.slices]).to(device).permute(2, 0, 1)[None]
