@@ -23,7 +23,7 @@ from bbcu_cli.spec import ModelSpec
 DEFAULT_MEMORY: Final = 2 << 30
 MOST_STREAMED: Final = 256 << 20  # for one tile: more gains nothing for an engine without feature maps
 _LEAST_TILE: Final = 4 << 20  # less makes more of the halo than of the tile
-_PROCESS: Final = 68 << 20  # interpreter, libraries, weights
+_PROCESS: Final = 72 << 20  # interpreter, libraries, weights
 _PROCESS_WITH_TORCH: Final = 512 << 20
 _BANDS: Final = 8 << 20  # a few rows of samples at a time, on their way out of a decoder and into an encoder
 _HEAP: Final = 8 << 20  # small pieces that were freed and that the allocator keeps, for each image in its thread
