@@ -146,6 +146,20 @@ def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalog
     assert choose(DENOISE, jpeg(90), catalogue, white).model == entry.name
 
 
+def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> None:
+    """Below every range no network helps; a level that the user gives, or --input, has the last word."""
+    entry = levels["denoise-photo-low"]
+    catalogue = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0.5, 8), 2.4))})
+    quiet = Noise(0.4, 1.0)
+    for compression, kind in ((jpeg(90), "a JPEG of quality 90"), (None, "a lossless file")):
+        left = choose(DENOISE, compression, catalogue, quiet)
+        assert str(left) == f"left as it is: {kind}, and no network helps where the noise is below 0.5"
+        assert choose(DENOISE, compression, catalogue, Noise(0.5, 3.0)).model == "denoise-photo-low"
+        assert choose(replace(DENOISE, input="photo"), compression, catalogue, quiet).model == "denoise-photo-low"
+        assert choose(replace(DENOISE, input="clean"), compression, catalogue, quiet).model == "denoise"
+        assert choose(replace(DENOISE, sigma=0.1), compression, catalogue, quiet).model == "denoise"
+
+
 def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
     """A photo network without weights leaves its files to the others."""
     catalogue["sr-m-x2-photo"].file.unlink()

@@ -75,6 +75,11 @@ def choose(
     """
     catalogue = catalogue or Catalogue.load()
     level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
+    kind = "a lossless file" if compression is None else str(compression)
+    if wish.input == "auto" and wish.sigma is None and noise is not None:
+        floor = _floor(contenders(wish, compression, catalogue))
+        if noise.sigma < floor:
+            return Choice(None, f"{kind}, and no network helps where the noise is below {floor:g}")
     if entries := contenders(wish, compression, catalogue, noise or _WHITE):
         why = "a lossless file with noise as of a camera" if compression is None else str(compression)
         if wish.input == "photo":
@@ -154,6 +159,11 @@ def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
 
 def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:
     return [entry.serves.quality for entry in entries if entry.serves]
+
+
+def _floor(entries: Iterable[Entry]) -> float:
+    """The least noise that any of the networks helps with; 0 without one."""
+    return min((entry.serves.sigma[0] if entry.serves and entry.serves.sigma else 0 for entry in entries), default=0)
 
 
 def _distance(value: float, ends: tuple[float, float]) -> float:

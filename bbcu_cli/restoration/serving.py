@@ -55,7 +55,7 @@ def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) 
         choice = choose(wish, compression, catalogue, noise)
         model = None if choice.model is None else shelf[choice.model]
         digest = "none" if model is None else model.sha256
-        if len(rivals) > 1 or (rivals and compression is None):  # the picture decides: the rule stands for its outcome
+        if rivals:  # the picture decides: the rule stands for its outcome
             able = (*rivals, catalogue[preferred(wish, catalogue)])
             rule = [(entry.name, entry.sha256, entry.serves and entry.serves.to_dict()) for entry in able]
             digest = hashlib.sha256(json.dumps(rule).encode()).hexdigest()
