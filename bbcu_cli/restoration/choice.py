@@ -76,7 +76,7 @@ def choose(
     catalogue = catalogue or Catalogue.load()
     level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
     kind = "a lossless file" if compression is None else str(compression)
-    if wish.input == "auto" and wish.sigma is None and noise is not None:
+    if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression, catalogue):
         floor = _floor(contenders(wish, compression, catalogue))
         if noise.sigma < floor:
             return Choice(None, f"{kind}, and no network helps where the noise is below {floor:g}")
@@ -159,6 +159,12 @@ def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
 
 def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:
     return [entry.serves.quality for entry in entries if entry.serves]
+
+
+def _good(compression: Compression | None, catalogue: Catalogue) -> bool:
+    """Whether a file is better than what deblocking helps with; of a worse one a denoiser mends more than noise."""
+    best = max((high for _, high in _qualities(_photo_entries(Wish("deblock"), catalogue))), default=100)
+    return compression is None or _quality(compression) > best
 
 
 def _floor(entries: Iterable[Entry]) -> float:
