@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,10 @@ pytestmark = [
 
 def attack(surface: str, first: int, count: int) -> None:
     """Try that many seeds in a process of its own."""
+    # The script imports what lies beside it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     command = [sys.executable, str(FUZZ), surface, str(first), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     outcome = json.loads(done.stdout)
     print(outcome)
