@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bbcu_cli.score.compare import side_by_side
+from bbcu_cli.image import Image
+from bbcu_cli.score import compare
+
+
+def side_by_side(*pictures):
+    """Drawn from arrays; a fourth channel is alpha."""
+    images = [Image(pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None) for pixels in pictures]
+    return compare.side_by_side(*images).pixels
 
 
 def _enlarged(pixels, scale):

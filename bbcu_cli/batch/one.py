@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from bbcu_cli.batch.jobs import STDIO, Job, compare_path
 from bbcu_cli.batch.manifest import Manifest, Stamp, Verdict, stamp_of
 from bbcu_cli.batch.queue import EngineQueue, QueuedSession
@@ -23,7 +21,6 @@ from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.errors import BbcuError, ImageError, UsageError
 from bbcu_cli.files import make_folder, write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
-from bbcu_cli.image.image import Pixels
 from bbcu_cli.restoration.memory import Footprint
 from bbcu_cli.restoration.model import Model
 from bbcu_cli.restoration.pipeline import restored_bands
@@ -220,8 +217,10 @@ def _compare(
     _require_unchanged(given)
     make_folder(path.parent)
     made_from = _compared(given.job, given.stamp, settings)
-    label = served.model.name if served.model else "as it is"
-    picture = encode(_side_by_side(*images, label), "PNG", settings.encoding)
+    from bbcu_cli.score.compare import side_by_side
+
+    sheet = side_by_side(*images, label=served.model.name if served.model else "as it is")
+    picture = encode(sheet, "PNG", settings.encoding)
     if manifest:
         manifest.begun(path, given.job.source, comparison=True)
     write_whole(path, picture, overwrite=settings.existing != "refuse")
@@ -233,15 +232,6 @@ def _require_unchanged(given: Given) -> None:
     """Raise an ImageError if the source is no longer the file that was read: nothing is put in place of that one."""
     if given.job.source and stamp_of(given.job.source) != given.stamp:
         raise ImageError(f"{given.job.source} changed while it was restored; restore it again")
-
-
-def _side_by_side(source: Image, result: Image, truth: Image | None, label: str) -> Image:
-    from bbcu_cli.score.compare import side_by_side
-
-    def planes(image: Image) -> Pixels:
-        return image.pixels if image.alpha is None else np.dstack([*np.moveaxis(image.pixels, 2, 0), image.alpha])
-
-    return Image(side_by_side(planes(source), planes(result), None if truth is None else planes(truth), label=label))
 
 
 def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | None, served: Served) -> None:

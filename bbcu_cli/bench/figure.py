@@ -39,9 +39,9 @@ def figure(photo: bytes) -> Image:
         results = []
         for kind, label in kinds:
             restorer = Restorer(partial(serve, Wish("sr", SCALE, input=kind), Catalogue.load(), shelf))
-            results.append((restorer(photo).pixels, f"{label} ({restorer.told})"))
+            results.append((restorer(photo), f"{label} ({restorer.told})"))
     (clean, clean_label), (best, best_label) = results
-    return Image(side_by_side(source, clean, best, label=clean_label, truth_label=best_label))
+    return side_by_side(Image(source), clean, best, label=clean_label, truth_label=best_label)
 
 
 def main(arguments: list[str]) -> None:

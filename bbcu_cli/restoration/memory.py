@@ -197,12 +197,9 @@ def _phases(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int
         scoring = _SCORING + work.threads * _SCORING_THREAD
         yield held + truth.nbytes + 2 * 8 * pixels + deeper + scoring  # luma of both, in float64
     if work.compare:
-        pictures = [(info.pixels, info.nbytes), (pixels, result)]
-        pictures += [(pixels, work.truth.nbytes)] if work.truth else []
-        # Each as Pillow's; with alpha its samples were put side by side before.
-        joined = sum(size for _, size in pictures) if info.alpha or (work.truth and work.truth.alpha) else 0
         truth_held = work.truth.nbytes if work.truth else 0
-        yield held + truth_held + joined + sum(4 * count for count, _ in pictures) + _SHEET + _DEFLATING * work.threads
+        drawn = 4 * (info.pixels + pixels * (2 if work.truth else 1))  # each as Pillow's
+        yield held + truth_held + drawn + _SHEET + _DEFLATING * work.threads
     yield held + writing
 
 

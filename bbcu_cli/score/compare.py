@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from bbcu_cli.image import Image
 from bbcu_cli.image.color import to_8_bit
 
 Pixels = NDArray[Any]
@@ -56,33 +57,33 @@ class _Column:
 
 
 def side_by_side(
-    source: Pixels,
-    result: Pixels,
-    truth: Pixels | None = None,
+    source: Image,
+    result: Image,
+    truth: Image | None = None,
     *,
     label: str = "result",
     truth_label: str = "ground truth",
-) -> Pixels:
+) -> Image:
     """Draw input, result and, if given, ground truth beside each other.
 
     Args:
-        source: uint8 or uint16 (H, W, C), C = 1, 3 or 4 (alpha last); enlarged by plain bicubic interpolation.
-        result: (S*H, S*W, C).
+        source: of any size; enlarged by plain bicubic interpolation.
+        result: S times as large.
         truth: about as large as the result; what is beyond is cropped, what is missing repeated from the edge.
         label, truth_label: what result and ground truth are called.
 
     Returns:
-        uint8 (H', W', 3), at most about 1,800 pixels wide whatever the size of the images. The crop is the part of
-        the result with the most detail.
+        8-bit RGB, at most about 1,800 pixels wide whatever the size of the images. The crop is the part of the result
+        with the most detail.
     """
-    height, width = result.shape[:2]
-    ratio = source.shape[0] / height
+    height, width = result.size
+    ratio = source.size[0] / height
     columns = [
-        _Column(f"input, {_size(source)}" + (", bicubic" if ratio < 1 else ""), _picture(source), ratio),
-        _Column(f"{label}, {_size(result)}", _picture(result)),
+        _Column(f"input, {_size(source)}" + (", bicubic" if ratio < 1 else ""), _picture(source, source.size), ratio),
+        _Column(f"{label}, {_size(result)}", _picture(result, result.size)),
     ]
     if truth is not None:
-        columns.append(_Column(truth_label, _picture(_fitted(truth, height, width))))
+        columns.append(_Column(truth_label, _picture(truth, result.size)))
     # Small results are enlarged by a whole number, large ones reduced.
     longest = max(height, width)
     shrink = _PANEL / longest if longest > _PANEL else _PANEL // longest
@@ -108,13 +109,7 @@ def side_by_side(
         part = column.resized((crop.width, crop.height), crop)
         sheet.paste(part.resize(magnified, Pillow.Resampling.NEAREST), (x, below))
     draw.text((_GAP, below - line + _GAP // 2), f"marked part, {zoom}x", fill=_MARK, font=font)
-    return np.asarray(sheet)
-
-
-def _fitted(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Cropped, or continued by the last row and column."""
-    part = pixels[:height, :width]
-    return np.pad(part, ((0, height - part.shape[0]), (0, width - part.shape[1]), (0, 0)), mode="edge")
+    return Image(np.asarray(sheet))
 
 
 def _most_detailed(overview: Pillow.Image, size: tuple[int, int]) -> _Box:
@@ -132,29 +127,35 @@ def _most_detailed(overview: Pillow.Image, size: tuple[int, int]) -> _Box:
     return _Box(left, top, crop[1], crop[0])
 
 
-def _picture(pixels: Pixels) -> Pillow.Image:
-    """Any pixels -> 8-bit RGB; transparent ones show a checkerboard."""
-    height, width = pixels.shape[:2]
+def _picture(image: Image, size: tuple[int, int]) -> Pillow.Image:
+    """An image -> 8-bit RGB of that (height, width), some rows at a time; transparent pixels show a checkerboard.
+
+    What is beyond is cropped, what is missing repeated from the edge.
+    """
+    height, width = size
     picture = Pillow.new("RGB", (width, height))
     step = max(1, _BAND_PIXELS // width)
     for top in range(0, height, step):
-        band = to_8_bit(pixels[top : top + step])
-        if band.shape[2] == 4:
-            band = _on_checkers(band, top)
+        rows = np.minimum(np.arange(top, min(top + step, height)), image.size[0] - 1)
+        part = np.ix_(rows, np.minimum(np.arange(width), image.size[1] - 1))
+        band = to_8_bit(image.pixels[part])
+        if image.alpha is not None:
+            band = _on_checkers(band, to_8_bit(image.alpha[part]), top)
         rgb = np.ascontiguousarray(np.broadcast_to(band, (*band.shape[:2], 3)))
         picture.paste(Pillow.fromarray(rgb), (0, top))
     return picture
 
 
-def _on_checkers(band: Pixels, top: int) -> Pixels:
-    """uint8 (H, W, 4), whose first row is row `top` of its picture, on a checkerboard."""
-    opacity = band[..., 3:].astype(np.float32) / 255
+def _on_checkers(band: Pixels, alpha: Pixels, top: int) -> Pixels:
+    """uint8 (H, W, C) with opacity (H, W), whose first row is row `top` of its picture, on a checkerboard."""
+    opacity = alpha[..., None].astype(np.float32) / 255
     rows, columns = np.ogrid[top : top + band.shape[0], : band.shape[1]]
     side = max(1, band.shape[1] // 64)
     ground = np.where((rows // side + columns // side) % 2, *_CHECKERS)[..., None]
-    blended: Pixels = np.rint(band[..., :3] * opacity + ground * (1 - opacity)).astype(np.uint8)
+    blended: Pixels = np.rint(band * opacity + ground * (1 - opacity)).astype(np.uint8)
     return blended
 
 
-def _size(pixels: Pixels) -> str:
-    return f"{pixels.shape[1]}x{pixels.shape[0]}"
+def _size(image: Image) -> str:
+    height, width = image.size
+    return f"{width}x{height}"
