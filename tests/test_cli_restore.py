@@ -387,6 +387,26 @@ def test_a_file_in_the_place_of_a_folder_fails_what_goes_there(bbcu: Bbcu) -> No
     assert size_of("out/photo.png") == (56, 36)
 
 
+def test_ground_truth_of_a_tree_is_found_by_its_path(bbcu: Bbcu) -> None:
+    """Two pictures of one name in different folders are scored against their own; one that has none ends the run."""
+    for name in ("hr/a/b/p.png", "hr/c/p.png", "in/a/b/p.jpg", "in/c/p.png"):
+        Path(name).parent.mkdir(parents=True)
+        value = 200 if "/c/" in name else 40
+        Pillow.new("L", (28, 18), value).save(name)
+    done = bbcu("deblock", "in", "-r", "-o", "out", "--weights", "deblock.safetensors", "--gt", "hr", "--json")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    alone = [
+        json.loads(
+            bbcu("deblock", f"in/{name}", "--weights", "deblock.safetensors", "--gt", f"hr/{truth}", "--json").out
+        )
+        for name, truth in (("a/b/p.jpg", "a/b/p.png"), ("c/p.png", "c/p.png"))
+    ]
+    assert [row["scores"] for row in rows] == [row["scores"] for row in alone]
+    Path("hr/c/p.png").unlink()
+    done = bbcu("deblock", "in", "-r", "-o", "other", "--weights", "deblock.safetensors", "--gt", "hr")
+    assert (done.code, "No ground truth in 'hr' for in/c/p.png" in done.err) == (2, True)
+
+
 def test_json_is_one_object_per_line_and_nothing_else_on_stdout(bbcu: Bbcu) -> None:
     """With sizes by their names, engine, tile and scores."""
     done = bbcu("deblock", "photo.jpg", "--weights", "deblock.safetensors", "--gt", "photo.png", "--json")

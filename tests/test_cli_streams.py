@@ -80,6 +80,37 @@ def test_a_broken_pipe_ends_with_the_code_of_the_signal(
                 picture.load()
 
 
+AS_ON_WINDOWS = """
+import errno, io, os, sys
+import bbcu_cli.cli.streams as streams
+from bbcu_cli.__main__ import main
+
+class Raw(io.FileIO):
+    def write(self, data):
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+
+streams._WINDOWS = True
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Raw(1, "w")), encoding="cp1252")
+main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [("sr", "in", *X2, "-o", "out", "--json"), ("sr", "in/a.png", *X2, "-o", "-")])
+def test_a_pipe_that_breaks_as_on_windows_is_one(
+    arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, writing to a pipe that nobody reads is an "Invalid argument"."""
+    assert folder.is_dir()
+    monkeypatch.setattr("test_cli_streams.BBCU", [sys.executable, "-c", AS_ON_WINDOWS])
+    code, rest = broken("stdout", *arguments)
+    assert code == 141, rest
+    assert b"Traceback" not in rest
+    assert b"Invalid argument" not in rest
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (1, 2), (0, 1, 2)])
 def test_a_run_without_streams_does_its_work(closed: tuple[int, ...], folder: Path) -> None:
     """Nobody hears of it, and nothing else is different: no file of ours gets the number of a closed stream."""

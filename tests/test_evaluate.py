@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import EncodeOptions, Image, encode
 from bbcu_cli.score.metrics import Convention, mean_scores
-from bbcu_cli.score.pairs import Pair, by_stem, check_sizes, find_scale, find_truth, images_at, pair, scale_of
+from bbcu_cli.score.pairs import Pair, check_sizes, find_scale, find_truth, images_at, pair, scale_of, truths_at
 from bbcu_cli.score.trial import Trial, convention_of, evaluate_pairs, evaluate_trial, score_images
 
 
@@ -102,8 +102,10 @@ def test_files_without_exactly_one_partner_are_named(tmp_path, truths, results, 
 
 def test_two_ground_truths_of_one_name_are_refused(tmp_path):
     """a.png and a.jpg: which one is meant cannot be told."""
-    with pytest.raises(UsageError, match=r"a.png.*a.jpg.*both"):
-        by_stem([tmp_path / "a.png", tmp_path / "a.jpg"])
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=r"a.jpg.*a.png.*both"):
+        truths_at(tmp_path)
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):

@@ -29,17 +29,28 @@ class Job:
     Attributes:
         notes: what is to be said of its output.
         error: why it fails without being tried, in a sentence; empty for nearly all.
+        folder: that was searched, if the source was found and not given.
     """
 
     source: Path | None
     output: Path | None
     notes: tuple[str, ...] = ()
     error: str = ""
+    folder: Path | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
         """The source as a person calls it."""
         return "stdin" if self.source is None else str(self.source)
+
+    @property
+    def place(self) -> str:
+        """The path of the source below the folder that was searched, without extension."""
+        if self.source is None:
+            return ""
+        return (
+            (self.source.relative_to(self.folder) if self.folder else Path(self.source.name)).with_suffix("").as_posix()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +273,7 @@ class _Found:
                 mirrored = (
                     root / file.relative_to(folder).parent / f"{file.stem}{self.suffix or ''}{self._ending(file)}"
                 )
-                self.jobs.append(Job(file, mirrored, error=complaint))
+                self.jobs.append(Job(file, mirrored, error=complaint, folder=folder))
             else:
                 self.skipped.append(file)
 

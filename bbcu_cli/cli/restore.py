@@ -189,7 +189,7 @@ def _restore(
         outputs += [compare_path(output) for output in outputs]
     if not (files.overwrite or files.skip_existing or files.dry_run):
         refuse_existing(outputs)
-    truths = _truths(listing, request, talk.gt) if talk.gt else None
+    truths = _truths(listing, request.wish, Path(talk.gt), recursive=files.recursive) if talk.gt else None
     wish, catalogue = request.wish, Catalogue.load()
     with Shelf(lambda name: engine.load(name, wish.task, wish.scale)) as shelf:
         model = shelf[preferred(wish, catalogue)]
@@ -251,26 +251,25 @@ def _output_format(files: FileOptions) -> tuple[str, str | None]:
     return name, extension
 
 
-def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
-    """The ground truth of every input, found by name before any work begins.
+def _truths(listing: JobList, wish: Wish, gt: Path, *, recursive: bool) -> Truths:
+    """The ground truth of every input, found by its place in the folder before any work begins.
 
     Raises:
         UsageError: an input has none.
     """
     from bbcu_cli.batch.settings import Truths
-    from bbcu_cli.score.pairs import by_stem, find_truth, images_at
+    from bbcu_cli.score.pairs import find_truth, truths_at
     from bbcu_cli.score.trial import convention_of
 
-    found = images_at(Path(gt))
     jobs = listing.possible
-    if len(jobs) == 1 and Path(gt).is_file():
-        paths = {jobs[0]: found[0]}
+    if len(jobs) == 1 and gt.is_file():
+        paths = {jobs[0]: gt}
     else:
-        stems = by_stem(found)
-        paths = {job: path for job in jobs if job.source and (path := find_truth(job.source.stem, stems))}
+        truths = truths_at(gt, recursive=recursive)
+        paths = {job: path for job in jobs if job.source and (path := find_truth(job.place, truths))}
     if alone := [job.name for job in jobs if job not in paths]:
-        raise UsageError(f"No ground truth in {gt!r} for {alone[0]} ({len(alone)} in all).")
-    return Truths(paths, convention_of(request.wish.task, request.wish.scale))
+        raise UsageError(f"No ground truth in {str(gt)!r} for {alone[0]} ({len(alone)} in all).")
+    return Truths(paths, convention_of(wish.task, wish.scale))
 
 
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:

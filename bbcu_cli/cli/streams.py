@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 BROKEN_PIPE: Final = 141
 """The exit code when whoever read the output is gone: what a shell shows for a program that SIGPIPE ended."""
+
+_WINDOWS: Final = os.name == "nt"
 
 
 def prepare_streams() -> None:
@@ -25,9 +31,49 @@ def prepare_streams() -> None:
     sys.stdin = sys.stdin or _nowhere("r")
     sys.stdout = sys.stdout or _nowhere("w")
     sys.stderr = sys.stderr or _nowhere("w")
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
+            if _WINDOWS and not stream.isatty():
+                stream = _breaking_as_elsewhere(stream)
+                setattr(sys, name, stream)
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Pipe(io.RawIOBase):
+    """A pipe of Windows, where writing to one that nobody reads is an "Invalid argument"."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def write(self, data: ReadableBuffer, /) -> int | None:
+        """Write some of the data, as `io.RawIOBase` has it.
+
+        Raises:
+            BrokenPipeError: nobody reads on.
+        """
+        try:
+            return self._raw.write(data)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
+            raise
+
+    def writable(self) -> bool:
+        """It is written to."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._raw.fileno()
+
+
+def _breaking_as_elsewhere(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream, raising a BrokenPipeError when nobody reads on."""
+    encoding, lines, through = stream.encoding, stream.line_buffering, stream.write_through
+    buffer: Any = stream.detach()  # under PYTHONUNBUFFERED the file itself
+    pipe: Any = io.BufferedWriter(_Pipe(buffer.detach())) if isinstance(buffer, io.BufferedWriter) else _Pipe(buffer)
+    return io.TextIOWrapper(pipe, encoding, line_buffering=lines, write_through=through)
 
 
 def _nowhere(mode: str) -> io.TextIOWrapper:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
@@ -61,29 +61,34 @@ def images_at(path: Path, *, recursive: bool = False) -> list[Path]:
     return found
 
 
-def by_stem(paths: Iterable[Path], called: Callable[[Path], str] = lambda path: path.stem) -> dict[str, Path]:
-    """Ground truths by their names without extension, or by what else they are called.
+def place_in(folder: Path, path: Path) -> str:
+    """Where a file lies below a folder, without its extension; the stem of a file that is given itself."""
+    return (Path(path.name) if path == folder else path.relative_to(folder)).with_suffix("").as_posix()
+
+
+def truths_at(path: Path, *, recursive: bool = False, called: Callable[[Path], str] | None = None) -> dict[str, Path]:
+    """Ground truths of a folder by where they lie in it, without extension, or by what else they are called.
 
     Raises:
-        UsageError: two have the same.
+        UsageError: nothing is there, or two are called the same.
     """
-    stems: dict[str, Path] = {}
-    for path in paths:
-        name = called(path)
-        if name in stems:
-            raise UsageError(f"{str(stems[name])!r} and {str(path)!r} are both ground truth for {name!r}.")
-        stems[name] = path
-    return stems
+    truths: dict[str, Path] = {}
+    for file in images_at(path, recursive=recursive):
+        name = called(file) if called else place_in(path, file)
+        if name in truths:
+            raise UsageError(f"{str(truths[name])!r} and {str(file)!r} are both ground truth for {name!r}.")
+        truths[name] = file
+    return truths
 
 
-def find_truth(stem: str, truths: Mapping[str, Path]) -> Path | None:
+def find_truth(place: str, truths: Mapping[str, Path]) -> Path | None:
     """The ground truth of a result: that of its own name, or of the name before `_x4`, `_bbcu...`, `_denoised`."""
-    while stem not in truths:
-        shorter = _MARK.sub("", stem)
-        if shorter in ("", stem):
+    while place not in truths:
+        shorter = _MARK.sub("", place)
+        if shorter == place or shorter.endswith("/") or not shorter:
             return None
-        stem = shorter
-    return truths[stem]
+        place = shorter
+    return truths[place]
 
 
 def pair(truth: Path, restored: Path, *, recursive: bool = False, pattern: str | None = None) -> list[Pair]:
@@ -105,21 +110,18 @@ def pair(truth: Path, restored: Path, *, recursive: bool = False, pattern: str |
         return [Pair(truth, restored)]
     of_truth, of_result = _names(pattern)
 
-    def place(path: Path, folder: Path) -> str:
-        return path.relative_to(folder).with_suffix("").as_posix() if recursive and path != folder else path.stem
-
     def truth_name(path: Path) -> str:
-        if (name := of_truth(place(path, truth))) is None:
+        if (name := of_truth(place_in(truth, path))) is None:
             raise UsageError(f"--pattern {pattern!r} finds nothing in the name of the ground truth {str(path)!r}.")
         return name
 
-    truths = by_stem(images_at(truth, recursive=recursive), truth_name)
+    truths = truths_at(truth, recursive=recursive, called=truth_name)
     partners: dict[Path, list[Path]] = {path: [] for path in truths.values()}
     strangers = []
     found = images_at(restored, recursive=recursive)
     there = {path.with_suffix("") for path in found}
     for path in found:
-        name = of_result(place(path, restored))
+        name = of_result(place_in(restored, path))
         if name is not None and (partner := find_truth(name, truths)):
             partners[partner].append(path)
         elif not (path.name.endswith(_COMPARISON) and Path(str(path).removesuffix(_COMPARISON)) in there):
@@ -133,7 +135,7 @@ def pair(truth: Path, restored: Path, *, recursive: bool = False, pattern: str |
     ):
         if names:
             raise UsageError(f"{complaint} {_some(names, ', ')}.")
-    return [Pair(path, results[0], place(path, truth)) for path, results in partners.items()]
+    return [Pair(path, results[0], place_in(truth, path)) for path, results in partners.items()]
 
 
 _Namer = Callable[[str], "str | None"]
