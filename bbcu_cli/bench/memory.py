@@ -23,8 +23,9 @@ import numpy as np
 
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import FORMATS, EncodeOptions, Image, encode
+from bbcu_cli.score import markdown
 
-HEAD: Final = "| run | output | MB planned | MB at the peak | peak / planned |\n|---|---|---|---|---|"
+TITLES: Final = ("run", "output", "MB planned", "MB at the peak", "peak / planned")
 FORMATS_MEASURED: Final = ("PNG", "TIFF", "JPEG", "WebP", "AVIF")
 _EXTRAS: Final = ((), ("--compare",), ("--gt",), ("--compare", "--gt"))
 # A process inherits the peak of the one that starts it, so this small one stands between.
@@ -73,7 +74,8 @@ class Measured:
 
     def __str__(self) -> str:
         planned, peak = self.planned / 2**20, self.peak / 2**20
-        return f"| {self.case} | {self.case.form} | {planned:.0f} | {peak:.0f} | {peak / planned:.2f} |"
+        figures = (f"{planned:.0f}", f"{peak:.0f}", f"{peak / planned:.2f}")
+        return markdown.row((str(self.case), self.case.form, *figures))
 
 
 def measure(case: Case, folder: Path) -> Measured:
@@ -166,7 +168,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=3.0, help="size of the pictures")
     parser.add_argument("--match", default="", help="only rows that hold this text")
     options = parser.parse_args()
-    sys.stdout.write(f"{HEAD}\n")
+    sys.stdout.write("".join(f"{line}\n" for line in markdown.head(TITLES)))
     with TemporaryDirectory(prefix="bbcu-bench-") as folder:
         for case in cases(options.megapixels):
             if options.match in f"{case} to {case.form}":

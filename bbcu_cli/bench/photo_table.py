@@ -12,6 +12,7 @@ from bbcu_cli.hub.catalogue import Catalogue
 from bbcu_cli.restoration.choice import Wish
 from bbcu_cli.restoration.model import Shelf
 from bbcu_cli.restoration.serving import Restorer, serve
+from bbcu_cli.score import markdown
 from bbcu_cli.score.files import evaluate_files, evaluate_given, given_convention
 from bbcu_cli.score.metrics import mean_scores
 from bbcu_cli.score.pairs import images_at, pair
@@ -67,8 +68,7 @@ class PhotoTable:
             known: a table of before.
         """
         columns = ("restored by", "input", *self._sets, *self._pairs, "networks")
-        yield _line(columns)
-        yield _line("---" for _ in columns)
+        yield from markdown.head(columns)
         stays = {line.split(" | ")[0] + " | " + line.split(" | ")[1]: line for line in known if " | " in line}
         for command, given, measured in self._rows():
             if command.removeprefix("`bbcu ").startswith(only):
@@ -89,18 +89,18 @@ class PhotoTable:
     def _trial(self, command: str, given: str, trial: Trial) -> str:
         restorer = self._restorer(Wish(trial.task, trial.scale))
         cells = [figures(means(trial, images, restorer)) for images in self._sets.values()]
-        return _line((command, given, *cells, *("" for _ in self._pairs), restorer.told))
+        return markdown.row((command, given, *cells, *("" for _ in self._pairs), restorer.told))
 
     def _every_quality(self, given: str) -> str:
         restorer = self._restorer(Wish("deblock"))
         cells = [_worst(images, restorer) for images in self._sets.values()]
-        return _line(("`bbcu deblock`", given, *cells, *("" for _ in self._pairs), restorer.told))
+        return markdown.row(("`bbcu deblock`", given, *cells, *("" for _ in self._pairs), restorer.told))
 
     def _camera_noise(self) -> str:
         restorer, convention = self._restorer(Wish("denoise")), given_convention("denoise", 1)
         found = [evaluate_given(pairs, "denoise", 1, convention, restorer) for pairs in self._pairs.values()]
         cells = [figures(_means(images, "psnr_rgb")) for images in found]
-        return _line(("`bbcu denoise`", "camera noise", *("" for _ in self._sets), *cells, restorer.told))
+        return markdown.row(("`bbcu denoise`", "camera noise", *("" for _ in self._sets), *cells, restorer.told))
 
 
 def means(trial: Trial, truths: list[Path], restorer: Restorer) -> Means:
@@ -130,7 +130,3 @@ def _worst(truths: list[Path], restorer: Restorer) -> str:
         gains[quality] = after - before if math.isfinite(before) else 0.0
     least = min(gains, key=lambda quality: round(gains[quality], 2))
     return f"{round(gains[least], 2) + 0.0:+.2f} (JPEG {least})"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |".replace("  ", " ")

@@ -21,6 +21,7 @@ from bbcu_cli.files import write_whole
 from bbcu_cli.hub.catalogue import Catalogue, Entry, weights_dir
 from bbcu_cli.restoration.model import Shelf, load_model
 from bbcu_cli.restoration.pipeline import run_tiled
+from bbcu_cli.score import markdown
 from bbcu_cli.score.metrics import mean_scores
 from bbcu_cli.score.pairs import images_at
 from bbcu_cli.score.trial import Trial, evaluate_trial
@@ -29,7 +30,7 @@ from bbcu_cli.spec import ModelSpec, Task
 README: Final = "README.md"
 BEGIN: Final = "<!-- measured by python -m bbcu_cli.bench.table -->"
 END: Final = "<!-- end of the measured table -->"
-HEAD: Final = "| model | images | input | PSNR of the input | PSNR | gain | SSIM |\n|---|---|---|---|---|---|---|"
+TITLES: Final = ("model", "images", "input", "PSNR of the input", "PSNR", "gain", "SSIM")
 
 SETS: Final[dict[Task, tuple[str, ...]]] = {
     "sr": ("Set5", "Set14", "BSD20", "B100", "Urban100", "Manga109"),
@@ -73,14 +74,14 @@ def measure(entry: Entry, sets: Path) -> Iterator[tuple[str, float, str]]:
                 rgb = trial.convention.headline == "rgb"
                 psnr, ssim = (score.psnr_rgb, score.ssim_rgb) if rgb else (score.psnr_y, score.ssim_y)
                 before = given.psnr_rgb if rgb else given.psnr_y
-                cells = (entry.name, name, f"{trial.baseline}, {trial.strength}", f"{before:.2f}", f"**{psnr:.2f}**")
-                line = f"| {' | '.join(cells)} | {psnr - before:+.2f} | {ssim:.4f} |"
+                figures = (f"{before:.2f}", f"**{psnr:.2f}**", f"{psnr - before:+.2f}", f"{ssim:.4f}")
+                line = markdown.row((entry.name, name, f"{trial.baseline}, {trial.strength}", *figures))
                 yield name if entry.spec.task == "sr" else f"{name} {trial.strength}", psnr, line
 
 
 def missing(entry: Entry) -> str:
     """The line of a model that nobody has trained yet."""
-    return f"| {entry.name} | not trained | | | | | |"
+    return markdown.row((entry.name, "not trained", *[""] * (len(TITLES) - 2)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +116,7 @@ def _measure_photos(sets: Path, only: str) -> None:
 
 
 def _measure_models(sets: Path) -> None:
-    folder, lines = weights_dir(), [HEAD]
+    folder, lines = weights_dir(), [*markdown.head(TITLES)]
     _parts(folder / README, BEGIN, END)
     catalogue = Catalogue.load(folder)
     entries = dict(catalogue.entries)

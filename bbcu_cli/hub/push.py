@@ -153,7 +153,7 @@ def _card(model: PackedModel, about: Description, digest: str, size: int, repo: 
     )
     weights = f"hf://{repo}" if repo else MODEL_FILE
     option = f" --scale {spec.scale}" if spec.task == "sr" else ""
-    rows = "".join(f"| {label} | {value:.2f} |\n" for label, value in about.measured.items())
+    figures = "".join(f"- {label}: {value:.2f}\n" for label, value in about.measured.items())
     body = _CARD.format(
         name=about.name,
         summary=about.summary[:1].upper() + about.summary[1:],
@@ -161,7 +161,7 @@ def _card(model: PackedModel, about: Description, digest: str, size: int, repo: 
         command=f"bbcu {spec.task} photo.jpg{option} --weights {weights}",
         file=MODEL_FILE,
         sha256=digest,
-        figures=f"\n## Measured\n\n| test set | {about.metric}, dB |\n|---|---:|\n{rows}" if rows else "",
+        figures=f"\n## Measured\n\n{about.metric} in dB:\n\n{figures}" if figures else "",
         provenance="".join(f"- {_line(key)}: {_line(value)}\n" for key, value in sorted(model.provenance.items()))
         or "Unknown.",
     )

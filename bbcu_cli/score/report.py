@@ -9,6 +9,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from bbcu_cli.score import markdown
 from bbcu_cli.score.metrics import Convention, Scores, mean_scores
 
 SCHEMA: Final = 1
@@ -129,8 +130,7 @@ def to_text(report: Report) -> str:
 def to_markdown(report: Report) -> str:
     """A Markdown table with the convention below it."""
     heading, *lines = [[_markdown_cell(cell) for cell in line] for line in cells(report)]
-    rule = ["---", *["---:"] * (len(heading) - 1)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
+    table = "\n".join((*markdown.head(heading, numbers=True), *map(markdown.row, lines)))
     facts = "".join(f"\n- {name}: {_markdown_cell(value)}" for name, value in report.facts)
     return f"**{_markdown_cell(report.title)}**\n\n{table}\n{facts}\n- convention: {report.convention}\n"
 
