@@ -34,7 +34,9 @@ def _run(arguments: list[str]) -> None:
         print(f"bbcu: error: {complaint}", file=sys.stderr)
         sys.exit(BbcuError.exit_code)
     from bbcu_cli.cli.app import main as run
+    from bbcu_cli.cli.heap import return_large_blocks
 
+    return_large_blocks()
     run()
 
 
