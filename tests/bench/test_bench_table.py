@@ -22,7 +22,7 @@ from bbcu_cli.restoration.pipeline import run_tiled
 from bbcu_cli.score.trial import Trial, evaluate_trial
 from bbcu_cli.spec import ModelSpec
 
-WEIGHTS = Path(__file__).parent.parent / "weights"
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from bbcu_cli.engines.cpu import kernel_sets
 
-CHELSEA = Path(__file__).parent / "data" / "chelsea.png"
+CHELSEA = Path(__file__).parents[1] / "data" / "chelsea.png"
 HIDE_TORCH = """
 import sys
 from importlib.machinery import PathFinder

@@ -210,7 +210,7 @@ def test_tail_equals_convolution_plus_bilinear_skip(
 def compiled() -> dict[str, dict[str, object]]:
     """Every kernel compiled to machine code in a process of its own: no GPU is needed for that."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    script = Path(__file__).parent / "compile_kernels.py"
+    script = Path(__file__).parents[1] / "compile_kernels.py"
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip(done.stderr.strip())

@@ -29,7 +29,7 @@ from bbcu_cli.engines.cpu import CpuEngine, kernel_sets, measure_layer
 from bbcu_cli.errors import EngineError, EngineUnavailableError, UsageError
 from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
-NATIVE = Path(__file__).parent.parent / "bbcu_cli" / "native"  # the sources are not installed
+NATIVE = Path(__file__).parents[2] / "bbcu_cli" / "native"  # the sources are not installed
 compiled = pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
 SETS = [k["name"] for k in kernel_sets() if k["supported"]]
 
