@@ -55,8 +55,8 @@ class Serves:
             pictures.
         sigma: noise levels of the pictures that a denoiser serves, as `estimate_noise` finds them, in 8-bit units,
             both ends included; None for all.
-        correlation: a denoiser also serves lossless files whose noise is at least so correlated, as `estimate_noise`
-            finds it: camera noise in a PNG; None for none.
+        correlation: a denoiser also serves lossless files with noise of these levels that is at least so correlated, as
+            `estimate_noise` finds it: 2 for camera noise in a PNG, 0 for any; None for none.
     """
 
     quality: tuple[int, int]
@@ -75,8 +75,8 @@ class Serves:
             raise CheckpointError(f"quality is {low}..{high}, expected 1..100 in order")
         if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
             raise CheckpointError(f"sigma is {self.sigma[0]:g}..{self.sigma[1]:g}, expected 0..255 in order")
-        if self.correlation is not None and not 0 < self.correlation < math.inf:
-            raise CheckpointError(f"correlation is {self.correlation:g}, expected more than 0")
+        if self.correlation is not None and not 0 <= self.correlation < math.inf:
+            raise CheckpointError(f"correlation is {self.correlation:g}, expected 0 or more")
 
     @property
     def of_noise(self) -> bool:

@@ -81,7 +81,7 @@ def choose(
         if noise.sigma < floor:
             return Choice(None, f"{kind}, and no network helps where the noise is below {floor:g}")
     if entries := contenders(wish, compression, catalogue, noise or _WHITE):
-        why = "a lossless file with noise as of a camera" if compression is None else str(compression)
+        why = "a lossless file, for its noise" if compression is None else str(compression)
         if wish.input == "photo":
             why = f"--input photo{_sigma(wish)}"
         return Choice(_narrowest(entries, level).name, why)
@@ -105,7 +105,7 @@ def contenders(
 ) -> list[Entry]:
     """The networks for photos that may serve a file: those whose range of qualities holds that of the file.
 
-    Where none does, `--input photo` takes the nearest. Lossless files have the denoisers for correlated noise only;
+    Where none does, `--input photo` takes the nearest. Lossless files have those denoisers that are for their noise;
     with no `noise` given, those that any noise could have.
     """
     by_sigma = wish.task == "denoise" and wish.sigma is not None and wish.input == "auto"
@@ -142,8 +142,11 @@ def _quality(compression: Compression | None) -> int:
 
 
 def _takes_lossless(entry: Entry, noise: Noise | None) -> bool:
-    least = entry.serves.correlation if entry.serves else None
-    return least is not None and (noise is None or noise.correlation >= least)
+    """Whether a network is for the noise of a lossless file; where it is not known, whether for any."""
+    if entry.serves is None or entry.serves.correlation is None:
+        return False
+    low, high = entry.serves.sigma or (0, inf)
+    return noise is None or (noise.correlation >= entry.serves.correlation and low <= noise.sigma <= high)
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:

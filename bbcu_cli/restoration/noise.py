@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,14 @@ from bbcu_cli.image import Image
 from bbcu_cli.image.image import Pixels
 
 _LUMA: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-# The side of a block in pixels. Texture fills many blocks of a photograph but hardly ever all of them, so the calm ones
-# tell the noise: at the median, clean photographs of 481 x 321 pixels measure 5.3 on average, at the tenth percentile
-# 2.7; noise of sigma 5 saved as JPEG 90 measures 7.7 and 4.4.
+# The side of a block in pixels. Texture fills many blocks of a photograph but hardly ever all of them, so the calmest
+# tell the noise.
 _SIDE: Final = 32
-_CALM: Final = 0.1
-# The median of |x| of a normal distribution of deviation 1 is 0.6745, and the tenth percentile of such medians, each of
-# 16 x 16 values, 9 % less; of 8 x 8 values 18 %.
-_OF_CALM: Final = 0.6745 * 0.907
-_OF_CALM_AT_HALF: Final = 0.6745 * 0.816
+_CALM: Final = 0.05
+# The median of |x| of a normal distribution of deviation 1 is 0.6745; the calm quantile of such medians, each over a
+# block, is 7 % less, and 15 % at half the size.
+_OF_CALM: Final = 0.6745 * 0.925
+_OF_CALM_AT_HALF: Final = 0.6745 * 0.852
 # More pixels change little; larger pictures are looked at in strips.
 _MOST: Final = 4_000_000
 # Less is what sums of float32 leave.
@@ -34,9 +33,10 @@ class Noise:
     """The noise of a picture.
 
     Attributes:
-        sigma: standard deviation of white noise that would explain the finest detail, in 8-bit units.
-        correlation: how many times as strong as white noise it is in the picture at half the size; 1 for white noise,
-            2 to 4 for what a camera or a JPEG has smoothed, and for the detail of a photograph without noise.
+        sigma: standard deviation of white noise that would explain what is seen at half the size, in 8-bit units.
+            There, noise that a camera or a JPEG has smoothed is about as strong as in the picture.
+        correlation: how many times as strong that is as the finest detail; 1 for white noise, 2 to 4 for what a camera
+            or a JPEG has smoothed, and for the detail of a photograph without noise.
     """
 
     sigma: float
@@ -44,11 +44,12 @@ class Noise:
 
 
 def estimate_noise(image: Image) -> Noise:
-    """The noise of the calm blocks of a picture.
+    """The noise of the calmest blocks of a picture.
 
-    From the diagonal Haar coefficients of luma (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage",
-    1994), for one channel's noise. Noise that a camera or a JPEG has smoothed shows less than it has. Blocks that are
-    largely black or white, such as bars or a blown-out sky, tell nothing and are left out, if there are others.
+    From the diagonal Haar coefficients of luma at half the size (Donoho and Johnstone, "Ideal spatial adaptation by
+    wavelet shrinkage", 1994), for one channel's noise. Blocks that are largely black or white, such as bars or a
+    blown-out sky, tell nothing and are left out, if there are others; so are those of one colour, such as a frame, if
+    they are the lesser part.
 
     Returns:
         No noise for a picture of fewer than 4 x 4 pixels.
@@ -60,41 +61,42 @@ def estimate_noise(image: Image) -> Noise:
     step = max(1, -(-height * width // _MOST))
     tops = range(0, height - rows + 1, rows)[::step]
     blocks = np.hstack([_blocks(image.pixels[top : top + rows], columns) for top in tops])
-    clipped = blocks[2] > _CLIPPED
-    fine, coarse = np.quantile(blocks[:2] if clipped.all() else blocks[:2, ~clipped], _CALM, axis=1)
-    of_luma = float(fine) / _OF_CALM / (257 if image.depth == 16 else 1)
-    if of_luma < _LEAST:
+    told = blocks[2] <= _CLIPPED
+    plain = blocks[3] == 0
+    if plain.mean() < 0.5:
+        told &= ~plain
+    fine, coarse = np.quantile(blocks[:2, told] if told.any() else blocks[:2], _CALM, axis=1)
+    level = 257 if image.depth == 16 else 1
+    fine, coarse = fine / level / _OF_CALM, coarse / level / _OF_CALM_AT_HALF
+    if coarse < _LEAST:
         return Noise(0.0)
-    correlation = float(coarse / fine) * _OF_CALM / _OF_CALM_AT_HALF
-    return Noise(of_luma if image.channels == 1 else of_luma / float(np.linalg.norm(_LUMA)), correlation)
+    sigma = float(coarse) if image.channels == 1 else float(coarse / np.linalg.norm(_LUMA))
+    return Noise(sigma, float(coarse / max(fine, _LEAST)))
 
 
 def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
-    """Of each block of a strip the median magnitude of coefficients, the same at half the size, the share of clipped.
+    """What the blocks of a strip tell.
 
     Args:
         strip: one row of blocks, (rows, W, C).
         columns: of a block.
 
     Returns:
-        float32 (3, W // columns).
+        float32 (4, W // columns): the median magnitude of the finest detail, and of that at half the size; the share of
+        samples at an end of their range; the range of luma.
     """
-    cut = strip[:, : strip.shape[1] // columns * columns]
+    count = strip.shape[1] // columns
+    cut = strip[:, : count * columns].reshape(len(strip), count, columns, -1).swapaxes(0, 1)
     seen = cut.astype(np.float32)
-    luma: NDArray[np.float32] = seen[..., 0] if seen.shape[2] == 1 else seen @ _LUMA
-    half = (luma[::2, ::2] + luma[::2, 1::2] + luma[1::2, ::2] + luma[1::2, 1::2]) / 2  # white noise stays as strong
-    ends = (cut == 0) | (cut == np.iinfo(cut.dtype).max)
-
-    def split(samples: NDArray[Any]) -> NDArray[Any]:
-        count = strip.shape[1] // columns
-        blocks: NDArray[Any] = samples.reshape(len(samples), count, -1).transpose(1, 0, 2).reshape(count, -1)
-        return blocks
-
-    fine, coarse = (np.median(split(_detail(picture)), axis=1) for picture in (luma, half))
-    return np.array([fine, coarse, split(ends).mean(axis=1)], np.float32)
+    luma: NDArray[np.float32] = seen[..., 0] if seen.shape[3] == 1 else seen @ _LUMA
+    half = (luma[:, ::2, ::2] + luma[:, ::2, 1::2] + luma[:, 1::2, ::2] + luma[:, 1::2, 1::2]) / 2
+    ends = ((cut == 0) | (cut == np.iinfo(cut.dtype).max)).mean(axis=(1, 2, 3))
+    # White noise is as strong at half the size.
+    return np.array([_detail(luma), _detail(half), ends, np.ptp(luma, axis=(1, 2))], np.float32)
 
 
-def _detail(luma: NDArray[Any]) -> NDArray[Any]:
-    """Magnitudes of the diagonal Haar coefficients: (H, W) -> (H / 2, W / 2)."""
-    detail: NDArray[Any] = np.abs(luma[::2, ::2] - luma[::2, 1::2] - luma[1::2, ::2] + luma[1::2, 1::2]) / 2
-    return detail
+def _detail(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each block, (B, H, W), the median magnitude of its diagonal Haar coefficients at every place."""
+    detail = blocks[:, :-1, :-1] - blocks[:, :-1, 1:] - blocks[:, 1:, :-1] + blocks[:, 1:, 1:]
+    median: NDArray[np.float32] = np.median(np.abs(detail) / 2, axis=(1, 2))
+    return median

@@ -137,13 +137,16 @@ def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalog
     entry = replace(levels["denoise-photo-low"], serves=Serves((1, 100), (0, 8), correlation=2.4))
     catalogue = Catalogue({**levels.entries, entry.name: entry})
     camera, white = Noise(3, 2.4), Noise(3, 2.3)
-    assert str(choose(DENOISE, None, catalogue, camera)) == f"{entry.name}: a lossless file with noise as of a camera"
+    assert str(choose(DENOISE, None, catalogue, camera)) == f"{entry.name}: a lossless file, for its noise"
     assert choose(DENOISE, None, catalogue, white).model == "denoise"
     assert choose(DENOISE, None, catalogue).model == "denoise"
     assert choose(DENOISE, None, levels, camera).model == "denoise"
     assert choose(replace(DENOISE, sigma=3.0), None, catalogue, camera).model == "denoise"
     assert choose(replace(DENOISE, input="clean"), None, catalogue, camera).model == "denoise"
     assert choose(DENOISE, jpeg(90), catalogue, white).model == entry.name
+    assert choose(DENOISE, None, catalogue, Noise(9, 2.4)).model == "denoise"  # beyond its levels
+    any_noise = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0, 8), 0))})
+    assert choose(DENOISE, None, any_noise, white).model == entry.name
 
 
 def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> None:
@@ -210,7 +213,7 @@ def test_a_range_of_noise_survives_the_catalogue(levels: Catalogue, tmp_path: Pa
     for sigma in ([8, 2], [-1, 8], [1], [1, float("nan")], "low", 7):
         with pytest.raises(CheckpointError, match="denoise-photo-low"):
             Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "sigma": sigma}})
-    for correlation in (0, -1, float("nan"), "much"):
+    for correlation in (-1, float("nan"), "much"):
         with pytest.raises(CheckpointError, match="denoise-photo-low"):
             Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "correlation": correlation}})
     both = Serves((1, 100), (0, 8), 2.4)
