@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -56,37 +56,44 @@ class Serves:
         sigma: noise levels of the pictures that a denoiser serves, as `estimate_noise` finds them, in 8-bit units,
             both ends included; None for all.
         correlation: a denoiser also serves lossless files with noise of these levels that is at least so correlated, as
-            `estimate_noise` finds it: 2 for camera noise in a PNG, 0 for any; None for none.
+            `estimate_noise` finds it: camera noise in a PNG; None for none.
+        white: levels of noise of any kind that it serves in lossless files, both ends included; None for none.
     """
 
     quality: tuple[int, int]
     sigma: tuple[float, float] | None = None
     correlation: float | None = None
+    white: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no range.
 
         Raises:
-            CheckpointError: the ends are out of order, or out of 1..100 (quality) or 0..255 (sigma); the correlation
+            CheckpointError: the ends are out of order, or out of 1..100 (quality) or 0..255 (noise); the correlation
                 is not positive.
         """
         low, high = self.quality
         if not 1 <= low <= high <= 100:
             raise CheckpointError(f"quality is {low}..{high}, expected 1..100 in order")
-        if self.sigma is not None and not 0 <= self.sigma[0] <= self.sigma[1] <= 255:
-            raise CheckpointError(f"sigma is {self.sigma[0]:g}..{self.sigma[1]:g}, expected 0..255 in order")
-        if self.correlation is not None and not 0 <= self.correlation < math.inf:
-            raise CheckpointError(f"correlation is {self.correlation:g}, expected 0 or more")
+        for name, levels in (("sigma", self.sigma), ("white", self.white)):
+            if levels is not None and not 0 <= levels[0] <= levels[1] <= 255:
+                raise CheckpointError(f"{name} is {levels[0]:g}..{levels[1]:g}, expected 0..255 in order")
+        if self.correlation is not None and not 0 < self.correlation < math.inf:
+            raise CheckpointError(f"correlation is {self.correlation:g}, expected more than 0")
 
     @property
     def of_noise(self) -> bool:
         """Whether the noise of a picture counts."""
-        return self.sigma is not None or self.correlation is not None
+        return any(field is not None for field in (self.sigma, self.correlation, self.white))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        optional = {"sigma": self.sigma and list(self.sigma), "correlation": self.correlation}
-        return {"quality": list(self.quality)} | {name: value for name, value in optional.items() if value is not None}
+        fields = {part.name: getattr(self, part.name) for part in dataclass_fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+            if value is not None
+        }
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> Serves:
@@ -95,11 +102,20 @@ class Serves:
         if "quality" not in fields or set(fields) - known:
             raise CheckpointError(f"what it serves has the fields {', '.join(fields)}, known are {', '.join(known)}")
         low, high = fields["quality"]
-        sigma, correlation = fields.get("sigma"), fields.get("correlation")
-        if sigma is not None:
-            weakest, strongest = sigma
-            sigma = float(weakest), float(strongest)
-        return Serves((int(low), int(high)), sigma, None if correlation is None else float(correlation))
+        correlation = fields.get("correlation")
+        return Serves(
+            (int(low), int(high)),
+            sigma=_levels(fields.get("sigma")),
+            correlation=None if correlation is None else float(correlation),
+            white=_levels(fields.get("white")),
+        )
+
+
+def _levels(field: Sequence[float] | None) -> tuple[float, float] | None:
+    if field is None:
+        return None
+    weakest, strongest = field
+    return float(weakest), float(strongest)
 
 
 @dataclass(frozen=True, slots=True)

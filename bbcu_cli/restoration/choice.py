@@ -77,7 +77,7 @@ def choose(
     level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
     kind = "a lossless file" if compression is None else str(compression)
     if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression, catalogue):
-        floor = _floor(contenders(wish, compression, catalogue))
+        floor = _floor(contenders(wish, compression, catalogue), noise if compression is None else None)
         if noise.sigma < floor:
             return Choice(None, f"{kind}, and no network helps where the noise is below {floor:g}")
     if entries := contenders(wish, compression, catalogue, noise or _WHITE):
@@ -143,10 +143,19 @@ def _quality(compression: Compression | None) -> int:
 
 def _takes_lossless(entry: Entry, noise: Noise | None) -> bool:
     """Whether a network is for the noise of a lossless file; where it is not known, whether for any."""
-    if entry.serves is None or entry.serves.correlation is None:
+    serves = entry.serves
+    if serves is None:
         return False
-    low, high = entry.serves.sigma or (0, inf)
-    return noise is None or (noise.correlation >= entry.serves.correlation and low <= noise.sigma <= high)
+    if noise is None:
+        return serves.correlation is not None or serves.white is not None
+    correlated = serves.correlation is not None and noise.correlation >= serves.correlation
+    return (correlated and _within(noise.sigma, serves.sigma)) or (
+        serves.white is not None and _within(noise.sigma, serves.white)
+    )
+
+
+def _within(level: float, ends: tuple[float, float] | None) -> bool:
+    return ends is None or ends[0] <= level <= ends[1]
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
@@ -170,9 +179,17 @@ def _good(compression: Compression | None, catalogue: Catalogue) -> bool:
     return compression is None or _quality(compression) > best
 
 
-def _floor(entries: Iterable[Entry]) -> float:
-    """The least noise that any of the networks helps with; 0 without one."""
-    return min((entry.serves.sigma[0] if entry.serves and entry.serves.sigma else 0 for entry in entries), default=0)
+def _floor(entries: Iterable[Entry], lossless: Noise | None) -> float:
+    """The least noise that any of the networks helps with, in a lossless file of that noise or else in any file.
+
+    0 without a network.
+    """
+    levels = []
+    for serves in (entry.serves for entry in entries if entry.serves):
+        correlated = lossless is None or (serves.correlation is not None and lossless.correlation >= serves.correlation)
+        held = serves.sigma if correlated or serves.white is None else serves.white
+        levels.append(held[0] if held else 0.0)
+    return min(levels, default=0.0)
 
 
 def _distance(value: float, ends: tuple[float, float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,11 @@ class Noise:
     """The noise of a picture.
 
     Attributes:
-        sigma: standard deviation of white noise that would explain what is seen at half the size, in 8-bit units.
-            There, noise that a camera or a JPEG has smoothed is about as strong as in the picture.
-        correlation: how many times as strong that is as the finest detail; 1 for white noise, 2 to 4 for what a camera
-            or a JPEG has smoothed, and for the detail of a photograph without noise.
+        sigma: standard deviation of white noise that would explain what is seen, in 8-bit units: the geometric mean of
+            what the finest detail and that at half the size tell. Noise that a camera or a JPEG has smoothed shows at
+            half the size as strong as it is, but texture even more.
+        correlation: how many times as strong noise is at half the size as in the finest detail; 1 for white noise, 2 to
+            4 for what a camera or a JPEG has smoothed, and for the detail of a photograph without noise.
     """
 
     sigma: float
@@ -46,8 +47,8 @@ class Noise:
 def estimate_noise(image: Image) -> Noise:
     """The noise of the calmest blocks of a picture.
 
-    From the diagonal Haar coefficients of luma at half the size (Donoho and Johnstone, "Ideal spatial adaptation by
-    wavelet shrinkage", 1994), for one channel's noise. Blocks that are largely black or white, such as bars or a
+    From the diagonal Haar coefficients of luma (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage",
+    1994), for one channel's noise. Blocks that are largely black or white, such as bars or a
     blown-out sky, tell nothing and are left out, if there are others; so are those of one colour, such as a frame, if
     they are the lesser part.
 
@@ -70,8 +71,9 @@ def estimate_noise(image: Image) -> Noise:
     fine, coarse = fine / level / _OF_CALM, coarse / level / _OF_CALM_AT_HALF
     if coarse < _LEAST:
         return Noise(0.0)
-    sigma = float(coarse) if image.channels == 1 else float(coarse / np.linalg.norm(_LUMA))
-    return Noise(sigma, float(coarse / max(fine, _LEAST)))
+    fine = max(fine, _LEAST)
+    of_luma = float(np.sqrt(fine * coarse))
+    return Noise(of_luma if image.channels == 1 else of_luma / float(np.linalg.norm(_LUMA)), float(coarse / fine))
 
 
 def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
@@ -95,7 +97,7 @@ def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
     return np.array([_detail(luma), _detail(half), ends, np.ptp(luma, axis=(1, 2))], np.float32)
 
 
-def _detail(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+def _detail(blocks: NDArray[Any]) -> NDArray[np.float32]:
     """Of each block, (B, H, W), the median magnitude of its diagonal Haar coefficients at every place."""
     detail = blocks[:, :-1, :-1] - blocks[:, :-1, 1:] - blocks[:, 1:, :-1] + blocks[:, 1:, 1:]
     median: NDArray[np.float32] = np.median(np.abs(detail) / 2, axis=(1, 2))

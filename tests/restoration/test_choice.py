@@ -145,8 +145,8 @@ def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalog
     assert choose(replace(DENOISE, input="clean"), None, catalogue, camera).model == "denoise"
     assert choose(DENOISE, jpeg(90), catalogue, white).model == entry.name
     assert choose(DENOISE, None, catalogue, Noise(9, 2.4)).model == "denoise"  # beyond its levels
-    any_noise = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0, 8), 0))})
-    assert choose(DENOISE, None, any_noise, white).model == entry.name
+    any_noise = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0, 8), white=(1, 4)))})
+    assert [choose(DENOISE, None, any_noise, Noise(level)).model for level in (2, 5)] == [entry.name, "denoise"]
 
 
 def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> None:
@@ -163,6 +163,20 @@ def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> 
         assert choose(replace(DENOISE, input="photo"), compression, catalogue, quiet).model == "denoise-photo-low"
         assert choose(replace(DENOISE, input="clean"), compression, catalogue, quiet).model == "denoise"
         assert choose(replace(DENOISE, sigma=0.1), compression, catalogue, quiet).model == "denoise"
+
+
+def test_white_noise_has_a_floor_of_its_own(levels: Catalogue) -> None:
+    """In a lossless file; that of a camera, or in a lossy file, is removed from a lower level on."""
+    entry = levels["denoise-photo-low"]
+    serves = Serves((1, 100), (2, 8), correlation=2, white=(4, 8))
+    catalogue = Catalogue({**levels.entries, entry.name: replace(entry, serves=serves)})
+    served = [
+        choose(DENOISE, None, catalogue, Noise(level, correlation)).model
+        for level in (1, 3, 5)
+        for correlation in (1, 3)
+    ]
+    assert served == [None, None, None, entry.name, entry.name, entry.name]
+    assert choose(DENOISE, jpeg(100), catalogue, Noise(3, 1)).model == entry.name
 
 
 def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
@@ -213,7 +227,7 @@ def test_a_range_of_noise_survives_the_catalogue(levels: Catalogue, tmp_path: Pa
     for sigma in ([8, 2], [-1, 8], [1], [1, float("nan")], "low", 7):
         with pytest.raises(CheckpointError, match="denoise-photo-low"):
             Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "sigma": sigma}})
-    for correlation in (-1, float("nan"), "much"):
+    for correlation in (0, -1, float("nan"), "much"):
         with pytest.raises(CheckpointError, match="denoise-photo-low"):
             Entry.from_dict("denoise-photo-low", fields | {"serves": {"quality": [1, 100], "correlation": correlation}})
     both = Serves((1, 100), (0, 8), 2.4)
