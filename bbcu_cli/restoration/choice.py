@@ -74,7 +74,7 @@ def choose(
         noise: as `estimate_noise` found it; None where the picture was not looked at.
     """
     catalogue = catalogue or Catalogue.load()
-    level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
+    level = wish.sigma if wish.sigma is not None else noise.finest if noise else None
     kind = "a lossless file" if compression is None else str(compression)
     if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression, catalogue):
         floor = _floor(contenders(wish, compression, catalogue), noise if compression is None else None)
@@ -149,13 +149,12 @@ def _takes_lossless(entry: Entry, noise: Noise | None) -> bool:
     if noise is None:
         return serves.correlation is not None or serves.white is not None
     correlated = serves.correlation is not None and noise.correlation >= serves.correlation
-    return (correlated and _within(noise.sigma, serves.sigma)) or (
-        serves.white is not None and _within(noise.sigma, serves.white)
-    )
+    return (correlated and _holds(serves.sigma, noise)) or (serves.white is not None and _holds(serves.white, noise))
 
 
-def _within(level: float, ends: tuple[float, float] | None) -> bool:
-    return ends is None or ends[0] <= level <= ends[1]
+def _holds(levels: tuple[float, float] | None, noise: Noise) -> bool:
+    """Not weaker, and by the finest detail, which texture changes least, not stronger."""
+    return levels is None or (levels[0] <= noise.sigma and noise.finest <= levels[1])
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,14 +44,19 @@ class Noise:
     sigma: float
     correlation: float = 1.0
 
+    @property
+    def finest(self) -> float:
+        """What the finest detail alone tells: texture adds least to it."""
+        return self.sigma / math.sqrt(self.correlation)
+
 
 def estimate_noise(image: Image) -> Noise:
     """The noise of the calmest blocks of a picture.
 
     From the diagonal Haar coefficients of luma (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage",
-    1994), for one channel's noise. Blocks that are largely black or white, such as bars or a
-    blown-out sky, tell nothing and are left out, if there are others; so are those of one colour, such as a frame, if
-    they are the lesser part.
+    1994), for one channel's noise. Blocks that are largely black or white, such as bars or a blown-out sky, tell
+    nothing and are left out, if there are enough others; so are those of one colour, such as a frame, if they are the
+    lesser part.
 
     Returns:
         No noise for a picture of fewer than 4 x 4 pixels.
@@ -66,7 +72,8 @@ def estimate_noise(image: Image) -> Noise:
     plain = blocks[3] == 0
     if plain.mean() < 0.5:
         told &= ~plain
-    fine, coarse = np.quantile(blocks[:2, told] if told.any() else blocks[:2], _CALM, axis=1)
+    enough = told.mean() > _CALM
+    fine, coarse = np.quantile(blocks[:2, told] if enough else blocks[:2], _CALM, axis=1)
     level = 257 if image.depth == 16 else 1
     fine, coarse = fine / level / _OF_CALM, coarse / level / _OF_CALM_AT_HALF
     if coarse < _LEAST:

@@ -144,7 +144,7 @@ def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalog
     assert choose(replace(DENOISE, sigma=3.0), None, catalogue, camera).model == "denoise"
     assert choose(replace(DENOISE, input="clean"), None, catalogue, camera).model == "denoise"
     assert choose(DENOISE, jpeg(90), catalogue, white).model == entry.name
-    assert choose(DENOISE, None, catalogue, Noise(9, 2.4)).model == "denoise"  # beyond its levels
+    assert choose(DENOISE, None, catalogue, Noise(20, 2.4)).model == "denoise"  # beyond its levels
     any_noise = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0, 8), white=(1, 4)))})
     assert [choose(DENOISE, None, any_noise, Noise(level)).model for level in (2, 5)] == [entry.name, "denoise"]
 
@@ -163,6 +163,12 @@ def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> 
         assert choose(replace(DENOISE, input="photo"), compression, catalogue, quiet).model == "denoise-photo-low"
         assert choose(replace(DENOISE, input="clean"), compression, catalogue, quiet).model == "denoise"
         assert choose(replace(DENOISE, sigma=0.1), compression, catalogue, quiet).model == "denoise"
+
+
+def test_texture_does_not_choose_the_network_for_strong_noise(levels: Catalogue) -> None:
+    """Detail that is strong at half the size alone may be texture."""
+    assert choose(DENOISE, jpeg(90), levels, Noise(12, 1)).model == "denoise-photo-high"
+    assert choose(DENOISE, jpeg(90), levels, Noise(12, 3)).model == "denoise-photo-low"
 
 
 def test_white_noise_has_a_floor_of_its_own(levels: Catalogue) -> None:

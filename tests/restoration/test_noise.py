@@ -58,6 +58,15 @@ def test_black_bars_and_blown_out_places_tell_nothing() -> None:
     assert estimate_noise(Image(np.zeros((64, 64, 3), np.uint8))).sigma == 0
 
 
+def test_a_drawing_on_white_paper_is_not_noise() -> None:
+    """Where nearly every block is white, the few others, full of lines, do not speak for the picture."""
+    rng = np.random.default_rng(8)
+    picture = np.full((1024, 1024, 1), 255.0)
+    picture[:64, :64] = rng.choice([0, 255], (64, 64, 1))
+    noisy = picture + 5 * rng.standard_normal(picture.shape)
+    assert estimate_noise(Image(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))).sigma < 6
+
+
 def test_white_noise_is_told_from_that_of_a_camera() -> None:
     """Noise that was blurred is stronger at half the size than white noise, whatever lies below it."""
     rng = np.random.default_rng(6)
