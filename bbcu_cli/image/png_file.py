@@ -19,7 +19,7 @@ from bbcu_cli.image.apng import Coded, alone, coded_frames
 from bbcu_cli.image.frames import Frame, Frames, Patch, drawn, shows_transparency
 from bbcu_cli.image.image import Image, ImageInfo, Pixels
 from bbcu_cli.image.orientation import upright
-from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, length_of, pixel_bytes, plain_samples, rawmode
+from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, pixel_bytes, plain_samples, rawmode
 from bbcu_cli.image.png_chunks import Chunks, scan
 
 _SCALES: Final[Mapping[str, int]] = {"L;2": 85, "L;4": 17}
@@ -101,8 +101,9 @@ class PngFile(PillowFile):
         alpha = shows_transparency((one.patch for one in coded), self._size())
         kind = replace(info, alpha=alpha)
         canvas = info.pixels * (info.channels + 1) * info.depth // 8
+        stored = max((sum(length for _, _, length in one.places) for one in coded), default=0)
         # The canvas and what a patch hides; a patch and what its decoder takes; the copy of a picture that is turned.
-        return replace(kind, working=4 * canvas + self._working(info) + length_of(self.stream), held=2 * canvas)
+        return replace(kind, working=4 * canvas + self._working(info) + 2 * stored, held=2 * canvas)
 
     def _orientation(self) -> object:
         return metadata.orientation(self.name, "PNG", self.stream)
