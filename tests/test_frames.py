@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,21 +245,56 @@ def test_pages_take_the_memory_of_the_largest(tmp_path: Path, model: Model) -> N
     assert both >= settings(format="TIFF").footprint(job, probe(path), model).image
 
 
+@pytest.mark.parametrize(("form", "count"), [("GIF", 200), ("PNG", 200), ("WEBP", 200), ("TIFF", 300)])
+def test_no_more_than_two_pictures_are_held_at_once(
+    form: str, count: int, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever decodes the next one has let go of those before, but for the one that it is compared with."""
+    pictures = [
+        Pillow.fromarray(np.roll(photo(12, 16), (number % 12, number // 12), (0, 1))) for number in range(count)
+    ]
+    source = tmp_path / f"in.{form.lower()}"
+    source.write_bytes(saved(pictures[0], form, save_all=True, append_images=pictures[1:]))
+    alive = weakref.WeakSet[Image]()
+    most = [0]
+
+    class Watched(Image):
+        """One that is counted."""
+
+        __slots__ = ("__weakref__",)
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.size in ((12, 16), (24, 32)):
+                alive.add(self)
+                most[0] = max(most[0], len(alive))
+
+    for module in ("image", "frames", "pillow", "png_file", "tiff_file", "encode_frames"):
+        monkeypatch.setattr(f"bbcu_cli.image.{module}.Image", Watched)
+    [row] = run([Job(source, tmp_path / "out.tif")], model, settings(format="TIFF"))
+    assert (row.status, row.frames) == ("done", count), row.error
+    assert 1 <= most[0] <= 3
+    if form != "TIFF":
+        most[0] = 0
+        [row] = run([Job(source, tmp_path / "out.png")], model, settings())
+        assert 1 <= most[0] <= 5
+
+
 @pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="the system does not tell the peak of a process")
 @pytest.mark.skipif(sys.platform == "darwin", reason="figures of Linux")
 @pytest.mark.parametrize(
     "case",
     [
-        Case(source="PNG", form="PNG", frames=200, megapixels=0.03),
-        Case(source="TIFF", form="TIFF", frames=300, megapixels=0.03),
-        Case(source="WebP", form="WebP", frames=20, megapixels=0.1),
+        Case(source="PNG", form="PNG", frames=60, megapixels=0.05),
+        Case(source="TIFF", form="TIFF", frames=60, megapixels=0.05),
+        Case(source="WebP", form="WebP", frames=10, megapixels=0.1),
         Case(source="AVIF", form="AVIF", frames=4, megapixels=0.03),
     ],
     ids=str,
 )
 def test_the_peak_of_memory_is_within_the_plan(case: Case, tmp_path: Path) -> None:
-    """200 frames and 300 pages, with the smallest --memory that is accepted."""
+    """Of frames and pages, with the smallest --memory that is accepted."""
     measured = measure(case, tmp_path)
     assert measured.peak <= measured.planned
 

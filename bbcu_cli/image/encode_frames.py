@@ -49,9 +49,9 @@ class Reel:
 
 
 def holds(kind: str, *, pages: bool) -> bool:
-    """Whether a file of the format `kind` holds several pages, or the frames of an animation."""
-    several = FORMATS[kind].several
-    return several == "pages" or (several == "frames" and not pages)
+    """Whether a file of the format `kind` is written with several pages, or with the frames of an animation."""
+    form = FORMATS[kind]
+    return form.writable and (form.several == "pages" or (form.several == "frames" and not pages))
 
 
 def losses_of_timing(reel: Reel, kind: str) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "AVIF": Format((".avif",), gray=False, lossy=True, dpi="exif", max_side=16384, several="frames"),
         "HEIC": Format((".heic", ".heif", ".hif"), gray=False, lossy=True, dpi="exif", max_side=16384),
         "BMP": Format((".bmp", ".dib"), alpha=False, icc=False, exif=False, xmp=False),
-        "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
+        "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False, several="frames"),
         "RAW": Format(
             (".dng",),
             (
