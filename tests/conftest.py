@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import bbcu  # noqa: F401 - a fixture
 from hypothesis import settings
 from PIL import Image
 

@@ -332,4 +332,4 @@ REFUSED_FILES = frozenset(
         "camera.raf", "12 bits.jpg",
     }
 )  # fmt: skip
-"""Those of `awkward_files` that no program can restore."""
+"""Those of `awkward_files` that are no single picture, or that no program can restore."""

@@ -341,6 +341,7 @@ def test_the_table_of_formats_says_what_the_code_does() -> None:
         "EXIF (camera, date, exposure, place)": lambda fmt: _kept(fmt.exif, fmt.writable),
         "XMP": lambda fmt: _kept(fmt.xmp, fmt.writable),
         "resolution (DPI)": lambda fmt: "in EXIF" if fmt.dpi == "exif" else _kept(fmt.dpi, fmt.writable),
+        "several pictures": lambda fmt: fmt.several or "-",
         "longest side written": lambda fmt: f"{fmt.max_side:,}" if fmt.writable else "-",
     }
     for label, of in expected.items():

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from bbcu_cli.batch.jobs import STDIO, Job, compare_path
 from bbcu_cli.batch.manifest import Manifest, Stamp, Verdict, stamp_of
 from bbcu_cli.batch.queue import EngineQueue, QueuedSession
+from bbcu_cli.batch.sequence import frames_of, restore_frames
 from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.errors import BbcuError, ImageError, UsageError
 from bbcu_cli.files import make_folder, write_atomic, write_whole
@@ -82,7 +83,9 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     )
     need = None
     with contextlib.suppress(*EXPECTED):
-        need = settings.footprint(job, probe(source), served.model)
+        info = probe(source)
+        frames_of(job, info, settings)
+        need = settings.footprint(job, info, served.model)
     return Given(job, source, stamp, result, comparison, need, served)
 
 
@@ -119,8 +122,12 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
     started, job = time.perf_counter(), given.job
     settings = settings.of(job)
     info = probe(given.source, name=job.name)
+    several = frames_of(job, info, settings) > 1
     settings.footprint(job, info, given.served.model)  # before anything is decoded
-    image = decode(given.source, max_pixels=settings.max_pixels, name=job.name)
+    if several:
+        row, served = restore_frames(given, info, model, settings, queue, partial(_save, given, settings, manifest))
+        return replace(row, **_remarks(served), notes=(*row.notes, *_unrecorded(job, manifest)))
+    image = decode(given.source, max_pixels=settings.max_pixels, name=job.name, first=settings.frames == "first")
     decoded = time.perf_counter()
     served = given.served.seen(image)
     session = QueuedSession(queue, (served.model or model).session)
@@ -134,8 +141,8 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         scores = _judged(given, (image, result), served, settings, manifest)
         bands = Bands.of(result)
     lost = losses(bands, settings.format, settings.encoding)
-    _save(given, bands, settings, manifest, served)
-    unrecorded = manifest.complaints(job.output.parent) if manifest and job.output else ()
+    content = partial(write, bands, settings.format, options=settings.encoding, threads=settings.threads)
+    _save(given, settings, manifest, content, served)
     engine, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
     return Row(
         job.name,
@@ -150,8 +157,13 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
         tile=str(tile) if served.model else "",
         **_remarks(served),
         scores=scores,
-        notes=(*job.notes, *image.notes, *lost, *unrecorded),
+        notes=(*job.notes, *image.notes, *lost, *_unrecorded(job, manifest)),
     )
+
+
+def _unrecorded(job: Job, manifest: Manifest | None) -> tuple[str, ...]:
+    """What is to be said of a record that could not be written."""
+    return manifest.complaints(job.output.parent) if manifest and job.output else ()
 
 
 def _remarks(served: Served) -> dict[str, Any]:
@@ -234,12 +246,14 @@ def _require_unchanged(given: Given) -> None:
         raise ImageError(f"{given.job.source} changed while it was restored; restore it again")
 
 
-def _save(given: Given, bands: Bands, settings: Settings, manifest: Manifest | None, served: Served) -> None:
+def _save(
+    given: Given, settings: Settings, manifest: Manifest | None, write_to: Callable[[BinaryIO], Any], served: Served
+) -> None:
     """Write the result as its rows come."""
     job, output = given.job, given.job.output
 
     def content(file: BinaryIO) -> None:
-        write(bands, settings.format, file, settings.encoding, threads=settings.threads)
+        write_to(file)
         _require_unchanged(given)
         if manifest and output:
             manifest.begun(output, job.source)

@@ -30,6 +30,7 @@ class Row:
         seconds: that the engine took.
         decode_seconds: of reading the file.
         encode_seconds: of all the rest: colour, scores, compression, the disk.
+        frames: how many frames or pages were restored; sizes are those of the first one.
         model: the network that served; None for a picture that was left as it is, and for one that failed.
         reason: why that network served, or none.
         noise: level estimated on the picture, in 8-bit units, where a denoiser was not told it.
@@ -43,6 +44,7 @@ class Row:
     encode_seconds: float = 0.0
     size_in: Size | None = None
     size_out: Size | None = None
+    frames: int = 1
     model: str | None = None
     engine: str = ""
     tile: str = ""
@@ -76,6 +78,7 @@ class Settings:
         preserve_times: outputs get the modification time of their source.
         threads: of an encoder; None: `default_threads()`.
         progress: told now and then how much of a picture is done, 0..1, by any thread.
+        frames: of an animation or of several pages, all, or the first one alone.
         serve: the network for a source, by what the file says, called by one thread; None: the run's model for all.
     """
 
@@ -90,6 +93,7 @@ class Settings:
     preserve_times: bool = False
     threads: int | None = None
     progress: Callable[[Job, float], None] | None = None
+    frames: Literal["all", "first"] = "all"
     serve: Callable[[Path | bytes], Served] | None = None
 
     def of(self, job: Job) -> Settings:
@@ -111,7 +115,7 @@ class Settings:
         return self.compare or self.truths is not None
 
     def footprint(self, job: Job, image: ImageInfo, model: Model | None) -> Footprint:
-        """Tile and memory for one image, that no model may serve.
+        """Tile and memory for one image, that no model may serve; of several in a file for the one that takes the most.
 
         Raises:
             UsageError: it cannot be done in the memory that is allowed.
@@ -119,7 +123,11 @@ class Settings:
         """
         truth = probe(self.truths.paths[job]) if self.truths else None
         work = Work(self.format, truth, self.compare, self.encoding, self.threads or default_threads())
-        return footprint(image, model, self.options, work)
+        if self.frames == "first" or image.frames < 2:
+            return footprint(image, model, self.options, work)
+        work = replace(work, frames=image.frames)
+        needs = [footprint(kind, model, self.options, work) for kind in image.each or (image,)]
+        return max(needs, key=lambda need: need.peak)
 
 
 def options_key(settings: Settings) -> str:
@@ -127,4 +135,5 @@ def options_key(settings: Settings) -> str:
     options = settings.options
     pixels = [options.self_ensemble, options.chroma, float(options.strength)]
     shaping = [*pixels, repr(settings.encoding), settings.format]
+    shaping += ["first"] if settings.frames == "first" else []
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]

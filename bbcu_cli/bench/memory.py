@@ -15,14 +15,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from bbcu_cli.errors import UsageError
-from bbcu_cli.image import FORMATS, EncodeOptions, Image, encode
+from bbcu_cli.image import FORMATS, Bands, EncodeOptions, Image, encode, write
+from bbcu_cli.image.encode_frames import Reel, write_frames
 from bbcu_cli.score import markdown
 
 TITLES: Final = ("run", "output", "MB planned", "MB at the peak", "peak / planned")
@@ -49,6 +51,7 @@ class Case:
         alpha: it has an alpha channel, with transparent pixels.
         depth: 8 or 16 bits.
         megapixels: of the picture.
+        frames: how many of them the file has, as an animation or as pages.
     """
 
     command: tuple[str, ...] = ("denoise",)
@@ -58,9 +61,11 @@ class Case:
     alpha: bool = False
     depth: int = 8
     megapixels: float = 3.0
+    frames: int = 1
 
     def __str__(self) -> str:
         kind = f"{'RGBA' if self.alpha else 'RGB'} {self.depth} bit"
+        kind += f", {self.frames} of {self.megapixels:g} megapixels" if self.frames > 1 else ""
         return f"`{' '.join((*self.command, *self.extras))}`, {self.source}, {kind}"
 
 
@@ -87,9 +92,11 @@ def measure(case: Case, folder: Path) -> Measured:
     Raises:
         UsageError: the command failed.
     """
-    source = folder / f"{'rgba' if case.alpha else 'rgb'}{case.depth}-{case.megapixels:g}{_suffix(case.source)}"
+    kind = f"{'rgba' if case.alpha else 'rgb'}{case.depth}-{case.megapixels:g}-{case.frames}"
+    source = folder / f"{kind}{_suffix(case.source)}"
     if not source.exists():
-        source.write_bytes(encode(_picture(case), case.source))
+        with source.open("wb") as file:
+            _write_source(case, file)
     truth = _truth(case, source)
     extras = [argument for extra in case.extras for argument in ((extra, str(truth)) if extra == "--gt" else (extra,))]
     command = [case.command[0], str(source), *case.command[1:], *extras, "--background", "#ffffff"]
@@ -114,10 +121,28 @@ def cases(megapixels: float) -> Iterator[Case]:
     yield Case(("sr", "--scale", "2"), alpha=True, depth=16, megapixels=megapixels / 4)
     yield Case(("deblock",), megapixels=megapixels)
     yield Case(extras=("--self-ensemble",), megapixels=megapixels / 4)
+    for frames, source, form in (
+        (200, "PNG", "PNG"),
+        (200, "WebP", "WebP"),
+        (20, "AVIF", "AVIF"),
+        (300, "TIFF", "TIFF"),
+    ):
+        yield Case(source=source, form=form, frames=frames, megapixels=megapixels / 10)
 
 
 def _suffix(form: str) -> str:
     return FORMATS[form].suffixes[0]
+
+
+def _write_source(case: Case, file: BinaryIO) -> None:
+    picture = _picture(case)
+    if case.frames == 1:
+        write(Bands.of(picture), case.source, file)
+        return
+    turned = (np.roll(picture.pixels, 7 * number, axis=0) for number in range(case.frames))
+    alpha = picture.alpha
+    frames = ((Bands.of(Image(pixels, alpha)), Fraction(40)) for pixels in turned)
+    write_frames(frames, Reel(case.frames, pages=case.source == "TIFF", plays=0), case.source, file)
 
 
 def _picture(case: Case) -> Image:

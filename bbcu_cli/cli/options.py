@@ -40,6 +40,13 @@ class MetadataChoice(enum.Enum):
     strip = "strip"
 
 
+class FramesChoice(enum.Enum):
+    """--frames."""
+
+    all = "all"
+    first = "first"
+
+
 class SubsamplingChoice(enum.Enum):
     """--subsampling."""
 
@@ -244,6 +251,13 @@ class FileOptions:
             rich_help_panel=FILES,
         ),
     ] = None
+    frames: Annotated[
+        FramesChoice,
+        typer.Option(
+            help="Of an animation (into PNG, WebP, AVIF) or of several pages (into TIFF): all, or the first alone.",
+            rich_help_panel=FILES,
+        ),
+    ] = FramesChoice.all
     suffix: Annotated[
         str | None, typer.Option(help="Text after the stem of every output's name.", rich_help_panel=FILES)
     ] = None

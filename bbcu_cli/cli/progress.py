@@ -32,7 +32,7 @@ class Reporter(Protocol):
 
 
 @contextmanager
-def report(listing: JobList, talk: TalkOptions) -> Iterator[Reporter]:
+def report(listing: JobList, talk: TalkOptions, *, frames: str = "all") -> Iterator[Reporter]:
     """The reporter that suits stderr and the options."""
     if talk.quiet or talk.json or not sys.stderr.isatty():
         yield _Lines(talk)
@@ -49,7 +49,7 @@ def report(listing: JobList, talk: TalkOptions) -> Iterator[Reporter]:
     console = Console(stderr=True, highlight=False)
     # The pace over half a minute: tiles, and the engine's reports within them, come in gusts.
     with Progress(*columns, console=console, transient=True, speed_estimate_period=30) as progress:
-        yield _Bar(progress, listing)
+        yield _Bar(progress, listing, frames)
 
 
 class _Lines:
@@ -72,9 +72,9 @@ class _Lines:
 class _Bar:
     """A bar that moves by the pixels of all files, above it the lines of those that are finished."""
 
-    def __init__(self, progress: Progress, listing: JobList) -> None:
+    def __init__(self, progress: Progress, listing: JobList, frames: str) -> None:
         self._progress = progress
-        self._pixels = _pixel_counts(listing)
+        self._pixels = _pixel_counts(listing, frames)
         self._done = dict.fromkeys(self._pixels, 0.0)
         self._finished, self._files = 0, len(listing.jobs)
         self._task = progress.add_task("", total=sum(self._pixels.values()), files="")
@@ -99,14 +99,15 @@ class _Bar:
         self._progress.update(self._task, completed=done, files=files)
 
 
-def _pixel_counts(listing: JobList) -> dict[str, int]:
-    """Pixels of every input by name, from the headers; 1 for what cannot be told."""
+def _pixel_counts(listing: JobList, frames: str) -> dict[str, int]:
+    """Pixels of every input by name, of all frames or of the first, from the headers; 1 for what cannot be told."""
     from bbcu_cli.image import probe
 
     counts = {}
     for job in listing.jobs:
         try:
-            counts[job.name] = probe(job.source).pixels if job.source else 1
+            info = probe(job.source) if job.source else None
+            counts[job.name] = 1 if info is None else info.pixels * (info.frames if frames == "all" else 1)
         except (ImageError, OSError):
             counts[job.name] = 1
     return counts

@@ -21,7 +21,7 @@ from bbcu_cli.errors import ImageError, UsageError
 if TYPE_CHECKING:
     from bbcu_cli.batch.jobs import Job, JobList
     from bbcu_cli.batch.settings import Row, Settings, Truths
-    from bbcu_cli.image import ImageInfo
+    from bbcu_cli.image import Image, ImageInfo
     from bbcu_cli.restoration.choice import Wish
     from bbcu_cli.restoration.model import Model
     from bbcu_cli.restoration.planes import Chroma
@@ -201,6 +201,7 @@ def _restore(
             existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
             fail_fast=files.fail_fast,
             preserve_times=files.preserve_times,
+            frames=files.frames.value,
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
@@ -212,7 +213,7 @@ def _restore(
         manifest = Manifest(batch.options_key(settings))
         if any(job.source is None for job in listing.jobs) and sys.stdin.isatty():
             note("waiting for an image on standard input, from a pipe or a file (`< photo.jpg`); Ctrl-C ends it.")
-        with report(listing, talk) as reporter:
+        with report(listing, talk, frames=files.frames.value) as reporter:
             rows = []
             for row in run(listing.jobs, model, replace(settings, progress=reporter.advance), manifest):
                 rows.append(row)
@@ -274,7 +275,7 @@ def _truths(listing: JobList, wish: Wish, gt: Path, *, recursive: bool) -> Truth
 
 def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: bool) -> None:
     """--dry-run: every file with its sizes, its network, its tile and an estimate of the memory."""
-    from bbcu_cli.image import decode
+    from bbcu_cli.batch.sequence import frames_of
     from bbcu_cli.restoration.serving import Served
 
     for job in listing.jobs:
@@ -283,10 +284,11 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         row: dict[str, Any] = {"schema": SCHEMA, "source": job.name, "output": str(job.output or "-")}
         try:
             info = _probe(job)
+            frames = frames_of(job, info, settings)
             served = settings.serve(job.source) if settings.serve else Served(model, "")
             footprint = settings.of(job).footprint(job, info, served.model)
             if served.look:
-                served = served.seen(decode(job.source, max_pixels=settings.max_pixels, name=job.name))
+                served = served.seen(_first_picture(job, info, settings))
         except ImageError as error:
             row |= {"status": "unreadable", "error": str(error)}
         except UsageError as error:
@@ -298,6 +300,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
                 "status": "exists" if exists else "planned",
                 "input_size": size_json(info.size),
                 "output_size": size_json((info.size[0] * scale, info.size[1] * scale)),
+                "frames": frames,
                 "tile": str(footprint.tile),
                 "memory_bytes": footprint.peak,
                 "model": served.model.name if served.model else None,
@@ -310,6 +313,18 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             print(shown(plan_text(row)))
     for path in listing.skipped:
         note(f"not an image by its name, skipped: {path}")
+
+
+def _first_picture(job: Job, info: ImageInfo, settings: Settings) -> Image:
+    """The picture that chooses the network of a file."""
+    from bbcu_cli.batch.sequence import frames_of
+    from bbcu_cli.image.decode import decode, open_frames
+
+    source = job.source or b""
+    if frames_of(job, info, settings) < 2:
+        return decode(source, max_pixels=settings.max_pixels, name=job.name, first=True)
+    with open_frames(source, max_pixels=settings.max_pixels, name=job.name) as frames:
+        return next(frames.each).image
 
 
 def _probe(job: Job) -> ImageInfo:

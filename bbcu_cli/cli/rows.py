@@ -33,6 +33,11 @@ def network_text(row: Mapping[str, Any]) -> str:
     return text if row["noise"] is None else f"{text}, noise of about {row['noise']:g}"
 
 
+def _frames_text(row: Mapping[str, Any]) -> str:
+    """How many pictures a file has; nothing of one."""
+    return f"{row['frames']} frames, " if row["frames"] > 1 else ""
+
+
 def scores_text(scores: Scores) -> str:
     """What a result scored."""
     return f"PSNR {scores.psnr_y:.2f} dB (Y), {scores.psnr_rgb:.2f} dB (RGB), SSIM {scores.ssim_y:.4f} (Y)"
@@ -49,6 +54,7 @@ def plan_text(row: Mapping[str, Any]) -> str:
         return str(row["error"] if row["source"] in row["error"] else f"{row['source']}: {row['error']}")
     sizes = " to ".join("{width}x{height}".format(**row[name]) for name in ("input_size", "output_size"))
     memory = f"about {row['memory_bytes'] >> 20} MB" + (", exists" if row["status"] == "exists" else "")
+    sizes = _frames_text(row) + sizes
     return f"{row['source']} -> {row['output']}  ({sizes}, {network_text(row)}, tile {row['tile']}, {memory})"
 
 
@@ -62,6 +68,7 @@ def row_text(row: Row) -> str:
             text += f"  ({network_text(asdict(row))})"
     else:
         sizes = f"{size_text(row.size_in)} to {size_text(row.size_out)}"
+        sizes = _frames_text(asdict(row)) + sizes
         text = f"{row.source} -> {row.output}  ({sizes}, {row.seconds:.2f} s, {network_text(asdict(row))})"
     if row.scores:
         text += f"  {scores_text(row.scores)}"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, BinaryIO, Final
 
 from PIL.AvifImagePlugin import AvifImageFile
 
 from bbcu_cli.image import isobmff
 from bbcu_cli.image.image import ImageInfo, Pixels
-from bbcu_cli.image.pillow import PillowFile, plain_samples
+from bbcu_cli.image.pillow import PillowFile, duration_of, length_of, plain_samples
+
+_HELD: Final = 24  # bytes of a pixel: eight frames in full colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +24,12 @@ class AvifFile(PillowFile):
     Attributes:
         crop: (top, left, bottom, right) of what is to be shown.
         fault: why the file's own crop is not that.
+        track: the timing of an animation.
     """
 
     crop: tuple[int, int, int, int]
     fault: str | None
+    track: isobmff.Track | None
 
     @classmethod
     def open(cls, name: str, stream: BinaryIO) -> AvifFile:
@@ -38,7 +43,11 @@ class AvifFile(PillowFile):
                 crop = described.crop(size)
             except ValueError as error:
                 fault = f"{error}, so the whole picture was taken"
-        return cls(name, "AVIF", stream, picture, crop or (0, 0, *size), fault)
+        track = None
+        if picture.n_frames > 1:
+            with contextlib.suppress(ValueError):
+                track = isobmff.track(stream, picture.n_frames)
+        return cls(name, "AVIF", stream, picture, crop or (0, 0, *size), fault, track)
 
     def _size(self) -> tuple[int, int]:
         top, left, bottom, right = self.crop
@@ -49,6 +58,17 @@ class AvifFile(PillowFile):
         planes = 8 if _is_deep(self.stream) else 4
         width, height = self.picture.size
         return width * height * (planes + 4 + 4) - (info.nbytes if (height, width) == self._size() else 0)
+
+    def _each(self, info: ImageInfo) -> ImageInfo:
+        """What its decoder keeps: frames that others refer to, the last one as bytes, and the file."""
+        width, height = self.picture.size
+        return replace(info, held=width * height * _HELD + length_of(self.stream))
+
+    def _plays(self) -> int:
+        return self.track.plays if self.track else 0
+
+    def _duration(self, number: int) -> Fraction:
+        return self.track.durations[number] if self.track else duration_of(self.picture)
 
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         self.picture.load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -14,13 +15,15 @@ from bbcu_cli.errors import ImageError
 from bbcu_cli.image.avif_file import AvifFile
 from bbcu_cli.image.bmp_file import open_bmp
 from bbcu_cli.image.formats import HEAD_BYTES, describe_stranger, identify
+from bbcu_cli.image.frames import Frame, Frames
+from bbcu_cli.image.gif_file import GifFile
 from bbcu_cli.image.heic import HeicFile
 from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
 from bbcu_cli.image.jpeg_file import JpegFile
-from bbcu_cli.image.pillow import open_gif, open_webp
+from bbcu_cli.image.pillow import PillowFile, open_webp
 from bbcu_cli.image.png_file import PngFile
 from bbcu_cli.image.raw_file import RawFile
-from bbcu_cli.image.tiff_file import open_tiff
+from bbcu_cli.image.tiff_file import TiffFile, open_tiff
 
 
 class _File(Protocol):
@@ -41,7 +44,7 @@ _READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
     "AVIF": AvifFile.open,
     "HEIC": HeicFile.open,
     "BMP": open_bmp,
-    "GIF": open_gif,
+    "GIF": GifFile.open,
     "RAW": RawFile.open,
 }
 """Name of a format -> what reads the header of a file, given its name and stream."""
@@ -62,7 +65,7 @@ def probe(source: Path | bytes, *, name: str | None = None) -> ImageInfo:
         return file.info()
 
 
-def decode(source: Path | bytes, *, max_pixels: int, name: str | None = None) -> Image:
+def decode(source: Path | bytes, *, max_pixels: int, name: str | None = None, first: bool = False) -> Image:
     """Decode one picture completely and upright, with all that is known about it.
 
     CMYK is converted to sRGB through the file's profile, or by Pillow's formula when it has none. Palettes become
@@ -72,25 +75,74 @@ def decode(source: Path | bytes, *, max_pixels: int, name: str | None = None) ->
         source: a path, or the whole content of a file.
         max_pixels: a picture with more than this is refused before memory is taken for it.
         name: how to call it in errors; by default the path.
+        first: of an animation or of several pages, take the picture that stands for all: the first one, or what an
+            animated PNG shows where it does not move.
 
     Raises:
-        ImageError: not an image, truncated or damaged, animated or of several pages, larger than `max_pixels`, or
-            of samples that we cannot restore (floating point, 32-bit, Lab).
+        ImageError: not an image, truncated or damaged, animated or of several pages without `first`, larger than
+            `max_pixels`, or of samples that we cannot restore (floating point, 32-bit, Lab).
     """
     called = name or _name(source)
     with _open(source, called) as file, blaming(called):
         info = file.info()
-        if info.frames > 1:
-            count = str(info.frames) if info.frames < MOST_FRAMES else f"at least {MOST_FRAMES}"
-            kind = "pages" if info.format == "TIFF" else "frames"
-            raise ImageError(f"{called} has {count} {kind}; bbcu restores single pictures, so extract them first")
-        if info.pixels > max_pixels:
-            height, width = info.size
-            raise ImageError(
-                f"{called} has {width}x{height} = {info.pixels / 1e6:.1f} million pixels, more than the limit of "
-                f"{max_pixels / 1e6:.1f} million; if you trust the file, raise it with --max-pixels {info.pixels}"
-            )
+        if info.frames > 1 and not first:
+            raise ImageError(f"{called} has {count_of(info)}, and a single picture is wanted here; extract one first")
+        _check_size(info, max_pixels, called)
         return file.decode(info)
+
+
+def count_of(info: ImageInfo) -> str:
+    """How many pictures a file has, in words."""
+    word = "page" if info.format == "TIFF" else "frame"
+    number = str(info.frames) if info.frames < MOST_FRAMES else f"at least {MOST_FRAMES}"
+    return f"{number} {word}{'s' if info.frames > 1 else ''}"
+
+
+@contextlib.contextmanager
+def open_frames(source: Path | bytes, *, max_pixels: int, name: str | None = None) -> Iterator[Frames]:
+    """The frames of an animation or the pages of a file, one after the other while the file is open.
+
+    Each is decoded when it is asked for, upright and complete, as by `decode`; frames are what a viewer shows.
+
+    Args:
+        source: as of `decode`, of a file that `probe` says has several.
+        max_pixels, name: as of `decode`.
+
+    Raises:
+        ImageError: as of `decode`, or too many; and from the iterator, with the number of the frame or page.
+    """
+    called = name or _name(source)
+    with _open(source, called) as file:
+        with blaming(called):
+            info = file.info()
+            if not isinstance(file, PillowFile | TiffFile) or info.frames < 2:
+                raise ValueError("it has not several frames or pages")
+            if info.frames >= MOST_FRAMES:
+                raise ImageError(f"{called} has {count_of(info)}, which is too many for bbcu; divide it first")
+            for kind in info.each:
+                _check_size(kind, max_pixels, called)
+            frames = file.frames(info)
+        yield replace(frames, each=_named(frames, called))
+
+
+def _named(frames: Frames, name: str) -> Iterator[Frame]:
+    """The same, with the number of a frame in its errors."""
+    for number in range(1, frames.count + 1):
+        with blaming(f"{name}, {frames.word} {number},"):
+            frame = next(frames.each, None)
+            if frame is None:
+                raise EOFError("the file ends before it")
+        yield frame
+        del frame
+
+
+def _check_size(info: ImageInfo, max_pixels: int, name: str) -> None:
+    if info.pixels > max_pixels:
+        height, width = info.size
+        raise ImageError(
+            f"{name} has {width}x{height} = {info.pixels / 1e6:.1f} million pixels, more than the limit of "
+            f"{max_pixels / 1e6:.1f} million; if you trust the file, raise it with --max-pixels {info.pixels}"
+        )
 
 
 def _name(source: Path | bytes) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 from PIL import Image as Pillow
@@ -104,6 +105,19 @@ def write(
             while the format has none and no background is given; all of these before the first row is asked for.
         OSError: the system refused the file.
     """
+    bands = prepared(bands, kind, options)
+    cores = threads or default_threads()
+    with failing_as(kind):
+        if kind == "PNG":
+            write_png(bands, file, threads=cores)
+        elif kind == "TIFF":
+            write_tiff(bands, file, threads=cores)
+        else:
+            _PILLOW_WRITERS[kind](bands, file, options)
+
+
+def prepared(bands: Bands, kind: str, options: EncodeOptions) -> Bands:
+    """A picture as a file of the format `kind` holds it; errors as of `write`, before the first row is asked for."""
     fmt = FORMATS.get(kind)
     if fmt is None or not fmt.writable:
         writable = ", ".join(name for name, known in FORMATS.items() if known.writable)
@@ -117,14 +131,14 @@ def write(
         bands = _without_alpha(bands, kind, options)
     if bands.depth > fmt.depth:
         bands = replace(bands, depth=fmt.depth, rows=map(_in_8_bits, bands.pieces(_rows(bands))))
-    cores = threads or default_threads()
+    return bands
+
+
+@contextlib.contextmanager
+def failing_as(kind: str) -> Iterator[None]:
+    """Turn what an encoder raises into a sentence about the format `kind`."""
     try:
-        if kind == "PNG":
-            write_png(bands, file, threads=cores)
-        elif kind == "TIFF":
-            write_tiff(bands, file, threads=cores)
-        else:
-            _PILLOW_WRITERS[kind](bands, file, options)
+        yield
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # of the file, not of its encoder
@@ -179,7 +193,7 @@ def _on_background(image: Image, *, colour: tuple[int, int, int]) -> Image:
     return replace(image, pixels=pixels, alpha=None)
 
 
-def _picture(bands: Bands, *, gray: bool = True) -> Pillow.Image:
+def picture_of(bands: Bands, *, gray: bool = True) -> Pillow.Image:
     """An 8-bit picture as Pillow's."""
     channels = bands.channels if gray else 3
     height, width = bands.size
@@ -199,7 +213,7 @@ def _blocks(metadata: Metadata) -> dict[str, bytes]:
     return {name: block for name, block in blocks.items() if block is not None}
 
 
-def _blocks_with_dpi(metadata: Metadata) -> dict[str, bytes]:
+def blocks_with_dpi(metadata: Metadata) -> dict[str, bytes]:
     """The same for formats that have no place for the resolution but EXIF.
 
     The orientation, 1, is left out: Pillow would take it out of the EXIF of an AVIF, and write all the rest anew.
@@ -209,17 +223,18 @@ def _blocks_with_dpi(metadata: Metadata) -> dict[str, bytes]:
     return _blocks(replace(metadata, exif=exif.pack(block)))
 
 
-def _quality(kind: str, options: EncodeOptions) -> int:
+def quality_of(kind: str, options: EncodeOptions) -> int:
+    """The quality that is asked for, or the usual one of a lossy format."""
     return options.quality if options.quality is not None else _QUALITY[kind]
 
 
 def _save_jpeg(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
     about = bands.metadata
     comment = dict(about.text).get(COMMENT, "").encode("utf-8", "surrogateescape")
-    _picture(bands).save(
+    picture_of(bands).save(
         file,
         "JPEG",
-        quality=_quality("JPEG", options),
+        quality=quality_of("JPEG", options),
         subsampling=options.subsampling,
         dpi=about.dpi or (0, 0),
         **_blocks(about),
@@ -227,33 +242,35 @@ def _save_jpeg(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
     )
 
 
-def _save_webp(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
-    quality = 75 if options.lossless else _quality("WebP", options)  # lossless: the effort
+def webp_settings(options: EncodeOptions) -> dict[str, Any]:
+    """Keyword arguments of Pillow's `save`, but for metadata."""
+    quality = 75 if options.lossless else quality_of("WebP", options)  # lossless: the effort
     # "exact" keeps the colour under transparent pixels, which is part of what was given.
-    _picture(bands).save(
-        file,
-        "WEBP",
-        lossless=options.lossless,
-        exact=options.lossless,
-        quality=quality,
-        method=4,
-        **_blocks_with_dpi(bands.metadata),
-    )
+    return {"lossless": options.lossless, "exact": options.lossless, "quality": quality, "method": 4}
+
+
+def _save_webp(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
+    picture_of(bands).save(file, "WEBP", **webp_settings(options), **blocks_with_dpi(bands.metadata))
+
+
+def avif_settings(bands: Bands, options: EncodeOptions) -> dict[str, Any]:
+    """Keyword arguments of Pillow's `save`."""
+    blocks = blocks_with_dpi(bands.metadata)
+    return {"quality": quality_of("AVIF", options), "subsampling": options.subsampling, **blocks}
 
 
 def _save_avif(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
-    quality, blocks = _quality("AVIF", options), _blocks_with_dpi(bands.metadata)
-    _picture(bands).save(file, "AVIF", quality=quality, subsampling=options.subsampling, **blocks)
+    picture_of(bands).save(file, "AVIF", **avif_settings(bands, options))
 
 
 def _save_heic(bands: Bands, file: BinaryIO, options: EncodeOptions) -> None:
-    quality = -1 if options.lossless else _quality("HEIC", options)
-    picture, blocks = library("the output").from_pillow(_picture(bands, gray=False)), _blocks_with_dpi(bands.metadata)
+    quality = -1 if options.lossless else quality_of("HEIC", options)
+    picture, blocks = library("the output").from_pillow(picture_of(bands, gray=False)), blocks_with_dpi(bands.metadata)
     picture.save(file, quality=quality, subsampling=options.subsampling, **blocks)
 
 
 def _save_bmp(bands: Bands, file: BinaryIO, _: EncodeOptions) -> None:
-    _picture(bands).save(file, "BMP", dpi=bands.metadata.dpi or (0, 0))  # 0: not known; Pillow would say 96
+    picture_of(bands).save(file, "BMP", dpi=bands.metadata.dpi or (0, 0))  # 0: not known; Pillow would say 96
 
 
 _PILLOW_WRITERS: Final[Mapping[str, Callable[[Bands, BinaryIO, EncodeOptions], None]]] = {

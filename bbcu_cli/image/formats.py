@@ -26,6 +26,7 @@ class Format:
         alpha, icc, exif, xmp, text: it has a place for them.
         dpi: it has a place for the resolution; "exif" means that it travels inside the EXIF block.
         max_side: most pixels per side.
+        several: "frames" of an animation or "pages", if a file holds more than one picture.
     """
 
     suffixes: tuple[str, ...]
@@ -41,18 +42,19 @@ class Format:
     dpi: bool | str = True
     text: bool = False
     max_side: int = 2**31 - 1
+    several: str = ""
 
 
 FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
     {
-        "PNG": Format((".png",), (".apng",), depth=16, text=True),
+        "PNG": Format((".png",), (".apng",), depth=16, text=True, several="frames"),
         "JPEG": Format((".jpg", ".jpeg", ".jpe", ".jfif"), (".mpo",), alpha=False, lossy=True, max_side=65500),
-        "TIFF": Format((".tif", ".tiff"), depth=16),
-        "WebP": Format((".webp",), gray=False, lossy=True, dpi="exif", max_side=16383),
-        "AVIF": Format((".avif",), gray=False, lossy=True, dpi="exif", max_side=16384),
+        "TIFF": Format((".tif", ".tiff"), depth=16, several="pages"),
+        "WebP": Format((".webp",), gray=False, lossy=True, dpi="exif", max_side=16383, several="frames"),
+        "AVIF": Format((".avif",), gray=False, lossy=True, dpi="exif", max_side=16384, several="frames"),
         "HEIC": Format((".heic", ".heif", ".hif"), gray=False, lossy=True, dpi="exif", max_side=16384),
         "BMP": Format((".bmp", ".dib"), alpha=False, icc=False, exif=False, xmp=False),
-        "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
+        "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False, several="frames"),
         "RAW": Format(
             (".dng",),
             (

@@ -13,7 +13,7 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import BinaryIO, Final, Literal, TypeAlias
 
@@ -26,10 +26,13 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, UTF8 = 1, 2, 3, 4, 5, 7, 
 EXIF, GPS, INTEROPERABILITY, MAKER_NOTE = 34665, 34853, 40965, 37500
 """Tags: three of them lead to further directories."""
 
+HEADER_BYTES: Final = 8
+
 _SUBDIRECTORIES: Final[Mapping[int, tuple[int, ...]]] = {0: (EXIF, GPS), EXIF: (INTEROPERABILITY,)}
 """Tag of a directory (0: the main one) -> tags in it that lead further."""
 
 _BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+_FRACTIONS: Final = (RATIONAL, 10)
 _BYTES_OF_BIG: Final = {16: 8, 17: 8, 18: 8}
 _AS_CLASSIC: Final = {16: (LONG, "Q", "L"), 17: (9, "q", "l"), 18: (13, "Q", "L")}
 """Types of BigTIFF: the classic type of the same meaning, and the letters of both in `struct`."""
@@ -210,19 +213,42 @@ class _Reader:
         return Field(kind, value, at if pinned and at is not None and at + len(value) <= _MOST_PINNED else None)
 
 
-def serialise(block: Block) -> bytes:
+def in_order(block: Block, order: Order) -> Block:
+    """The same in another byte order; bytes of unknown meaning stay as they are."""
+    if order == block.order:
+        return block
+
+    def turned(directory: Directory) -> Directory:
+        return {
+            tag: replace(value, data=_swapped(value)) if isinstance(value, Field) else turned(value)
+            for tag, value in directory.items()
+        }
+
+    return Block(order, turned(block.directory), block.faults)
+
+
+def _swapped(value: Field) -> bytes:
+    size = 4 if value.kind in _FRACTIONS else _BYTES[value.kind]
+    return b"".join(value.data[at : at + size][::-1] for at in range(0, len(value.data), size))
+
+
+def serialise(block: Block, start: int = 0) -> bytes:
     """A classic TIFF of these directories alone: header, main directory, values.
 
     The field with a place of its own (a maker's note, whose makers count offsets from the start of the block) stays
-    there if that keeps all within one segment of a JPEG.
+    there if that keeps all within one segment of a JPEG, and the block is at the start of its file.
+
+    Args:
+        block: the directories.
+        start: where the block will lie: what all offsets are counted from is as many bytes in front of it.
     """
     pinned = next((value for value in _fields(block.directory) if value.at is not None), None)
-    if pinned is not None and pinned.at is not None:
+    if pinned is not None and pinned.at is not None and not start:
         hole = range(pinned.at, pinned.at + len(pinned.data))
         layout = _Layout.of(block, hole)
         if hole.start >= 8 and len(layout) <= _MOST_PINNED:
             return bytes(layout)
-    return bytes(_Layout.of(block, range(0)))
+    return bytes(_Layout.of(block, range(0), start))
 
 
 def _fields(directory: Directory) -> Iterator[Field]:
@@ -236,9 +262,12 @@ def _fields(directory: Directory) -> Iterator[Field]:
 class _Layout(bytearray):
     """The bytes of a block as they are put down, past a hole that is kept free for one field."""
 
+    start = 0
+
     @classmethod
-    def of(cls, block: Block, hole: range) -> _Layout:
+    def of(cls, block: Block, hole: range, start: int = 0) -> _Layout:
         layout = cls((b"II*\0" if block.order == "<" else b"MM\0*") + bytes(4))
+        layout.start = start
         layout[4:8] = struct.pack(block.order + "L", layout._directory(block.directory, block.order, hole))
         return layout
 
@@ -260,9 +289,9 @@ class _Layout(bytearray):
                 table += struct.pack(order + "HHL", tag, value.kind, value.count) + value.data.ljust(4, b"\0")
             else:
                 at = self._stay(value.data, hole) if hole and value.at == hole.start else self._put(value.data, hole)
-                table += struct.pack(order + "HHLL", tag, value.kind, value.count, at)
+                table += struct.pack(order + "HHLL", tag, value.kind, value.count, self.start + at)
         self[start : start + len(table)] = table
-        return start
+        return self.start + start
 
     def _stay(self, data: bytes, hole: range) -> int:
         self.extend(bytes(max(0, hole.stop - len(self))))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Pixels: TypeAlias = NDArray[Any]
 """Samples of one depth: uint8 or uint16."""
 
-MOST_FRAMES: Final = 1000
+MOST_FRAMES: Final = 4096
 """Counting frames and pages stops here: a hostile TIFF can chain millions of pages."""
 
 
@@ -97,8 +97,11 @@ class ImageInfo:
         channels: 1 or 3, as `decode` will give.
         depth: 8 or 16, as `decode` will give.
         alpha: an alpha channel or a transparent colour is there.
-        frames: 1, or the number of frames or pages that make `decode` refuse the file.
+        frames: 1, or the number of frames or pages; at the most `MOST_FRAMES`.
         working: bytes that `decode` takes at the most beside the picture that it gives.
+        held: bytes that are kept from one frame to the next.
+        each: the kinds of pictures that the frames or pages are, one of them for each kind; the other attributes are
+            those of the picture that stands for all. Empty where there is only one.
     """
 
     format: str
@@ -108,6 +111,8 @@ class ImageInfo:
     alpha: bool
     frames: int
     working: int = 0
+    held: int = 0
+    each: tuple[ImageInfo, ...] = ()
 
     @property
     def pixels(self) -> int:

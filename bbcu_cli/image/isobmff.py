@@ -1,8 +1,9 @@
 """What an AVIF or HEIC file says of its main picture: code points of its colours, its crop, and EXIF as it lies there.
 
-Pillow tells no code points, does not crop, and writes the EXIF of an AVIF anew when it is turned.
+Pillow tells no code points, does not crop, writes the EXIF of an AVIF anew when it is turned, and of an animation
+rounds durations and tells no number of repetitions.
 
-Source: ISO/IEC 14496-12 (boxes and items) and 23008-12 (HEIF: properties and EXIF).
+Source: ISO/IEC 14496-12 (boxes, items, tracks) and 23008-12 (HEIF: properties, EXIF, repeated tracks).
 """
 
 from __future__ import annotations
@@ -77,6 +78,38 @@ def read(stream: BinaryIO) -> Described:
         raise ValueError(f"its description is damaged ({error})") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The timing of an animation.
+
+    Attributes:
+        durations: of its frames, in milliseconds.
+        plays: how often it is played; 0: for ever, also where the file does not say.
+    """
+
+    durations: tuple[Fraction, ...]
+    plays: int
+
+
+def track(stream: BinaryIO, frames: int) -> Track | None:
+    """The timing of so many frames; None where the file has no track of pictures.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        movie = _top(stream, b"moov")
+        for name, box in movie.boxes() if movie else ():
+            boxes = dict(box.boxes()) if name == b"trak" else {}
+            media = dict(boxes[b"mdia"].boxes()) if b"mdia" in boxes else {}
+            if b"hdlr" in media and media[b"hdlr"].take(12)[8:] == b"pict":
+                table = dict(dict(media[b"minf"].boxes())[b"stbl"].boxes())[b"stts"]
+                return Track(tuple(_durations(table, _timescale(media[b"mdhd"]), frames)), _plays(boxes))
+    except (IndexError, KeyError, ZeroDivisionError) as error:
+        raise ValueError(f"its description is damaged ({error})") from error
+    return None
+
+
 class _Bytes:
     """Bytes that are read from the front; IndexError behind their end."""
 
@@ -114,6 +147,14 @@ _Reference = tuple[bytes, int, list[int]]
 
 def _meta(stream: BinaryIO) -> _Bytes | None:
     """The box "meta" of a file, past its version and flags; a sequence of pictures needs none."""
+    meta = _top(stream, b"meta")
+    if meta is not None:
+        meta.take(4)
+    return meta
+
+
+def _top(stream: BinaryIO, name: bytes) -> _Bytes | None:
+    """A box of that name that is in no other."""
     end, at = stream.seek(0, os.SEEK_END), 0
     for _ in range(_MOST_BOXES):
         stream.seek(at)
@@ -121,15 +162,47 @@ def _meta(stream: BinaryIO) -> _Bytes | None:
         size, skip = int.from_bytes(head[:4], "big"), 8
         if size == 1:
             size, skip = int.from_bytes(head[8:16], "big"), 16
-        if head[4:8] == b"meta":
+        if head[4:8] == name:
             stream.seek(at + skip)
-            meta = _Bytes(stream.read(min((size or end - at) - skip, _MOST_BYTES)))
-            meta.take(4)
-            return meta
+            return _Bytes(stream.read(max(0, min((size or end - at) - skip, _MOST_BYTES))))
         if size < skip or at + size >= end:
             break
         at += size
     return None
+
+
+def _timescale(mdhd: _Bytes) -> int:
+    """Units of time in a second."""
+    mdhd.take(16 if mdhd.integer(4) >> 24 == 1 else 8)
+    return mdhd.integer(4)
+
+
+def _durations(stts: _Bytes, timescale: int, frames: int) -> Iterator[Fraction]:
+    stts.take(4)
+    left = frames
+    for _ in range(stts.integer(4)):
+        count, units = stts.integer(4), stts.integer(4)
+        yield from (Fraction(1000 * units, timescale) for _ in range(min(count, left)))
+        left -= min(count, left)
+    if left:
+        raise IndexError("durations are missing")
+
+
+def _plays(trak: Mapping[bytes, _Bytes]) -> int:
+    """By the edit list: a track that repeats is as long as all its plays together."""
+    edits = dict(trak[b"edts"].boxes()).get(b"elst") if b"edts" in trak else None
+    if edits is None:
+        return 0
+    version_and_flags = edits.integer(4)
+    edits.take(4)
+    once = edits.integer(8 if version_and_flags >> 24 == 1 else 4)
+    if not version_and_flags & 1:
+        return 1
+    header = trak[b"tkhd"]
+    wide = header.integer(4) >> 24 == 1
+    header.take(24 if wide else 16)
+    together = header.integer(8 if wide else 4)
+    return 0 if together == (1 << (64 if wide else 32)) - 1 else max(1, -(-together // once))
 
 
 def _main(pitm: _Bytes) -> int:

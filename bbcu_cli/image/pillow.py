@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
-from PIL import GifImagePlugin, ImageFile, WebPImagePlugin
 from PIL import Image as Pillow
+from PIL import ImageFile, WebPImagePlugin
 
 from bbcu_cli.image import metadata, orientation
+from bbcu_cli.image.frames import Frame, Frames
 from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo, Metadata, Pixels
 
 _GRAY_MODES: Final = frozenset({"1", "L", "LA"})
@@ -58,7 +60,8 @@ class PillowFile:
             frames=min(self._frames(), MOST_FRAMES),
         )
         copied = info.nbytes if turned in orientation.TURNED else 0  # when Pillow's picture is gone
-        return replace(info, working=max(self._working(info), copied))
+        info = replace(info, working=max(self._working(info), copied))
+        return replace(info, each=(self._each(info),)) if info.frames > 1 else info
 
     def decode(self, info: ImageInfo) -> Image:
         """All pixels and metadata; `info` is what `info` gave."""
@@ -75,6 +78,41 @@ class PillowFile:
             jpeg_tables=self._tables(),
             notes=(*notes, *left_out),
         )
+
+    def frames(self, info: ImageInfo) -> Frames:
+        """All frames; `info` is what `info` gave."""
+        return Frames(info.frames, pages=False, plays=self._plays(), each=self._played(info))
+
+    def _played(self, info: ImageInfo) -> Iterator[Frame]:
+        turned, about, notes = self._orientation(), Metadata(), list[str]()
+        for number in range(info.frames):
+            if number:  # what `give_back` has taken
+                self.picture.im = Pillow.new(self.picture.mode, self.picture.size).im
+            self.picture.seek(number)
+            samples, _ = self._samples(info)
+            duration = self._duration(number)
+            give_back(self.picture)
+            samples = orientation.upright(samples, turned)
+            if number == 0:
+                about, notes = self._metadata(info, samples.shape[:2], turned)
+            alpha = samples[..., -1] if info.alpha else None
+            image = Image(samples[..., : info.channels], alpha, about, self.format, notes=tuple(notes))
+            del samples, alpha
+            yield Frame(image, duration)
+            del image
+
+    def _each(self, info: ImageInfo) -> ImageInfo:
+        """What all frames are; `info` is about the first one."""
+        return info
+
+    def _plays(self) -> int:
+        """How often an animation is played; 0: for ever."""
+        return 0
+
+    def _duration(self, number: int) -> Fraction:
+        """Milliseconds of a frame, which was loaded."""
+        del number
+        return duration_of(self.picture)
 
     def _working(self, info: ImageInfo) -> int:
         """Bytes that `_samples` takes at the most beside its result."""
@@ -151,9 +189,15 @@ class WebPFile(PillowFile):
         """Two canvases and the frame, of four bytes a pixel each, and the whole file, beside Pillow's picture."""
         return info.pixels * 16 - info.nbytes + length_of(self.stream)
 
+    def _each(self, info: ImageInfo) -> ImageInfo:
+        """Two canvases, the last frame as bytes, and the file are kept."""
+        return replace(info, held=info.pixels * 12 + length_of(self.stream))
+
+    def _plays(self) -> int:
+        return int(self.picture.info.get("loop", 0))
+
 
 open_webp: Final = opener(WebPFile, "WebP", WebPImagePlugin.WebPImageFile)
-open_gif: Final = opener(PillowFile, "GIF", GifImagePlugin.GifImageFile)
 
 
 def pixel_bytes(picture: ImageFile.ImageFile, info: ImageInfo) -> int:
@@ -161,6 +205,11 @@ def pixel_bytes(picture: ImageFile.ImageFile, info: ImageInfo) -> int:
     mode, gray = picture.mode, info.channels == 1 and not info.alpha
     stored = {"1": 1, "L": 1, "P": 1}.get(mode, 2 if mode.startswith("I;16") else 4)
     return stored + ((1 if gray else 4) if mode in ("1", "P", "PA") else 0)
+
+
+def duration_of(picture: ImageFile.ImageFile) -> Fraction:
+    """Milliseconds of the frame that was loaded, as Pillow has them."""
+    return Fraction(picture.info.get("duration", 0))
 
 
 def length_of(stream: BinaryIO) -> int:

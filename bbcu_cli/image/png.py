@@ -7,7 +7,8 @@ and deflated side by side as they come.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import BinaryIO, Final, TypeAlias
 
 import numpy as np
@@ -20,9 +21,12 @@ from bbcu_cli.image.png_metadata import METRES_PER_INCH, XMP_KEYWORD
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE: Final = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}
 _BAND_BYTES: Final = 1 << 20
+_KEEP, _SOURCE = b"\0", b"\0"
+"""Of a frame: it stays when the next one comes; it takes the place of what is there."""
+_MOST_DELAY: Final = 0xFFFF
 _TAKEN: Final = frozenset(
     {"aspect", "bbox", "blend", "chromaticity", "default_image", "disposal", "dpi", "duration", "exif", "gamma"}
     | {"icc_profile", "interlace", "loop", "srgb", "transparency", "xmp"}
@@ -43,22 +47,74 @@ def write_png(bands: Bands, file: BinaryIO, *, threads: int) -> None:
         file: where to.
         threads: how many bands are worked on at once; the file does not depend on it.
     """
+    _write_head(bands, file)
+    for name, data in _metadata_chunks(bands.metadata):
+        write_chunk(file, name, data)
+    for piece in _deflated(bands, threads=threads):
+        write_chunk(file, b"IDAT", piece)
+    write_chunk(file, b"IEND", b"")
+
+
+def write_animation(
+    patches: Iterable[tuple[Bands, tuple[int, int], Fraction]], file: BinaryIO, *, count: int, plays: int, threads: int
+) -> None:
+    """Write an animated PNG with the metadata of its first frame.
+
+    Args:
+        patches: of each frame what it puts in place of what is shown, where its (top, left) corner is, and its
+            milliseconds; the first one is the whole picture.
+        file: where to.
+        count: of the frames.
+        plays: how often it is played; 0: for ever.
+        threads: as of `write_png`.
+    """
+    number = 0  # of fcTL and fdAT, in one row
+    for index, (bands, (top, left), duration) in enumerate(patches):
+        if index == 0:
+            _write_head(bands, file)
+            write_chunk(file, b"acTL", struct.pack(">LL", count, plays))
+            for name, data in _metadata_chunks(bands.metadata):
+                write_chunk(file, name, data)
+        height, width = bands.size
+        control = struct.pack(">LLLLL", number, width, height, left, top) + _delay(duration) + _KEEP + _SOURCE
+        write_chunk(file, b"fcTL", control)
+        number += 1
+        for piece in _deflated(bands, threads=threads):
+            if index == 0:
+                write_chunk(file, b"IDAT", piece)
+            else:
+                write_chunk(file, b"fdAT", struct.pack(">L", number) + piece)
+                number += 1
+    write_chunk(file, b"IEND", b"")
+
+
+def _delay(duration: Fraction) -> bytes:
+    """Milliseconds as the nearest fraction of seconds of two 16-bit numbers."""
+    seconds = min(duration / 1000, Fraction(_MOST_DELAY))
+    seconds = seconds.limit_denominator(int(_MOST_DELAY / max(Fraction(1), seconds)))
+    return struct.pack(">HH", seconds.numerator, seconds.denominator)
+
+
+def _write_head(bands: Bands, file: BinaryIO) -> None:
+    """Write the signature and IHDR."""
     height, width = bands.size
     colour_type = _COLOUR_TYPE[bands.channels, bands.alpha]
-    file.write(_SIGNATURE)
-    _write_chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, bands.depth, colour_type, 0, 0, 0))
-    for name, data in _metadata_chunks(bands.metadata):
-        _write_chunk(file, name, data)
-    rows = max(1, _BAND_BYTES // (width * bands.samples * bands.depth // 8))
+    file.write(SIGNATURE)
+    write_chunk(file, b"IHDR", struct.pack(">LLBBBBB", width, height, bands.depth, colour_type, 0, 0, 0))
+
+
+def _deflated(bands: Bands, *, threads: int) -> Iterator[bytes]:
+    """The filtered rows as a zlib stream, piece by piece."""
+    rows = max(1, _BAND_BYTES // (bands.size[1] * bands.samples * bands.depth // 8))
     check, start = 1, _ZLIB_HEADER
     for piece, adler, length in in_order(_deflate_rows, _with_row_above(bands.pieces(rows)), threads=threads):
-        _write_chunk(file, b"IDAT", start + piece)
+        yield start + piece
         check, start = _joined_adler32(check, adler, length), b""
-    _write_chunk(file, b"IDAT", _END_OF_DEFLATE + struct.pack(">L", check))
-    _write_chunk(file, b"IEND", b"")
+    yield _END_OF_DEFLATE + struct.pack(">L", check)
 
 
-def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+def write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+    """Write a chunk with its length and checksum."""
     file.write(struct.pack(">L", len(data)) + name)
     file.write(data)
     file.write(struct.pack(">L", zlib.crc32(data, zlib.crc32(name))))

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from bbcu_cli.errors import ImageError
 
@@ -29,6 +29,11 @@ _TRANSPARENCY: Final[Mapping[int, int]] = {0: 2, 2: 6}
 """Colour type -> the fewest bytes of tRNS, where that is more than one."""
 _MOST_BYTES: Final = 1 << 10  # of either; a palette's opacities are 256
 _MOST_CHUNKS: Final = 1 << 18
+_PIECE: Final = 1 << 16
+
+
+Place: TypeAlias = tuple[bytes, int, int]
+"""A chunk: its name, where its data begin, and their length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +42,16 @@ class Chunks:
 
     Attributes:
         bare: the file with nothing beside its picture.
+        head: its chunks IHDR, PLTE and tRNS.
         frames: of an animation; 1 for a still picture.
+        apart: the picture is not one of these frames, but what is shown where they are not.
         notes: one for each chunk that was left out.
     """
 
     bare: BinaryIO
+    head: bytes
     frames: int
+    apart: bool
     notes: tuple[str, ...]
 
 
@@ -56,7 +65,7 @@ def scan(stream: BinaryIO, name: str) -> Chunks:
     first, beside, rest = [(0, _SIGNATURE_BYTES)], list[tuple[int, int]](), list[tuple[int, int]]()
     notes: list[str] = []
     announced = controlled = colour_type = 0
-    for kind, at, length in _chunks(stream):
+    for kind, at, length in chunks(stream):
         piece = (at - _HEAD, _HEAD + length + _CHECKSUM)
         if kind == b"CgBI":
             raise ImageError(
@@ -81,13 +90,17 @@ def scan(stream: BinaryIO, name: str) -> Chunks:
                     beside.append(piece)
             except ValueError as error:
                 notes.append(f"the {what} ({kind.decode()}) could not be read ({error}) and was left out")
-    # The still picture is the first frame if fcTL says so in front of it, else it is one more.
-    frames = max(1, announced + (announced > 0 and not controlled))
-    return Chunks(io.BufferedReader(_Pieces(stream, [*first, *beside, *rest])), frames, tuple(notes))
+    bare = io.BufferedReader(_Pieces(stream, [*first, *beside, *rest]))
+    head = b""
+    for at, length in (*first[1:], *beside) if announced > 1 else ():
+        stream.seek(at)
+        head += stream.read(length)
+    # The still picture is the first frame if fcTL says so in front of it.
+    return Chunks(bare, head, max(1, announced), not controlled, tuple(notes))
 
 
-def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """(name, where its data begin, their length) of each chunk, a cut one included; the stream stands at the data."""
+def chunks(stream: BinaryIO) -> Iterator[Place]:
+    """Each chunk, a cut one included; the stream stands at its data."""
     end = stream.seek(0, os.SEEK_END)
     at = _SIGNATURE_BYTES
     for _ in range(_MOST_CHUNKS):
@@ -117,6 +130,18 @@ def _data(stream: BinaryIO, kind: bytes, length: int, least: int) -> bytes:
     if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
         raise ValueError("its checksum is wrong")
     return data
+
+
+def is_sound(stream: BinaryIO, place: Place) -> bool:
+    """Whether the checksum of a chunk is right; the stream stands at its data again."""
+    kind, at, length = place
+    stream.seek(at)
+    check, left = zlib.crc32(kind), length
+    while left and (piece := stream.read(min(left, _PIECE))):
+        check, left = zlib.crc32(piece, check), left - len(piece)
+    sound = not left and stream.read(_CHECKSUM) == check.to_bytes(4, "big")
+    stream.seek(at)
+    return sound
 
 
 class _Pieces(io.RawIOBase):

@@ -6,8 +6,8 @@ decoded twice, once for each byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -15,7 +15,10 @@ from PIL import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from bbcu_cli.image import metadata
-from bbcu_cli.image.image import ImageInfo, Pixels
+from bbcu_cli.image.apng import Coded, alone, coded_frames
+from bbcu_cli.image.frames import Frame, Frames, Patch, drawn, shows_transparency
+from bbcu_cli.image.image import Image, ImageInfo, Pixels
+from bbcu_cli.image.orientation import upright
 from bbcu_cli.image.pillow import PillowFile, fetch, give_back, is_gray, pixel_bytes, plain_samples, rawmode
 from bbcu_cli.image.png_chunks import Chunks, scan
 
@@ -54,6 +57,53 @@ class PngFile(PillowFile):
 
     def _frames(self) -> int:
         return self.chunks.frames
+
+    def frames(self, info: ImageInfo) -> Frames:
+        """All frames, drawn one over the other."""
+        (kind,) = info.each
+        coded, plays = self._coded(info)
+        still = ("the still picture in front of the animation is not carried over",) if self.chunks.apart else ()
+        turned = self._orientation()
+
+        def read(number: int, _: Patch) -> Pixels:
+            samples = PngFile.open(self.name, alone(self.stream, self.chunks.head, coded[number])).samples()
+            return samples if samples.shape[2] > info.channels else _append_alpha(samples, None)
+
+        def each() -> Iterator[Frame]:
+            height, width = self._size()
+            blank = np.zeros((height, width, info.channels + 1), np.dtype(f"u{info.depth // 8}"))
+            about, notes = self._metadata(info, info.size, turned)
+            for frame in drawn((one.patch for one in coded), blank, read, alpha=kind.alpha):
+                picture, alpha = frame.image, frame.image.alpha
+                yield replace(
+                    frame,
+                    image=Image(
+                        upright(picture.pixels, turned),
+                        None if alpha is None else upright(alpha[..., None], turned)[..., 0],
+                        about,
+                        "PNG",
+                        notes=tuple(notes),
+                    ),
+                )
+
+        return Frames(info.frames, pages=False, plays=plays, each=each(), notes=still)
+
+    def samples(self) -> Pixels:
+        """Colour and, if it has any, opacity, (H, W, C), as the file has them."""
+        samples, _ = self._samples(self.info())
+        return samples
+
+    def _coded(self, info: ImageInfo) -> tuple[tuple[Coded, ...], int]:
+        return coded_frames(self.stream, self._size(), opaque=not info.alpha)
+
+    def _each(self, info: ImageInfo) -> ImageInfo:
+        coded, _ = self._coded(info)
+        alpha = shows_transparency((one.patch for one in coded), self._size())
+        kind = replace(info, alpha=alpha)
+        canvas = info.pixels * (info.channels + 1) * info.depth // 8
+        stored = max((sum(length for _, _, length in one.places) for one in coded), default=0)
+        # The canvas and what a patch hides; a patch and what its decoder takes; the copy of a picture that is turned.
+        return replace(kind, working=4 * canvas + self._working(info) + 2 * stored, held=2 * canvas)
 
     def _orientation(self) -> object:
         return metadata.orientation(self.name, "PNG", self.stream)
@@ -101,10 +151,13 @@ def _unpacked_as(mode: str, picture: ImageFile.ImageFile) -> ImageFile.ImageFile
 
 
 def _append_alpha(samples: Pixels, transparent: Any) -> Pixels:
-    """Add an alpha band that is zero where a pixel has the one `transparent` colour."""
+    """Add an alpha band that is zero where a pixel has the one `transparent` colour; None: no pixel has it."""
     most = np.iinfo(samples.dtype).max
     joined = np.empty((*samples.shape[:2], samples.shape[2] + 1), samples.dtype)
     joined[..., :-1] = samples
+    if transparent is None:
+        joined[..., -1] = most
+        return joined
     for row, colours in zip(joined, samples, strict=True):
         row[:, -1] = np.where((colours == np.asarray(transparent)).all(axis=-1), 0, most)
     return joined

@@ -6,7 +6,8 @@ planes of 16 bits as noise. tifffile would need imagecodecs (26 MB) for LZW, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
@@ -15,6 +16,7 @@ import numpy as np
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image import cmyk, metadata
 from bbcu_cli.image.color import to_8_bit, unpremultiply
+from bbcu_cli.image.frames import Frame, Frames
 from bbcu_cli.image.image import Image, ImageInfo, Metadata, Pixels
 from bbcu_cli.image.orientation import SIDEWAYS, TURNED, upright
 from bbcu_cli.image.raw_file import RawFile, kind_in_tiff
@@ -36,6 +38,7 @@ _OLD_REDUCED: Final = 2
 _COLOUR_MAP, _COEFFICIENTS, _BLACK_AND_WHITE = 320, 529, 532
 _MAKE, _XMP, _ICC, _EXIF = 271, 700, 34675, 34665
 _BAND_SAMPLES: Final = 1 << 20
+_DIRECTORY: Final = 300  # bytes of a tag in memory
 
 
 def open_tiff(name: str, stream: BinaryIO) -> TiffFile | RawFile:
@@ -54,7 +57,7 @@ class TiffFile:
         container: the file.
         pages: all pages of its chain.
         main: the page that is the picture.
-        frames: how many pages are pictures, not thumbnails or masks.
+        pictures: the pages that are pictures, not thumbnails or masks.
         fault: what is wrong with the list of pages.
     """
 
@@ -62,7 +65,7 @@ class TiffFile:
     container: TiffContainer
     pages: tuple[Directory, ...]
     main: Directory
-    frames: int
+    pictures: tuple[Directory, ...]
     fault: str | None
 
     @classmethod
@@ -70,8 +73,8 @@ class TiffFile:
         """Find the pages of `stream`."""
         container = TiffContainer.open(stream)
         pages, fault = container.pages()
-        main, frames = _main_picture(container, pages)
-        return cls(name, container, pages, main, frames, fault)
+        pictures = _pictures(container, pages)
+        return cls(name, container, pages, pictures[0], pictures, fault)
 
     def info(self) -> ImageInfo:
         """What the tags say.
@@ -79,6 +82,19 @@ class TiffFile:
         Raises:
             ImageError: the samples are of a kind that we cannot restore, or compressed in a way that we do not read.
         """
+        info = self.page_info()
+        if info.frames < 2:
+            return info
+        kinds = dict[ImageInfo, None]()
+        for page in self._each():
+            # What is wrong with a page beside the first one is told when all are wanted.
+            with contextlib.suppress(ImageError, EOFError, ValueError):
+                kinds[page.page_info()] = None
+        directories = _DIRECTORY * sum(len(page.tags) for page in self.pages)
+        return replace(info, each=tuple(replace(kind, held=directories) for kind in kinds))
+
+    def page_info(self) -> ImageInfo:
+        """The same of the main page alone."""
         layout = self._layout()
         palette = self._palette(layout)
         gray = layout.colours == 1 if palette is None else palette.shape[1] == 1
@@ -89,9 +105,28 @@ class TiffFile:
             channels=1 if gray else 3,
             depth=16 if layout.bits[0] > 8 and palette is None and layout.meaning != CMYK else 8,
             alpha=layout.alpha is not None,
-            frames=self.frames,
+            frames=len(self.pictures),
         )
         return replace(info, working=_working(layout, info, self.container.length))
+
+    def frames(self, _: ImageInfo) -> Frames:
+        """All pages that are pictures.
+
+        Raises:
+            ImageError: one of them is of a kind that we cannot restore; none was read.
+            EOFError, ValueError: the list of pages is damaged.
+        """
+        if self.fault:
+            raise ValueError(self.fault)
+        for page in self._each():
+            page.page_info()
+        each = (Frame(page.decode(page.page_info())) for page in self._each())
+        return Frames(len(self.pictures), pages=True, plays=1, each=each)
+
+    def _each(self) -> Iterator[TiffFile]:
+        """The file with each of its pictures as the main one."""
+        for number, page in enumerate(self.pictures, 1):
+            yield replace(self, name=f"{self.name}, page {number},", main=page)
 
     def decode(self, info: ImageInfo) -> Image:
         """All pixels and metadata; `info` is what `info` gave."""
@@ -189,6 +224,8 @@ class TiffFile:
     def _page_with(self, *tags: int) -> Directory:
         """The picture's page, or the first one if only that has any of these tags."""
         first = self.pages[0]
+        if len(self.pictures) > 1:
+            return self.main
         has = [any(tag in page.tags for tag in tags) for page in (self.main, first)]
         return first if has == [False, True] else self.main
 
@@ -205,15 +242,15 @@ def _working(layout: Layout, info: ImageInfo, length: int) -> int:
     return max(working_of(layout, length), converted, turned)
 
 
-def _main_picture(container: TiffContainer, pages: tuple[Directory, ...]) -> tuple[Directory, int]:
-    """The page that is the picture, and how many such there are: whole pages before those below other pages."""
+def _pictures(container: TiffContainer, pages: Sequence[Directory]) -> tuple[Directory, ...]:
+    """The pages that are pictures: whole pages before those below other pages; of nothing but parts the largest."""
     whole = [page for page in pages if not _is_part(container, page)]
     if not whole:
         below = [sub for page in pages for sub in container.pages_below(page)]
         whole = [sub for sub in below if not _is_part(container, sub)]
     if whole:
-        return whole[0], len(whole)
-    return max(pages, key=lambda page: container.number(page, 256, 0) * container.number(page, 257, 0)), 1
+        return tuple(whole)
+    return (max(pages, key=lambda page: container.number(page, 256, 0) * container.number(page, 257, 0)),)
 
 
 def _is_part(container: TiffContainer, page: Directory) -> bool:

@@ -34,6 +34,8 @@ _SCORING: Final = 30 << 20  # libraries, blocks of SSIM
 _SCORING_THREAD: Final = 8 << 20  # what BLAS packs its matrices into
 _USUAL_QUALITY: Final = 90  # of WebP, see `EncodeOptions`
 _LEAST_BAND: Final = 16  # rows that are worth a thread, as the compiled engine has it
+_FRAMES_OF_AVIF: Final = 440, 48 << 20  # bytes of a pixel of three samples, and fixed: frames that wait to be compared
+_FILE_OF_AVIF: Final = 4  # bytes of a pixel of each frame, twice the compressed ones, until the last one is there
 _FLOAT: Final = 4
 
 
@@ -47,6 +49,7 @@ class Work:
         compare: a side-by-side is drawn.
         encoding: how that is written.
         threads: of the encoder.
+        frames: how many pictures of one file are written to one file.
     """
 
     form: str | None = "PNG"
@@ -54,6 +57,7 @@ class Work:
     compare: bool = False
     encoding: EncodeOptions = DEFAULT_ENCODING
     threads: int = 1
+    frames: int = 1
 
     @property
     def gathered(self) -> bool:
@@ -181,6 +185,9 @@ def _phases(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int
         band: bytes of the rows that are painted.
     """
     pixels, result = info.pixels * area, info.nbytes * area
+    if work.frames > 1 and work.form is not None:
+        yield from _phases_of_frames(info, area, work, restoring=restoring, band=band)
+        return
     yield info.nbytes + info.working + _BANDS
     writing = _writing(work, info, area)
     if not work.gathered:
@@ -201,6 +208,29 @@ def _phases(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int
         drawn = 4 * (info.pixels + pixels * (2 if work.truth else 1))  # each as Pillow's
         yield held + truth_held + drawn + _SHEET + _DEFLATING * work.threads
     yield held + writing
+
+
+def _phases_of_frames(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int) -> Iterator[int]:
+    """The same for one of several frames or pages: readers and writers keep something for the next one."""
+    pixels, result = info.pixels * area, info.nbytes * area
+    if FORMATS[work.form or ""].several == "pages":
+        writing = _writing(work, info, area)
+        yield info.held + info.nbytes + info.working + _BANDS
+        yield info.held + info.nbytes + restoring + band + writing
+        return
+    if work.form == "AVIF":
+        samples = 4 if info.alpha else 3
+        each, fixed = _FRAMES_OF_AVIF
+        encoder = samples * (pixels * (each + _FILE_OF_AVIF * work.frames) + fixed) // 3
+        held, gathered = info.held + encoder, 4 * pixels
+        copies = 8 * pixels  # Pillow's picture and its samples
+    else:  # the frame before is kept, so that only what differs is written
+        result = result if FORMATS[work.form or ""].depth == info.depth else result // 2
+        held, gathered = info.held + result, result
+        copies = _writing(work, info, area) - result  # then that one is gone
+    yield held + info.nbytes + info.working + _BANDS
+    yield held + info.nbytes + restoring + band + gathered + _BANDS
+    yield held + info.nbytes + gathered + max(0, copies) + _BANDS
 
 
 def _writing(work: Work, info: ImageInfo, area: int) -> int:

@@ -8,66 +8,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Bbcu, Done, size_of
 from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
-from typer.testing import CliRunner
 
 from bbcu_cli import __version__
 from bbcu_cli.batch import queue
 from bbcu_cli.batch.manifest import NAME
 from bbcu_cli.checkpoint.packed import to_bytes
-from bbcu_cli.cli.app import app
 from bbcu_cli.engines.base import Progress, Session
 from bbcu_cli.engines.cpu import kernel_sets
 from bbcu_cli.hub import Catalogue, Entry, Serves
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left: exit code, stdout, stderr without colours."""
-
-    code: int
-    out: str
-    err: str
-
-
-Bbcu = Callable[..., Done]
-
-
-def size_of(path: str) -> tuple[int, int]:
-    """(width, height) of a picture that can be read whole."""
-    with Pillow.open(path) as picture:
-        picture.load()
-        return picture.size
-
-
-@pytest.fixture
-def bbcu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bbcu:
-    """Run a command in an empty folder with one photo in it."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("BBCU_")]:
-        monkeypatch.delenv(name)
-    for name, spec in SMALL_SPECS.items():
-        Path(f"{name}.safetensors").write_bytes(to_bytes(small_model(spec)))
-    pixels = np.random.default_rng(1).integers(0, 255, (9, 14, 3), dtype=np.uint8)
-    Pillow.fromarray(pixels).save("photo.png")
-    Pillow.fromarray(pixels).save("photo.jpg", quality=20)
-
-    def run(*arguments: object, stdin: bytes | None = None) -> Done:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Done(result.exit_code, result.stdout, re.sub(r"\x1b\[[0-9;]*m", "", result.stderr))
-
-    return run
-
 
 X4 = ("--weights", "m-x4.safetensors")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small import SMALL_SPECS
-from test_pipeline import stub
+from stand_in import stub
 
 from bbcu_cli.batch.jobs import Job
 from bbcu_cli.batch.run import run

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from small import SMALL_SPECS, small_model
+from stand_in import Doubling, stub
 
-from bbcu_cli.engines.base import EngineInfo, SessionContext
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Image, ImageInfo, Metadata
 from bbcu_cli.restoration.memory import Work, footprint
@@ -42,31 +40,6 @@ def test_tiled_restore_equals_whole_image(
         tiled = run_tiled(model, x, Options(tile=tile))
     assert whole.shape == (size[0] * model.spec.scale, size[1] * model.spec.scale, model.spec.channels)
     assert np.abs(tiled - whole).max() < 1e-5
-
-
-class _Doubling(SessionContext):
-    """A stand-in engine that enlarges plainly: what the pipeline does around an engine can be told exactly."""
-
-    info = EngineInfo("stub", "cpu", "nearest")
-
-    def __init__(self, scale: int, limit: int = 1 << 30, value: float | None = None) -> None:
-        self.scale, self.limit, self.value = scale, limit, value
-        self.areas: list[int] = []
-
-    def run(self, x: Floats, progress: Callable[[float], None] | None = None) -> Floats:
-        if progress:
-            progress(0.5)
-        if x.shape[2] * x.shape[3] > self.limit:
-            raise OutOfMemoryError("too large")
-        self.areas.append(x.shape[2] * x.shape[3])
-        y = x.repeat(self.scale, axis=2).repeat(self.scale, axis=3)
-        return y if self.value is None else np.full_like(y, self.value)
-
-
-def stub(name: str = "m-x2", **options: object) -> Model:
-    """A model whose network is the stand-in."""
-    spec = SMALL_SPECS[name]
-    return Model(name, spec, {}, _Doubling(spec.scale, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("ensemble", "told"), [(False, [0.25, 0.75]), (True, [i / 16 + 1 / 32 for i in range(16)])])
@@ -186,7 +159,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on(rng: np.random.Generator) -> 
     model = stub("m-x2", limit=40 * 40)
     pixels = rng.integers(0, 255, (100, 90, 3), dtype=np.uint8)
     assert np.array_equal(restore(pixels, model), pixels.repeat(2, axis=0).repeat(2, axis=1))
-    assert isinstance(model.session, _Doubling)
+    assert isinstance(model.session, Doubling)
     assert max(model.session.areas) <= 1600
 
 
@@ -207,7 +180,7 @@ def test_a_result_that_is_not_finite_is_never_written(value: float) -> None:
 def test_whatever_an_engine_raises_is_an_engine_error(error: Exception) -> None:
     """The library's caller has one kind of error to expect, and it names the engine."""
 
-    class Failing(_Doubling):
+    class Failing(Doubling):
         def run(self, *_: object) -> Floats:
             raise error
 
