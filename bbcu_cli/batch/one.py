@@ -42,6 +42,7 @@ class Given:
         comparison: what is known of its side-by-side; "current" when none is wanted.
         need: memory; None when something is wrong with the image.
         served: its network, as far as the header tells it.
+        frames: how many pictures of it are restored.
     """
 
     job: Job
@@ -51,6 +52,7 @@ class Given:
     comparison: Verdict
     need: Footprint | None
     served: Served
+    frames: int = 1
 
     @property
     def network(self) -> str:
@@ -81,12 +83,12 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     comparison = (
         _verdict(beside, _compared(job, stamp, settings), manifest, settings, served.digest) if beside else "current"
     )
-    need = None
+    need, frames = None, 1
     with contextlib.suppress(*EXPECTED):
         info = probe(source)
-        frames_of(job, info, settings)
+        frames = frames_of(job, info, settings)
         need = settings.footprint(job, info, served.model)
-    return Given(job, source, stamp, result, comparison, need, served)
+    return Given(job, source, stamp, result, comparison, need, served, frames)
 
 
 def _comparison(job: Job, settings: Settings) -> Path | None:
@@ -183,7 +185,7 @@ def _kept(given: Given, settings: Settings, manifest: Manifest | None) -> Row:
     """An output that is as this run would make it is scored, and gets the side-by-side that it lacks."""
     job = given.job
     remarks = manifest.remarks(job.output) if manifest and job.output else {}
-    row = Row(job.name, str(job.output), "skipped", **_trusted(remarks), notes=job.notes)
+    row = Row(job.name, str(job.output), "skipped", frames=given.frames, **_trusted(remarks), notes=job.notes)
     if job.output is None or (given.finished and settings.truths is None):
         return row
     result = decode(job.output, max_pixels=sys.maxsize)

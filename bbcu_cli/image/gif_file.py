@@ -27,7 +27,10 @@ _HAS_TABLE, _INTERLACED, _SIZE_OF_TABLE = 0x80, 0x40, 0x07
 _TRANSPARENT: Final = 0x01
 _DISPOSALS: Final = {2: Disposal.CLEAR, 3: Disposal.PREVIOUS}
 _GRAYS: Final = bytes(value for value in range(256) for _ in range(3))
-_WORKING: Final = 14  # bytes of a pixel: indices, twice, colours of the patch, and what it hides
+_WORKING: Final = 12  # bytes of a pixel: colours of a patch, what it hides, and masks
+_INDICES: Final = 2  # of a patch, Pillow's and ours
+_MOST_BEYOND: Final = 4  # times the canvas, and so many pixels more, may a patch be that reaches beyond it
+_SLACK: Final = 1 << 20
 _HELD: Final = 8  # the canvas, and what a patch hides
 
 
@@ -88,9 +91,14 @@ class GifFile(PillowFile):
             depth=8,
             alpha=shows_transparency((frame.patch for frame in self.stored), (height, width)),
             frames=info.frames,
-            working=_WORKING * height * width,
+            working=_WORKING * height * width + _INDICES * self._largest(height * width),
             held=_HELD * height * width,
         )
+
+    def _largest(self, canvas: int) -> int:
+        """Pixels of the largest patch that is read."""
+        sizes = [frame.size[0] * frame.size[1] for frame in self.stored]
+        return max((pixels for pixels in sizes if pixels <= _most(canvas)), default=0)
 
     def frames(self, info: ImageInfo) -> Frames:
         """All frames."""
@@ -102,12 +110,20 @@ class GifFile(PillowFile):
             frame = self.stored[number]
             if patch.top >= patch.bottom or patch.left >= patch.right:
                 return None
+            height, width = frame.size
+            if height * width > _most(kind.pixels):
+                raise ValueError(f"it is {width}x{height} in a picture of {kind.size[1]}x{kind.size[0]}")
             return _samples(self.stream, frame, kind.channels)
 
         blank = np.zeros((*kind.size, kind.channels + 1), np.uint8)
         about, _ = self._metadata(kind, kind.size, 1)
         for frame in drawn((frame.patch for frame in self.stored), blank, read, alpha=kind.alpha):
             yield replace(frame, image=replace(frame.image, metadata=about, format="GIF"))
+
+
+def _most(canvas: int) -> int:
+    """Pixels that a patch may have on a canvas of so many."""
+    return _MOST_BEYOND * canvas + _SLACK
 
 
 def _samples(stream: BinaryIO, frame: _Stored, channels: int) -> Pixels:

@@ -107,6 +107,17 @@ def test_what_a_gif_clears_is_transparent() -> None:
     assert found[0].duration == 70
 
 
+def test_a_patch_that_is_far_larger_than_its_animation_is_not_made() -> None:
+    """65,535 pixels a side in a picture of 64x48 would take 4 GB."""
+    data = bytearray(animation("GIF", 3))
+    second = [at for at in range(len(data) - 9) if data[at : at + 5] == b",\0\0\0\0"][1]
+    data[second + 5 : second + 9] = b"\xff" * 4
+    with open_frames(bytes(data), max_pixels=10**6, name="it") as frames:
+        next(frames.each)
+        with pytest.raises(ImageError, match="it, frame 2, is damaged"):
+            next(frames.each)
+
+
 @pytest.mark.parametrize("disposal", [0, 1, 2])
 @pytest.mark.parametrize("blend", [0, 1])
 def test_an_animated_png_is_drawn_as_pillow_does(disposal: int, blend: int) -> None:
