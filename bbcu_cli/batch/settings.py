@@ -14,7 +14,7 @@ from bbcu_cli.cores import default_threads
 from bbcu_cli.image import EncodeOptions, ImageInfo, format_of, probe
 from bbcu_cli.image.compression import compression_of
 from bbcu_cli.restoration.memory import Footprint, Work, footprint
-from bbcu_cli.restoration.model import Model, Options
+from bbcu_cli.restoration.model import Options
 from bbcu_cli.restoration.serving import Served
 from bbcu_cli.score.metrics import Convention, Scores
 
@@ -30,7 +30,9 @@ class Row:
         seconds: that the engine took.
         decode_seconds: of reading the file.
         encode_seconds: of all the rest: colour, scores, compression, the disk.
-        model: the network that served; None for a picture that was left as it is, and for one that failed.
+        model: the network that served, of several the first; None for a picture that was left as it is, and for one
+            that failed.
+        way: names of all networks that it went through, and of the filter that brought it to its exact size.
         reason: why that network served, or none.
         noise: level estimated on the picture, in 8-bit units, where a denoiser was not told it.
     """
@@ -46,6 +48,7 @@ class Row:
     model: str | None = None
     engine: str = ""
     tile: str = ""
+    way: tuple[str, ...] = ()
     reason: str = ""
     noise: float | None = None
     scores: Scores | None = None
@@ -110,8 +113,8 @@ class Settings:
         """Whether whole results are needed, not only their rows one after the other."""
         return self.compare or self.truths is not None
 
-    def footprint(self, job: Job, image: ImageInfo, model: Model | None) -> Footprint:
-        """Tile and memory for one image, that no model may serve.
+    def footprint(self, job: Job, image: ImageInfo, served: Served) -> Footprint:
+        """Tiles and memory for one image by the networks that serve it.
 
         Raises:
             UsageError: it cannot be done in the memory that is allowed.
@@ -119,7 +122,7 @@ class Settings:
         """
         truth = probe(self.truths.paths[job]) if self.truths else None
         work = Work(self.format, truth, self.compare, self.encoding, self.threads or default_threads())
-        return footprint(image, model, self.options, work)
+        return footprint(image, served.model, self.options, work, served.then)
 
 
 def options_key(settings: Settings) -> str:
