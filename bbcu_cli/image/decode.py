@@ -19,6 +19,7 @@ from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
 from bbcu_cli.image.jpeg_file import JpegFile
 from bbcu_cli.image.pillow import open_gif, open_webp
 from bbcu_cli.image.png_file import PngFile
+from bbcu_cli.image.pnm_file import PnmFile
 from bbcu_cli.image.raw_file import RawFile
 from bbcu_cli.image.tiff_file import open_tiff
 
@@ -42,6 +43,7 @@ _READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
     "HEIC": HeicFile.open,
     "BMP": open_bmp,
     "GIF": open_gif,
+    "PNM": PnmFile.open,
     "RAW": RawFile.open,
 }
 """Name of a format -> what reads the header of a file, given its name and stream."""
