@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from bbcu_cli.files import make_folder, write_atomic, write_whole
 from bbcu_cli.image import FORMATS, Bands, Image, decode, encode, losses, probe, write
 from bbcu_cli.restoration.memory import Footprint
 from bbcu_cli.restoration.model import Model
-from bbcu_cli.restoration.pipeline import restored_bands
+from bbcu_cli.restoration.pipeline import chained_bands
 from bbcu_cli.restoration.serving import Served
 from bbcu_cli.score.metrics import Scores
 
@@ -56,8 +57,8 @@ class Given:
 
     @property
     def network(self) -> str:
-        """Name of its network; empty when none serves."""
-        return self.served.model.name if self.served.model else ""
+        """Names of its networks; empty when none serves."""
+        return " ".join(model.name for model in self.served.models)
 
     @property
     def finished(self) -> bool:
@@ -87,7 +88,7 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     with contextlib.suppress(*EXPECTED):
         info = probe(source)
         frames = frames_of(job, info, settings)
-        need = settings.footprint(job, info, served.model)
+        need = settings.footprint(job, info, served)
     return Given(job, source, stamp, result, comparison, need, served, frames)
 
 
@@ -113,7 +114,7 @@ def _verdict(
     return verdict
 
 
-def restore_one(given: Given, model: Model, settings: Settings, manifest: Manifest | None, queue: EngineQueue) -> Row:
+def restore_one(given: Given, settings: Settings, manifest: Manifest | None, queue: EngineQueue) -> Row:
     """Restore an image, or look again at a result that is there.
 
     Raises:
@@ -125,18 +126,18 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
     settings = settings.of(job)
     info = probe(given.source, name=job.name)
     several = frames_of(job, info, settings) > 1
-    settings.footprint(job, info, given.served.model)  # before anything is decoded
+    settings.footprint(job, info, given.served)  # before anything is decoded
     if several:
-        row, served = restore_frames(given, info, model, settings, queue, partial(_save, given, settings, manifest))
+        row, served = restore_frames(given, info, settings, queue, partial(_save, given, settings, manifest))
         return replace(row, **_remarks(served), notes=(*row.notes, *_unrecorded(job, manifest)))
     image = decode(given.source, max_pixels=settings.max_pixels, name=job.name, first=settings.frames == "first")
     decoded = time.perf_counter()
     served = given.served.seen(image)
-    session = QueuedSession(queue, (served.model or model).session)
-    model = replace(served.model or model, session=session)
-    tile = settings.footprint(job, info, served.model).tile
+    sessions = [QueuedSession(queue, one.session) for one in served.models]
+    models = [replace(one, session=session) for one, session in zip(served.models, sessions, strict=True)]
+    tiles = settings.footprint(job, info, served).tiles if models else ()
     told = partial(settings.progress, job) if settings.progress else None
-    bands = restored_bands(image, model, settings.options, tile, told) if served.model else Bands.of(image)
+    bands = chained_bands(image, models, served.size(image.size), settings.options, tiles, told)
     scores = None
     if settings.gathered:
         result = bands.whole()
@@ -145,18 +146,19 @@ def restore_one(given: Given, model: Model, settings: Settings, manifest: Manife
     lost = losses(bands, settings.format, settings.encoding)
     content = partial(write, bands, settings.format, options=settings.encoding, threads=settings.threads)
     _save(given, settings, manifest, content, served)
-    engine, rest = session.info, time.perf_counter() - decoded - session.computing - session.waiting
+    computing = sum(session.computing for session in sessions)
+    rest = time.perf_counter() - decoded - computing - sum(session.waiting for session in sessions)
     return Row(
         job.name,
         str(job.output or STDIO),
         "done",
-        seconds=session.computing,
+        seconds=computing,
         decode_seconds=decoded - started,
         encode_seconds=rest,
         size_in=image.size,
         size_out=bands.size,
-        engine=f"{engine.name} on {engine.device}, {engine.detail}" if served.model else "",
-        tile=str(tile) if served.model else "",
+        engine=str(sessions[0].info) if sessions else "",
+        tile=", then ".join(map(str, tiles)),
         **_remarks(served),
         scores=scores,
         notes=(*job.notes, *image.notes, *lost, *_unrecorded(job, manifest)),
@@ -170,14 +172,21 @@ def _unrecorded(job: Job, manifest: Manifest | None) -> tuple[str, ...]:
 
 def _remarks(served: Served) -> dict[str, Any]:
     """What a row, and the record of its output, say of the network."""
-    name = served.model.name if served.model else None
-    return {"model": name, "reason": served.reason, "noise": None if served.noise is None else round(served.noise, 1)}
+    name, noise = served.model.name if served.model else None, served.noise
+    rounded = None if noise is None else round(noise, 1)
+    return {"model": name, "way": served.way, "reason": served.reason, "noise": rounded}
+
+
+def _number(factor: Fraction) -> float:
+    return factor.numerator if factor.denominator == 1 else float(factor)
 
 
 def _trusted(remarks: Mapping[str, Any]) -> dict[str, Any]:
     """What of a record's remarks is what `_remarks` writes."""
-    told = {name: remarks[name] for name in ("model", "reason") if isinstance(remarks.get(name), str)}
-    noise = remarks.get("noise")
+    told: dict[str, Any] = {name: remarks[name] for name in ("model", "reason") if isinstance(remarks.get(name), str)}
+    way, noise = remarks.get("way"), remarks.get("noise")
+    if isinstance(way, (list, tuple)) and all(isinstance(step, str) for step in way):
+        told["way"] = tuple(way)
     return told | ({"noise": noise} if isinstance(noise, float) and math.isfinite(noise) else {})
 
 
@@ -213,8 +222,10 @@ def _score(truth: Image | None, result: Image, served: Served, settings: Setting
         return None
     from bbcu_cli.score.trial import score_images  # here and below: a plain restoration starts without these
 
-    scale = served.model.spec.scale if served.model else 1
-    return score_images(truth, result, settings.truths.convention, scale)
+    convention, factor = settings.truths.convention, max(served.factor, Fraction(1))
+    if convention.border:  # as many pixels as the enlargement of this picture
+        convention = replace(convention, border=math.ceil(factor))
+    return score_images(truth, result, convention, factor)
 
 
 def _compare(
@@ -233,7 +244,7 @@ def _compare(
     made_from = _compared(given.job, given.stamp, settings)
     from bbcu_cli.score.compare import side_by_side
 
-    sheet = side_by_side(*images, label=served.model.name if served.model else "as it is")
+    sheet = side_by_side(*images, label=", ".join(served.way) or "as it is")
     picture = encode(sheet, "PNG", settings.encoding)
     if manifest:
         manifest.begun(path, given.job.source, comparison=True)
@@ -272,5 +283,5 @@ def _save(
         _, modified = given.stamp
         os.utime(output, ns=(modified, modified))
     if manifest and job.source:
-        scale = {"scale": served.model.spec.scale if served.model else 1}  # for `bbcu eval`
+        scale = {"scale": _number(served.factor)}  # for `bbcu eval`
         manifest.done(output, given.stamp, given.served.digest, _remarks(served) | scale, source=job.source)

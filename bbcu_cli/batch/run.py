@@ -102,7 +102,7 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
                     queue.serve(until=partial(admits, given))
                     if given.need is not None:
                         kept[given.network] = max(given.need.engine, kept.get(given.network, 0))
-                    work = partial(restore_one, given, model, settings, manifest, queue)
+                    work = partial(restore_one, given, settings, manifest, queue)
                     under_way.append(_started(given, work, queue, busy))
                 except EXPECTED as error:
                     under_way.append(_UnderWay(job, _known(error)))

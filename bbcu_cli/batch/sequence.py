@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,7 +17,7 @@ from bbcu_cli.image.decode import count_of, open_frames
 from bbcu_cli.image.encode_frames import Reel, Timed, holds, losses_of_timing, write_frames
 from bbcu_cli.image.formats import FORMATS
 from bbcu_cli.image.frames import Frame, Frames
-from bbcu_cli.restoration.pipeline import restored_bands
+from bbcu_cli.restoration.pipeline import chained_bands
 from bbcu_cli.restoration.tiling import TileSize
 
 if TYPE_CHECKING:
@@ -53,14 +53,13 @@ def frames_of(job: Job, info: ImageInfo, settings: Settings) -> int:
 
 
 def restore_frames(
-    given: Given, info: ImageInfo, model: Model, settings: Settings, queue: EngineQueue, save: Save
+    given: Given, info: ImageInfo, settings: Settings, queue: EngineQueue, save: Save
 ) -> tuple[Row, Served]:
     """Restore every picture of a file, all by the network that the first one chooses: frames that differ flicker.
 
     Args:
         given: the job.
         info: what `probe` says of its source.
-        model: lends its session where no network serves.
         settings: those of this file.
         queue: of the engine.
         save: writes the output.
@@ -76,27 +75,27 @@ def restore_frames(
         reel = Reel.of(frames)
         roll = _Roll(given.job, info, settings, frames)
         served = given.served.seen(roll.look())
-        session = QueuedSession(queue, (served.model or model).session)
-        network = replace(served.model, session=session) if served.model else None
+        sessions = [QueuedSession(queue, one.session) for one in served.models]
+        models = [replace(one, session=session) for one, session in zip(served.models, sessions, strict=True)]
 
         def content(file: BinaryIO) -> None:
-            pictures = roll.restored(network)
+            pictures = roll.restored(served, models)
             write_frames(pictures, reel, settings.format, file, settings.encoding, threads=settings.threads)
 
         save(content, served)
-    spent, engine = time.perf_counter() - started, session.info
+    spent, computing = time.perf_counter() - started, sum(session.computing for session in sessions)
     return Row(
         given.job.name,
         str(given.job.output or STDIO),
         "done",
-        seconds=session.computing,
+        seconds=computing,
         decode_seconds=roll.decoding,
-        encode_seconds=spent - roll.decoding - session.computing - session.waiting,
+        encode_seconds=spent - roll.decoding - computing - sum(session.waiting for session in sessions),
         size_in=info.size,
         size_out=roll.size,
         frames=reel.count,
-        engine=f"{engine.name} on {engine.device}, {engine.detail}" if network else "",
-        tile=str(roll.tile) if network else "",
+        engine=str(sessions[0].info) if sessions else "",
+        tile=", then ".join(map(str, roll.tiles)),
         notes=(*given.job.notes, *frames.notes, *roll.notes, *losses_of_timing(reel, settings.format)),
     ), served
 
@@ -108,14 +107,14 @@ class _Roll:
         decoding: seconds that it took to read them.
         notes: what was said of any of them, in order.
         size: (height, width) of the first result.
-        tile: of the first picture.
+        tiles: of the first picture, for each network.
     """
 
     def __init__(self, job: Job, info: ImageInfo, settings: Settings, frames: Frames) -> None:
         self.decoding, self.notes = 0.0, dict[str, None]()
         self.size: tuple[int, int] | None = None
-        self.tile: TileSize | None = None
-        self._job, self._settings, self._frames = job, settings, frames
+        self.tiles: tuple[TileSize, ...] = ()
+        self._job, self._info, self._settings, self._frames = job, info, settings, frames
         self._held = max((kind.held for kind in info.each), default=0)
         self._waiting: Frame | None = None
 
@@ -130,22 +129,25 @@ class _Roll:
         self.decoding += time.perf_counter() - started
         return frame
 
-    def restored(self, model: Model | None) -> Iterator[Timed]:
-        """All of them as rows to come; by None as they are. No two are held at once."""
+    def restored(self, served: Served, models: Sequence[Model]) -> Iterator[Timed]:
+        """All of them as rows to come; by no model as they are. No two are held at once."""
         for number in range(self._frames.count):
             frame, self._waiting = self._waiting or self._read(), None
-            yield self._restored(frame.image, number, model), frame.duration
+            yield self._restored(frame.image, number, served, models), frame.duration
             del frame
 
-    def _restored(self, image: Image, number: int, model: Model | None) -> Bands:
+    def _restored(self, image: Image, number: int, served: Served, models: Sequence[Model]) -> Bands:
         settings, count = self._settings, self._frames.count
-        bands = Bands.of(image)
-        if model is not None:
-            alpha = image.alpha is not None
-            info = ImageInfo(image.format, image.size, image.channels, image.depth, alpha, count, held=self._held)
-            tile = settings.footprint(self._job, info, model).tile
-            self.tile = self.tile or tile
-            bands = restored_bands(image, model, settings.options, tile, self._told(number))
+        if served.then and image.size != self._info.size:
+            raise ImageError(
+                f"{self._job.name} has pages of different sizes, which have no size in common; give --scale 2, 3 or 4"
+            )
+        alpha = image.alpha is not None
+        info = ImageInfo(image.format, image.size, image.channels, image.depth, alpha, count, held=self._held)
+        tiles = settings.footprint(self._job, info, served).tiles if models else ()
+        self.tiles = self.tiles or tiles
+        size = served.size(image.size)
+        bands = chained_bands(image, models, size, settings.options, tiles, self._told(number))
         self.size = self.size or bands.size
         self.notes |= dict.fromkeys((*image.notes, *losses(bands, settings.format, settings.encoding)))
         return bands

@@ -14,7 +14,7 @@ from bbcu_cli.cores import default_threads
 from bbcu_cli.image import EncodeOptions, ImageInfo, format_of, probe
 from bbcu_cli.image.compression import compression_of
 from bbcu_cli.restoration.memory import Footprint, Work, footprint
-from bbcu_cli.restoration.model import Model, Options
+from bbcu_cli.restoration.model import Options
 from bbcu_cli.restoration.serving import Served
 from bbcu_cli.score.metrics import Convention, Scores
 
@@ -31,7 +31,9 @@ class Row:
         decode_seconds: of reading the file.
         encode_seconds: of all the rest: colour, scores, compression, the disk.
         frames: how many frames or pages were restored; sizes are those of the first one.
-        model: the network that served; None for a picture that was left as it is, and for one that failed.
+        model: the network that served, of several the first; None for a picture that was left as it is, and for one
+            that failed.
+        way: names of all networks that it went through, and of the filter that brought it to its exact size.
         reason: why that network served, or none.
         noise: level estimated on the picture, in 8-bit units, where a denoiser was not told it.
     """
@@ -48,6 +50,7 @@ class Row:
     model: str | None = None
     engine: str = ""
     tile: str = ""
+    way: tuple[str, ...] = ()
     reason: str = ""
     noise: float | None = None
     scores: Scores | None = None
@@ -114,8 +117,8 @@ class Settings:
         """Whether whole results are needed, not only their rows one after the other."""
         return self.compare or self.truths is not None
 
-    def footprint(self, job: Job, image: ImageInfo, model: Model | None) -> Footprint:
-        """Tile and memory for one image, that no model may serve; of several in a file for the one that takes the most.
+    def footprint(self, job: Job, image: ImageInfo, served: Served) -> Footprint:
+        """Tiles and memory for one image by the networks that serve it; of several in a file for that which takes most.
 
         Raises:
             UsageError: it cannot be done in the memory that is allowed.
@@ -124,9 +127,9 @@ class Settings:
         truth = probe(self.truths.paths[job]) if self.truths else None
         work = Work(self.format, truth, self.compare, self.encoding, self.threads or default_threads())
         if self.frames == "first" or image.frames < 2:
-            return footprint(image, model, self.options, work)
+            return footprint(image, served.model, self.options, work, served.then)
         work = replace(work, frames=image.frames)
-        needs = [footprint(kind, model, self.options, work) for kind in image.each or (image,)]
+        needs = [footprint(kind, served.model, self.options, work, served.then) for kind in image.each or (image,)]
         return max(needs, key=lambda need: need.peak)
 
 

@@ -119,6 +119,14 @@ def cases(megapixels: float) -> Iterator[Case]:
     for extras in _EXTRAS:
         yield Case(("sr", "--scale", "2"), extras, megapixels=megapixels / 4)
     yield Case(("sr", "--scale", "2"), alpha=True, depth=16, megapixels=megapixels / 4)
+    for scale, extras, pixels in (
+        ("1.5", (), megapixels / 4),
+        ("3.7", (), megapixels / 10),
+        ("6", ("--compare",), 0.1),
+    ):
+        yield Case(("sr", "--scale", scale), extras, megapixels=pixels)
+    yield Case(("sr", "--scale", "8"), alpha=True, depth=16, megapixels=0.1)
+    yield Case(("sr", "--width", "500", "--reduce"), megapixels=megapixels)
     yield Case(("deblock",), megapixels=megapixels)
     yield Case(extras=("--self-ensemble",), megapixels=megapixels / 4)
     for frames, source, form in (

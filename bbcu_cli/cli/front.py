@@ -9,7 +9,7 @@ from typing import Final
 from bbcu_cli import __version__
 
 COMMANDS: Final = {
-    "sr": "Enlarge images 2, 3 or 4 times.",
+    "sr": "Enlarge images to any size up to 16 times.",
     "denoise": "Remove noise from images.",
     "deblock": "Remove the blocks and ringing of JPEG compression.",
     "eval": "Measure PSNR and SSIM, and print the convention used.",

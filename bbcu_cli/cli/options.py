@@ -164,7 +164,7 @@ class EngineOptions:
 
         return Options(self.tile, self.memory, self.self_ensemble, chroma, strength)
 
-    def load(self, name: str, task: Task, scale: int) -> Model:
+    def load(self, name: str, task: Task, scale: int | None) -> Model:
         """The model called `name`, or that of --weights, on the engine asked for; errors as of `load_model`."""
         from bbcu_cli.restoration.model import load_model
 

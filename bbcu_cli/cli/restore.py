@@ -15,16 +15,22 @@ import typer
 from bbcu_cli.cli.console import note, shown
 from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
 from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, scores_text, size_json
+from bbcu_cli.cli.size import SizeOptions
 from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bbcu_cli.batch.jobs import Job, JobList
     from bbcu_cli.batch.settings import Row, Settings, Truths
+    from bbcu_cli.hub import Catalogue
     from bbcu_cli.image import Image, ImageInfo
     from bbcu_cli.restoration.choice import Wish
-    from bbcu_cli.restoration.model import Model
+    from bbcu_cli.restoration.model import Model, Shelf
     from bbcu_cli.restoration.planes import Chroma
+    from bbcu_cli.restoration.serving import Served
+    from bbcu_cli.restoration.size import Target
 
 Inputs = Annotated[
     list[str],
@@ -65,34 +71,35 @@ class _Request:
     tag: str
     chroma: Chroma = "restore"
     strength: float = 1
+    target: Target | None = None
 
 
 def sr(
     inputs: Inputs,
-    scale: Annotated[int, typer.Option("--scale", "-s", help="2, 3 or 4.", envvar="BBCU_SCALE")] = 4,
     model: Annotated[
         ModelChoice, typer.Option("--model", "-m", help="m is fast, l is larger and slower.")
     ] = ModelChoice.m,
+    size: SizeOptions = SizeOptions(),
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
-    """Enlarge images 2, 3 or 4 times.
+    """Enlarge images to any size up to 16 times.
 
     Examples:
 
     bbcu sr photo.jpg --scale 4
 
+    bbcu sr photo.jpg --fit 3840x2160
+
     bbcu sr holiday/ --scale 2 -o large/ --recursive
     """
     from bbcu_cli.restoration.choice import Wish
-    from bbcu_cli.spec import SCALES
 
-    if scale not in SCALES:
-        raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
-    wish = Wish("sr", scale, model.value, input=network.input.value)
-    _restore(inputs, _Request(wish, f"_x{scale}"), files, engine, talk)
+    target, tag = size.target()
+    wish = Wish("sr", size.whole or 2, model.value, input=network.input.value)
+    _restore(inputs, _Request(wish, tag, target=None if size.whole else target), files, engine, talk)
 
 
 def denoise(
@@ -164,7 +171,6 @@ def _restore(
     from bbcu_cli.hub import Catalogue
     from bbcu_cli.restoration.choice import preferred
     from bbcu_cli.restoration.model import Shelf
-    from bbcu_cli.restoration.serving import serve, serve_all
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
@@ -191,7 +197,7 @@ def _restore(
         refuse_existing(outputs)
     truths = _truths(listing, request.wish, Path(talk.gt), recursive=files.recursive) if talk.gt else None
     wish, catalogue = request.wish, Catalogue.load()
-    with Shelf(lambda name: engine.load(name, wish.task, wish.scale)) as shelf:
+    with Shelf(lambda name: engine.load(name, wish.task, None if request.target else wish.scale)) as shelf:
         model = shelf[preferred(wish, catalogue)]
         settings = batch.Settings(
             options=engine.options(request.chroma, request.strength),
@@ -205,7 +211,7 @@ def _restore(
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
-            serve=(lambda _: serve_all(wish, model)) if engine.weights else partial(serve, wish, catalogue, shelf),
+            serve=_server(request, catalogue, shelf, model if engine.weights else None),
         )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
@@ -219,6 +225,19 @@ def _restore(
                 rows.append(row)
                 reporter.finish(row)
     _conclude(rows, listing, talk)
+
+
+def _server(
+    request: _Request, catalogue: Catalogue, shelf: Shelf, weights: Model | None
+) -> Callable[[Path | bytes], Served]:
+    """What gives the networks for a file."""
+    from bbcu_cli.restoration.serving import serve, serve_all, serve_target
+
+    if request.target:
+        return partial(serve_target, request.wish, request.target, catalogue, shelf, weights)
+    if weights:
+        return lambda _: serve_all(request.wish, weights)
+    return partial(serve, request.wish, catalogue, shelf)
 
 
 def _check_stdout(talk: TalkOptions) -> None:
@@ -286,7 +305,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             info = _probe(job)
             frames = frames_of(job, info, settings)
             served = settings.serve(job.source) if settings.serve else Served(model, "")
-            footprint = settings.of(job).footprint(job, info, served.model)
+            footprint = settings.of(job).footprint(job, info, served)
             if served.look:
                 served = served.seen(_first_picture(job, info, settings))
         except ImageError as error:
@@ -294,16 +313,16 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
         except UsageError as error:
             row |= {"status": "too large", "error": str(error)}
         else:
-            scale = model.spec.scale
             exists = job.output is not None and job.output.exists()
             row |= {
                 "status": "exists" if exists else "planned",
                 "input_size": size_json(info.size),
-                "output_size": size_json((info.size[0] * scale, info.size[1] * scale)),
+                "output_size": size_json(served.size(info.size)),
                 "frames": frames,
-                "tile": str(footprint.tile),
+                "tile": ", then ".join(map(str, footprint.tiles)),
                 "memory_bytes": footprint.peak,
                 "model": served.model.name if served.model else None,
+                "way": served.way,
                 "reason": served.reason,
                 "noise": None if served.noise is None else round(served.noise, 1),
             }

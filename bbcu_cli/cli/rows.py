@@ -26,8 +26,8 @@ def size_json(size: tuple[int, int] | None) -> dict[str, int] | None:
 
 
 def network_text(row: Mapping[str, Any]) -> str:
-    """The network that serves, why, and the noise that was found."""
-    text = row["model"] or "left as it is"
+    """The networks that serve, with the filter behind them, why, and the noise that was found."""
+    text = ", then ".join(row["way"] or ([row["model"]] if row["model"] else [])) or "left as it is"
     if row["reason"]:
         text += f": {row['reason']}"
     return text if row["noise"] is None else f"{text}, noise of about {row['noise']:g}"

@@ -38,6 +38,9 @@ class EngineInfo:
     max_width: int = 1 << 30
     concurrency: int = 1
 
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device}, {self.detail}"
+
 
 Progress = Callable[[float], None]
 

@@ -22,6 +22,7 @@ from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
 from bbcu_cli.image.jpeg_file import JpegFile
 from bbcu_cli.image.pillow import PillowFile, open_webp
 from bbcu_cli.image.png_file import PngFile
+from bbcu_cli.image.pnm_file import PnmFile
 from bbcu_cli.image.raw_file import RawFile
 from bbcu_cli.image.tiff_file import TiffFile, open_tiff
 
@@ -45,6 +46,7 @@ _READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
     "HEIC": HeicFile.open,
     "BMP": open_bmp,
     "GIF": GifFile.open,
+    "PNM": PnmFile.open,
     "RAW": RawFile.open,
 }
 """Name of a format -> what reads the header of a file, given its name and stream."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import Final, Literal
 
 from PIL import ExifTags
@@ -102,7 +103,7 @@ def unpack(exif: bytes) -> Block:
     return ifd.parse(exif.removeprefix(HEADER))
 
 
-def scaled(exif: bytes, factor: int) -> bytes | None:
+def scaled(exif: bytes, factor: Fraction | int) -> bytes | None:
     """The EXIF block of the same picture with `factor` times as many pixels a side; None when it says nothing more.
 
     Raises:
@@ -112,13 +113,13 @@ def scaled(exif: bytes, factor: int) -> bytes | None:
     details = dict(_below(block, ifd.EXIF))
     for tag in (_SUBJECT_AREA, _SUBJECT_PLACE):
         if isinstance(value := details.get(tag), Field):
-            places = [round(number) * factor for number in block.numbers(value)]
+            places = [round(round(number) * factor) for number in block.numbers(value)]
             del details[tag]
             if max(places) <= 0xFFFF:  # EXIF has no other type for them
                 details[tag] = block.shorts(*places)
     for tag in (_FOCAL_X, _FOCAL_Y):
         if isinstance(value := details.get(tag), Field):
-            details[tag] = block.rational(block.numbers(value)[0] * factor)
+            details[tag] = block.rational(block.numbers(value)[0] * float(factor))
     return pack(_with(block, ifd.EXIF, details))
 
 

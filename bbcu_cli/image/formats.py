@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -55,6 +56,16 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "HEIC": Format((".heic", ".heif", ".hif"), gray=False, lossy=True, dpi="exif", max_side=16384),
         "BMP": Format((".bmp", ".dib"), alpha=False, icc=False, exif=False, xmp=False),
         "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False, several="frames"),
+        "PNM": Format(
+            (".ppm",),
+            (".pgm", ".pbm", ".pnm", ".pam"),
+            writable=False,
+            depth=16,
+            icc=False,
+            exif=False,
+            xmp=False,
+            dpi=False,
+        ),
         "RAW": Format(
             (".dng",),
             (
@@ -130,6 +141,7 @@ _RAWS: Final = (
     (b"II*\0\x10\0\0\0CR\x02", "Canon CR2"),
 )
 """Camera raw files by their first bytes; many others are TIFFs that only their directories tell."""
+_PNM: Final = re.compile(rb"P(?:[1-6][\s#]|7\n)")
 _PHASE_ONE: Final = (b"IIIITwaR", b"MMMMRawT")
 _CANON_BRAND: Final = b"crx "
 _MAGICK: Final = "ImageMagick: magick in{} out.png"
@@ -153,8 +165,6 @@ _OTHERS: Final = (
     (0, b"SDPX", "a DPX image", _MAGICK.format(".dpx")),
     (0, b"XPDS", "a DPX image", _MAGICK.format(".dpx")),
     (0, b"\x8aMNG", "an MNG animation", None),
-    *((0, b"P" + digit + space, "a PNM image", _MAGICK.format(".pnm")) for digit in b"1 2 3 4 5 6 7".split()
-      for space in (b" ", b"\n", b"\r", b"\t")),
     *((0, b"P" + digit + b"\n", "a PFM image, of light without a white", None) for digit in (b"F", b"f")),
     (0, b"PK\x03\x04", "a zip archive", None),
     (0, b"\x1f\x8b", "a gzip archive", None),
@@ -177,6 +187,8 @@ def identify(head: bytes) -> str | None:
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
+    if _PNM.match(head):
+        return "PNM"
     if head[4:8] == b"ftyp":
         # The major brand says what the file is, the others what it is compatible with; "mif1" alone says little.
         end = min(len(head), int.from_bytes(head[:4], "big"))

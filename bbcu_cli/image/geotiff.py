@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
 from bbcu_cli.image import ifd
@@ -76,30 +77,32 @@ def fields(georeference: bytes, order: Order) -> dict[int, Field]:
     return found
 
 
-def scaled(georeference: bytes, factor: int) -> bytes:
-    """The georeference of the same ground with `factor` times as many pixels a side.
+def scaled(georeference: bytes, factors: tuple[Fraction, Fraction]) -> bytes:
+    """The georeference of the same ground with so many times as many pixels, (horizontally, vertically).
 
     Raises:
         ValueError: it is not what `read` gave.
     """
     block = ifd.parse(georeference)
     found = fields(georeference, block.order)
-    # Pixel i is i' * factor where pixels are areas, which begin at their corner; points lie in their middle.
-    shift = (factor - 1) / 2 if _pixels_are_points(block, found) else 0.0
+    across, down = map(float, factors)
+    # Pixel i is i * factor where pixels are areas, which begin at their corner; points lie in their middle.
+    points = _pixels_are_points(block, found)
+    shifts = [(factor - 1) / 2 if points else 0.0 for factor in (across, down)]
     if _PIXEL_SCALE in found:
         x, y, z = block.numbers(found[_PIXEL_SCALE])
-        found[_PIXEL_SCALE] = block.doubles(x / factor, y / factor, z)
+        found[_PIXEL_SCALE] = block.doubles(x / across, y / down, z)
     if _TIEPOINTS in found:
         places = list(block.numbers(found[_TIEPOINTS]))
-        for axis in (0, 1):
+        for axis, (factor, shift) in enumerate(zip((across, down), shifts, strict=True)):
             places[axis::6] = [place * factor + shift for place in places[axis::6]]
         found[_TIEPOINTS] = block.doubles(*places)
     if _TRANSFORMATION in found:
         matrix = list(block.numbers(found[_TRANSFORMATION]))
         for row in range(0, 12, 4):
-            column, line = (matrix[row + axis] / factor for axis in (0, 1))
+            column, line = matrix[row] / across, matrix[row + 1] / down
             matrix[row : row + 2] = column, line
-            matrix[row + 3] -= (column + line) * shift
+            matrix[row + 3] -= column * shifts[0] + line * shifts[1]
         found[_TRANSFORMATION] = block.doubles(*matrix)
     return ifd.serialise(Block(block.order, found))
 

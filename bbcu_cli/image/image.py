@@ -120,9 +120,14 @@ class ImageInfo:
         return self.size[0] * self.size[1]
 
     @property
+    def samples(self) -> int:
+        """Samples of each pixel, alpha included."""
+        return self.channels + self.alpha
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the decoded `Image`, alpha included."""
-        return self.pixels * (self.channels + self.alpha) * self.depth // 8
+        return self.pixels * self.samples * self.depth // 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 from bbcu_cli.image import exif, geotiff, xmp
@@ -108,21 +110,32 @@ def check_colours(name: str, kind: str, stream: BinaryIO, info: Mapping[Any, Any
 
 def scaled(metadata: Metadata, factor: int) -> Metadata:
     """Metadata of the same picture with `factor` times as many pixels a side; `dpi`, a wish for paper, stays."""
-    if factor == 1:
+    return _times(metadata, Fraction(factor), Fraction(factor))
+
+
+def resized(metadata: Metadata, before: tuple[int, int], after: tuple[int, int]) -> Metadata:
+    """The same for a picture that had the (height, width) `before` and has that of `after`."""
+    down, right = (Fraction(new, old) for new, old in zip(after, before, strict=True))
+    return _times(metadata, right, down, wide=before[1] >= before[0])
+
+
+def _times(metadata: Metadata, right: Fraction, down: Fraction, *, wide: bool = True) -> Metadata:
+    if right == down == 1:
         return metadata
+    factor = right if wide else down  # the longer side was rounded less
     return replace(
         metadata,
-        exif=_scaled(metadata.exif, exif.scaled, factor),
-        xmp=_scaled(metadata.xmp, xmp.scaled, factor),
-        georeference=_scaled(metadata.georeference, geotiff.scaled, factor),
+        exif=_scaled(metadata.exif, partial(exif.scaled, factor=factor)),
+        xmp=_scaled(metadata.xmp, partial(xmp.scaled, factor=factor)),
+        georeference=_scaled(metadata.georeference, partial(geotiff.scaled, factors=(right, down))),
     )
 
 
-def _scaled(block: bytes | None, scale: Callable[[bytes, int], bytes | None], factor: int) -> bytes | None:
+def _scaled(block: bytes | None, scale: Callable[[bytes], bytes | None]) -> bytes | None:
     if block is None:
         return None
     try:
-        return scale(block, factor)
+        return scale(block)
     except ValueError:  # not what `read` gave, so nothing of it is known
         return block
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final, TypeAlias
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -117,7 +118,7 @@ def clean(packet: bytes, *, orientation: int = 1, converted: bool = False) -> tu
     return cleaned, tuple(notes)
 
 
-def scaled(packet: bytes, factor: int) -> bytes:
+def scaled(packet: bytes, factor: Fraction | int) -> bytes:
     """The packet of the same picture with `factor` times as many pixels a side.
 
     Raises:
@@ -129,10 +130,18 @@ def scaled(packet: bytes, factor: int) -> bytes:
             number = Decimal(match[1])
             if name[0] == _AREA and number <= 1:  # a part of the picture
                 return value
-            return f"{number * factor}{match[2] or ''}"
+            return f"{_times(number, factor)}{match[2] or ''}"
         return value
 
     return _rewritten(packet, rule)
+
+
+def _times(number: Decimal, factor: Fraction | int) -> str:
+    """A number of pixels in another size; rounded to as many places as it had where the factor is not whole."""
+    if factor.denominator == 1:
+        return str(number * factor.numerator)
+    places = len(str(number).partition(".")[2])
+    return f"{Decimal(f'{round(Fraction(number) * factor * 10**places)}e-{places}'):f}"
 
 
 def _is_foreign(space: str, local: str) -> bool:

@@ -8,14 +8,14 @@ files that a camera, a phone or a web site has compressed. Which of them is bett
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, Literal
 
 from bbcu_cli.hub import Catalogue, Entry, denoise_model
 from bbcu_cli.image.compression import Compression
 from bbcu_cli.restoration.noise import Noise
-from bbcu_cli.spec import Task
+from bbcu_cli.spec import SCALES, Task
 
 InputKind = Literal["auto", "clean", "photo"]
 
@@ -125,6 +125,12 @@ def preferred(wish: Wish, catalogue: Catalogue) -> str:
     if wish.task == "sr":
         return f"sr-{wish.size}-x{wish.scale}"
     return "deblock" if wish.task == "deblock" else denoise_model(wish.sigma, catalogue)
+
+
+def trained_scales(wish: Wish, catalogue: Catalogue) -> tuple[int, ...]:
+    """Scales of the networks of the paper for a wish that are at hand."""
+    names = {preferred(replace(wish, scale=scale), catalogue): scale for scale in SCALES}
+    return tuple(names[entry.name] for entry in catalogue if entry.name in names and entry.embedded)
 
 
 def _sigma(wish: Wish, model: str = "") -> str:

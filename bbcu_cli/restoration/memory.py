@@ -8,7 +8,7 @@ picture. Only the copies that a decoder works with are stated elsewhere, beside 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bbcu_cli.errors import UsageError
@@ -17,6 +17,8 @@ from bbcu_cli.image.encode import DEFAULT_OPTIONS as DEFAULT_ENCODING
 from bbcu_cli.image.encode import STREAMED
 from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.restoration.planes import SLAB_ROWS, images_of
+from bbcu_cli.restoration.resize import working
+from bbcu_cli.restoration.size import Then
 from bbcu_cli.restoration.tiling import Region, TileSize, fit
 from bbcu_cli.spec import ModelSpec
 
@@ -70,16 +72,21 @@ class Footprint:
     """What one image takes.
 
     Attributes:
-        tile: that it is cut into.
+        tiles: that it is cut into, for each network; one of the whole where none serves.
         process: bytes that are taken whatever the image.
         engine: bytes that the engine keeps from its first tile on, also for the next image.
         image: bytes beyond, at the most.
     """
 
-    tile: TileSize
+    tiles: tuple[TileSize, ...]
     process: int
     engine: int
     image: int
+
+    @property
+    def tile(self) -> TileSize:
+        """That of the first network."""
+        return self.tiles[0]
 
     @property
     def peak(self) -> int:
@@ -87,21 +94,26 @@ class Footprint:
         return self.process + self.engine + self.image
 
 
-def footprint(image: Image | ImageInfo, model: Model | None, options: Options, work: Work) -> Footprint:
-    """Tile and memory for restoring an image, that may only have been probed.
+def footprint(
+    image: Image | ImageInfo, model: Model | None, options: Options, work: Work, then: Then | None = None
+) -> Footprint:
+    """Tiles and memory for restoring an image, that may only have been probed.
 
     Args:
         model: None leaves the image as it is.
+        then: what comes behind that.
 
     Raises:
         UsageError: a memory budget was given, and it is too small; says which would do.
     """
     info = image if isinstance(image, ImageInfo) else _described(image)
     if model is None:
-        tile = TileSize(*info.size)
-        found = Footprint(tile, _PROCESS, 0, _HEAP + max(_phases(info, 1, work, restoring=0, band=info.nbytes)))
+        result = replace(info, size=then.size if then else info.size)
+        resizing = working(info.size, result.size, info.samples, info.depth)
+        held = max(_phases(info, result, work, restoring=resizing, band=info.nbytes))
+        found = Footprint((TileSize(*info.size),), _PROCESS, 0, _HEAP + held)
     else:
-        found = _restoring(info, model, options, work)
+        found = _restoring(info, model, options, work, then)
     if options.memory is not None and found.peak > options.memory:
         height, width = info.size
         smaller = " or a smaller --tile" if options.tile is not None else ""
@@ -143,53 +155,89 @@ def _described(image: Image) -> ImageInfo:
     return ImageInfo(image.format, image.size, image.channels, image.depth, alpha, frames=1)
 
 
-def _restoring(info: ImageInfo, model: Model, options: Options, work: Work) -> Footprint:
-    """The largest tile that keeps within the memory, or the smallest one that is sensible."""
-    spec, engine = model.spec, model.session.info
-    process = _PROCESS if engine.feature_maps == 0 else _PROCESS_WITH_TORCH
-    images = images_of(info.channels, spec, options.chroma, alpha=info.alpha)
-    cost = images * bytes_per_pixel(spec, engine.feature_maps)
-    if options.self_ensemble:  # a tile as it was turned, and the sum
-        cost += images * bytes_per_pixel(spec, 0)
-    height, width = info.size
-    area = spec.scale * spec.scale
+def _restoring(info: ImageInfo, model: Model, options: Options, work: Work, then: Then | None) -> Footprint:
+    """The largest tiles that keep within the memory, or the smallest ones that are sensible."""
+    stages = [(info, model)]
+    for one in then.models if then else ():
+        stages.append((_enlarged(*stages[-1]), one))
+    made = _enlarged(*stages[-1])
+    result = replace(made, size=then.size) if then else made
+    resizing = working(made.size, result.size, info.samples, info.depth)
+    process = _PROCESS if all(one.session.info.feature_maps == 0 for _, one in stages) else _PROCESS_WITH_TORCH
 
-    def planned(tile: TileSize) -> Footprint:
-        seen = Region(0, 0, min(tile.height, height), min(tile.width, width)).grown(2 * spec.halo, *info.size)
-        columns = seen.right - seen.left
-        bands = min(engine.bands, -(-(seen.bottom - seen.top) // _LEAST_BAND))
-        rows = columns * row_bytes(spec, bands) if engine.feature_maps == 0 else 0
-        slab = 5 * _FLOAT * 3 * SLAB_ROWS * spec.scale * columns  # painted: floats, clipped, scaled, rounded, integers
-        band = min(tile.height, height) * width * area * info.nbytes // info.pixels
-        restoring = seen.area * cost + slab + (band if tile.height < height else 0)
-        held = max(_phases(info, area, work, restoring=restoring, band=band))
-        return Footprint(tile, process, rows, _HEAP + held)
+    def planned(budget: int) -> Footprint:
+        tiles, engine, most = [], 0, 0
+        for given, one in stages:
+            tile = _tile(given, one, options, budget)
+            tiles.append(tile)
+            rows, restoring, band = _stage(given, one, options, tile)
+            engine += rows
+            between = 0 if given is info else given.nbytes  # what the network before this one gave
+            if given is stages[-1][0]:
+                phases = _phases(info, result, work, restoring=between + restoring + resizing, band=band)
+                most = max(most, *phases)
+            else:
+                most = max(most, info.nbytes + between + restoring + band + _enlarged(given, one).nbytes)
+        return Footprint(tuple(tiles), process, engine, _HEAP + most)
 
     # Powers of two, so that whatever is allowed ends at the same smallest tile, which the error is about.
     budget = 1 << (max(options.memory or 0, DEFAULT_MEMORY).bit_length() - 1)
     least = MOST_STREAMED if options.memory is None else _LEAST_TILE
     while True:
-        found = planned(tile_size(model, info.size, options, budget // images))
+        found = planned(budget)
         fits = found.peak <= (options.memory or DEFAULT_MEMORY)
         if fits or options.tile is not None or budget <= least:
             return found
         budget //= 2
 
 
-def _phases(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int) -> Iterator[int]:
+def _enlarged(info: ImageInfo, model: Model) -> ImageInfo:
+    """What is known of what a network makes of an image."""
+    height, width = info.size
+    return replace(info, size=(height * model.spec.scale, width * model.spec.scale))
+
+
+def _images(info: ImageInfo, model: Model, options: Options) -> int:
+    return images_of(info.channels, model.spec, options.chroma, alpha=info.alpha)
+
+
+def _tile(info: ImageInfo, model: Model, options: Options, budget: int) -> TileSize:
+    return tile_size(model, info.size, options, budget // _images(info, model, options))
+
+
+def _stage(info: ImageInfo, model: Model, options: Options, tile: TileSize) -> tuple[int, int, int]:
+    """Bytes that one network takes for an image: what its engine keeps, what it restores with, and a band of rows."""
+    spec, engine = model.spec, model.session.info
+    images = _images(info, model, options)
+    cost = images * bytes_per_pixel(spec, engine.feature_maps)
+    if options.self_ensemble:  # a tile as it was turned, and the sum
+        cost += images * bytes_per_pixel(spec, 0)
+    height, width = info.size
+    seen = Region(0, 0, min(tile.height, height), min(tile.width, width)).grown(2 * spec.halo, *info.size)
+    columns = seen.right - seen.left
+    bands = min(engine.bands, -(-(seen.bottom - seen.top) // _LEAST_BAND))
+    rows = columns * row_bytes(spec, bands) if engine.feature_maps == 0 else 0
+    slab = 5 * _FLOAT * 3 * SLAB_ROWS * spec.scale * columns  # painted: floats, clipped, scaled, rounded, integers
+    band = min(tile.height, height) * width * spec.scale**2 * info.nbytes // info.pixels
+    return rows, seen.area * cost + slab + (band if tile.height < height else 0), band
+
+
+def _phases(info: ImageInfo, made: ImageInfo, work: Work, *, restoring: int, band: int) -> Iterator[int]:
     """Bytes that are held in every phase of an image.
 
     Args:
-        area: pixels of the result for one of the image.
-        restoring: floats of a tile and of a slab, and the band of rows that was painted before.
+        info: the image.
+        made: the result.
+        work: what is done with it.
+        restoring: floats of a tile and of a slab, the band of rows that was painted before, and what a filter takes.
         band: bytes of the rows that are painted.
     """
-    pixels, result = info.pixels * area, info.nbytes * area
     if work.frames > 1 and work.form is not None:
-        yield from _phases_of_frames(info, area, work, restoring=restoring, band=band)
+        yield from _phases_of_frames(info, made, work, restoring=restoring, band=band)
         return
+    pixels, result = made.pixels, made.nbytes
     yield info.nbytes + info.working + _BANDS
-    writing = _writing(work, info, area)
+    writing = _writing(work, made)
     if not work.gathered:
         # Rows go straight into the encoder, or for the others into Pillow's picture.
         yield info.nbytes + restoring + band + (writing if work.form in STREAMED else 4 * pixels + _BANDS)
@@ -210,11 +258,11 @@ def _phases(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int
     yield held + writing
 
 
-def _phases_of_frames(info: ImageInfo, area: int, work: Work, *, restoring: int, band: int) -> Iterator[int]:
+def _phases_of_frames(info: ImageInfo, made: ImageInfo, work: Work, *, restoring: int, band: int) -> Iterator[int]:
     """The same for one of several frames or pages: readers and writers keep something for the next one."""
-    pixels, result = info.pixels * area, info.nbytes * area
+    pixels, result = made.pixels, made.nbytes
     if FORMATS[work.form or ""].several == "pages":
-        writing = _writing(work, info, area)
+        writing = _writing(work, made)
         yield info.held + info.nbytes + info.working + _BANDS
         yield info.held + info.nbytes + restoring + band + writing
         return
@@ -227,20 +275,20 @@ def _phases_of_frames(info: ImageInfo, area: int, work: Work, *, restoring: int,
     else:  # the frame before is kept, so that only what differs is written
         result = result if FORMATS[work.form or ""].depth == info.depth else result // 2
         held, gathered = info.held + result, result
-        copies = _writing(work, info, area) - result  # then that one is gone
+        copies = _writing(work, made) - result  # then that one is gone
     yield held + info.nbytes + info.working + _BANDS
     yield held + info.nbytes + restoring + band + gathered + _BANDS
     yield held + info.nbytes + gathered + max(0, copies) + _BANDS
 
 
-def _writing(work: Work, info: ImageInfo, area: int) -> int:
+def _writing(work: Work, made: ImageInfo) -> int:
     """Bytes that an encoder takes for a result beside the rows that it is given."""
     if work.form is None:
         return 0
     if work.form in STREAMED:
-        return min(_DEFLATING * work.threads, _DEFLATED * info.nbytes * area) + _BANDS
-    each, fixed = _gathering(work.form, info, work.encoding)
-    return info.pixels * area * each + fixed + _BANDS
+        return min(_DEFLATING * work.threads, _DEFLATED * made.nbytes) + _BANDS
+    each, fixed = _gathering(work.form, made, work.encoding)
+    return made.pixels * each + fixed + _BANDS
 
 
 def _gathering(form: str, info: ImageInfo, encoding: EncodeOptions) -> tuple[int, int]:

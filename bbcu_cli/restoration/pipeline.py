@@ -7,7 +7,7 @@ float copy of a whole image ever exists.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,10 +18,13 @@ from bbcu_cli.engines.base import EngineInfo, Progress
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
 from bbcu_cli.image import Bands, Image
 from bbcu_cli.image.image import Pixels
+from bbcu_cli.image.metadata import resized as resized_metadata
 from bbcu_cli.image.metadata import scaled
 from bbcu_cli.restoration.memory import Work, footprint, tile_size
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options
 from bbcu_cli.restoration.planes import SLAB_ROWS, Floats, blended, planes_of
+from bbcu_cli.restoration.resize import resized
+from bbcu_cli.restoration.size import MOST, Then, way_to
 from bbcu_cli.restoration.tiling import Region, TileSize, plan
 
 
@@ -199,24 +202,95 @@ def restored_bands(
     return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
 
 
-def restore_image(image: Image, model: Model, options: Options = DEFAULT_OPTIONS) -> Image:
+def chained_bands(
+    image: Image,
+    models: Sequence[Model],
+    size: tuple[int, int],
+    options: Options,
+    tiles: Sequence[TileSize],
+    progress: Progress | None = None,
+) -> Bands:
+    """Restore a decoded image by one network after the other, then reduce it to an exact size.
+
+    What a network gives to the next one is held whole, from when the first rows are asked for.
+
+    Args:
+        image: the picture.
+        models: none leaves it as it is but for its size.
+        size: (height, width) of the result; no side is larger than the networks make it.
+        options: as for `restored_bands`, for every network.
+        tiles: one for each network.
+        progress: as for `restored_bands`, of the whole.
+
+    Raises:
+        UsageError, EngineError: as `restored_bands`.
+    """
+    stages = list(zip(models, tiles, strict=True))
+    if not stages:
+        return resized(Bands.of(image), size)
+    areas = [math.prod(model.spec.scale**2 for model in models[:stage]) for stage in range(len(models))]
+    told = [_part(progress, sum(areas[:n]) / sum(areas), area / sum(areas)) for n, area in enumerate(areas)]
+    if len(stages) == 1:
+        [(model, tile)] = stages
+        return resized(restored_bands(image, model, options, tile, progress), size)
+
+    def rows() -> Iterator[Image]:
+        current = image
+        for (model, tile), part in zip(stages[:-1], told, strict=False):
+            current = restored_bands(current, model, options, tile, part).whole()
+        model, tile = stages[-1]
+        yield from resized(restored_bands(current, model, options, tile, told[-1]), size).rows
+
+    about = resized_metadata(image.metadata, image.size, size)
+    return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
+
+
+def restore_image(
+    image: Image, model: Model, options: Options = DEFAULT_OPTIONS, *, size: tuple[int, int] | None = None
+) -> Image:
     """Restore a decoded image: pixels and alpha anew, everything else carried over.
 
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha.
 
+    Args:
+        image: the picture.
+        model: the network.
+        options: how.
+        size: exact (height, width) of the result; None: as the network makes it. The network runs as often as it takes
+            to be that large, then an antialiased filter reduces what it gives.
+
     Raises:
         EngineError: the engine failed.
-        UsageError: the tile or the memory budget is impossible, or a strength below 1 meets a network that enlarges.
+        UsageError: the tile or the memory budget is impossible, a strength below 1 meets a network that enlarges, or
+            the size is none that the network leads to.
     """
-    tile = footprint(image, model, options, Work(form=None)).tile
-    whole = restored_bands(image, model, options, tile).whole()
+    then = None if size is None else _then(image.size, size, model)
+    need = footprint(image, model, options, Work(form=None), then)
+    if then is None:
+        whole = restored_bands(image, model, options, need.tile).whole()
+    else:
+        whole = chained_bands(image, (model, *then.models), then.size, options, need.tiles).whole()
     return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)
 
 
-def restore(pixels: Pixels, model: Model, options: Options = DEFAULT_OPTIONS) -> Pixels:
+def _then(before: tuple[int, int], size: tuple[int, int], model: Model) -> Then:
+    """The way of a picture of that size to an exact size, by one network."""
+    if model.spec.scale == 1:
+        raise UsageError(f"A size is for networks that enlarge; {model.name} keeps the size of a picture.")
+    if len(size) != 2 or any(after < side for after, side in zip(size, before, strict=True)) or size == before:
+        raise UsageError(f"The size is {size}; give a (height, width) larger than that of the picture, {before}.")
+    if any(after > MOST * side for after, side in zip(size, before, strict=True)):
+        raise UsageError(f"The size is {size}; a picture of {before} is enlarged {MOST} times at the most.")
+    way = way_to(before, size, (model.spec.scale,))
+    return Then((model,) * (len(way.scales) - 1), way.size, way.factor, way.filtered)
+
+
+def restore(
+    pixels: Pixels, model: Model, options: Options = DEFAULT_OPTIONS, *, size: tuple[int, int] | None = None
+) -> Pixels:
     """Restore an array: uint8 or uint16 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) -> the same kind, S times as large.
 
-    The fourth channel is alpha (not premultiplied).
+    The fourth channel is alpha (not premultiplied). With `size`, the result has exactly that (height, width).
 
     Raises:
         UsageError: not such an array; or as `restore_image`.
@@ -236,7 +310,7 @@ def restore(pixels: Pixels, model: Model, options: Options = DEFAULT_OPTIONS) ->
         raise UsageError(f"Cannot restore an empty array of shape {pixels.shape}.")
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     colour, alpha = (planes[..., :3], planes[..., 3]) if planes.shape[2] == 4 else (planes, None)
-    out = restore_image(Image(colour, alpha), model, options)
+    out = restore_image(Image(colour, alpha), model, options, size=size)
     if out.alpha is not None:
         return np.dstack([out.pixels, out.alpha])
     return out.pixels[..., 0] if pixels.ndim == 2 else out.pixels

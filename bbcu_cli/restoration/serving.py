@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 from bbcu_cli.hub import Catalogue
-from bbcu_cli.image import Image, decode
+from bbcu_cli.image import Image, decode, probe
 from bbcu_cli.image.compression import compression_of
-from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred
+from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred, trained_scales
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
 from bbcu_cli.restoration.noise import Noise, estimate_noise
 from bbcu_cli.restoration.pipeline import restore_image
+from bbcu_cli.restoration.resize import FILTER
+from bbcu_cli.restoration.size import Target, Then
 
 MAX_PIXELS: Final = 500_000_000
 
@@ -32,6 +35,7 @@ class Served:
         noise: level estimated on the picture, in 8-bit units; None where it was not asked for.
         look: what serves once the picture is decoded; until then `model` is one of those that may, and takes as much
             memory. None where the header has decided.
+        then: what comes behind `model`; None: nothing, the result is as large as that makes it.
     """
 
     model: Model | None
@@ -39,6 +43,29 @@ class Served:
     digest: str = ""
     noise: float | None = None
     look: Callable[[Image], Served] | None = None
+    then: Then | None = None
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The networks, one after the other."""
+        return (*((self.model,) if self.model else ()), *(self.then.models if self.then else ()))
+
+    @property
+    def way(self) -> tuple[str, ...]:
+        """Names of the networks, and of the filter behind them if there is one."""
+        return (*(model.name for model in self.models), *((FILTER,) if self.then and self.then.filtered else ()))
+
+    @property
+    def factor(self) -> Fraction:
+        """How many times as large the result is, before its sides were rounded to pixels."""
+        return self.then.factor if self.then else Fraction(self.model.spec.scale if self.model else 1)
+
+    def size(self, before: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the result for a picture of that size."""
+        if self.then:
+            return self.then.size
+        scale = self.model.spec.scale if self.model else 1
+        return before[0] * scale, before[1] * scale
 
     def seen(self, image: Image) -> Served:
         """What serves this picture; may be called on any thread."""
@@ -69,6 +96,51 @@ def serve_all(wish: Wish, model: Model) -> Served:
     served = Served(model, "--weights", model.sha256)
     asks_noise = wish.task == "denoise" and wish.sigma is None
     return _asking(served, lambda image: replace(served, noise=estimate_noise(image).sigma), asks_noise=asks_noise)
+
+
+def serve_target(
+    wish: Wish, target: Target, catalogue: Catalogue, shelf: Shelf, weights: Model | None, source: Path | bytes
+) -> Served:
+    """The networks that bring a file to the size that is asked for.
+
+    The first one is chosen by what the file says; those behind it see a clean picture. With `--weights` that network
+    runs as often as it takes.
+
+    Args:
+        wish: for super-resolution; its scale is not looked at.
+        target: the size.
+        catalogue: of the networks.
+        shelf: opens them.
+        weights: the network of `--weights`.
+        source: a path, or the whole content of a file.
+
+    Raises:
+        ImageError: the header cannot be read.
+        UsageError: the file would be enlarged too much.
+    """
+    size = probe(source).size
+    way = target.way(size, (weights.spec.scale,) if weights else trained_scales(wish, catalogue))
+    if not way.scales:
+        if not way.filtered:
+            return Served(None, f"{size[1]}x{size[0]} is large enough", "none")
+        then = Then((), way.size, way.factor, filtered=True)
+        return Served(None, f"{size[1]}x{size[0]} is larger than asked", _digest("", (), way.size), then=then)
+    first, *rest = way.scales
+    if weights:
+        served, models = serve_all(wish, weights), (weights,) * len(rest)
+    else:
+        served = serve(replace(wish, scale=first), catalogue, shelf, source)
+        models = tuple(shelf[preferred(replace(wish, scale=scale), catalogue)] for scale in rest)
+    if not models and not way.filtered:
+        return served
+    digest = _digest(served.digest, models, way.size)
+    return replace(served, digest=digest, then=Then(models, way.size, way.factor, way.filtered))
+
+
+def _digest(first: str, models: Sequence[Model], size: tuple[int, int]) -> str:
+    """What tells a way from others that lead to other pixels."""
+    way = [first, *(model.sha256 for model in models), FILTER, *size]
+    return hashlib.sha256(json.dumps(way).encode()).hexdigest()
 
 
 class Restorer:

@@ -35,24 +35,26 @@ class _Box:
     width: int
     height: int
 
-    def within(self, scale: float) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) in an image `scale` times as large as the result."""
-        ends = (self.left, self.top, self.left + self.width, self.top + self.height)
-        left, top, right, bottom = (value * scale for value in ends)
-        return left, top, right, bottom
+    def within(self, across: float, down: float) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) in an image that is so many times as wide and as high as the result."""
+        right, bottom = self.left + self.width, self.top + self.height
+        return self.left * across, self.top * down, right * across, bottom * down
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One picture, its name, and its size as a multiple of the result's."""
+    """One picture, its name, and its (width, height) as multiples of the result's."""
 
     name: str
     picture: Pillow.Image
-    ratio: float = 1.0
+    ratio: tuple[float, float] = (1.0, 1.0)
 
     def resized(self, size: tuple[int, int], part: _Box | None = None) -> Pillow.Image:
         """The whole, or the part that shows what `part` shows of the result, as (width, height)."""
-        box = part.within(self.ratio) if part else None
+        box = None
+        if part:
+            left, top, right, bottom = part.within(*self.ratio)
+            box = (left, top, min(right, self.picture.width), min(bottom, self.picture.height))
         return self.picture.resize(size, Pillow.Resampling.BICUBIC, box=box)
 
 
@@ -68,7 +70,7 @@ def side_by_side(
 
     Args:
         source: of any size; enlarged by plain bicubic interpolation.
-        result: S times as large.
+        result: of about that shape, in any size.
         truth: about as large as the result; what is beyond is cropped, what is missing repeated from the edge.
         label, truth_label: what result and ground truth are called.
 
@@ -77,9 +79,10 @@ def side_by_side(
         with the most detail.
     """
     height, width = result.size
-    ratio = source.size[0] / height
+    ratio = (source.size[1] / width, source.size[0] / height)
+    enlarged = ", bicubic" if max(ratio) < 1 else ""
     columns = [
-        _Column(f"input, {_size(source)}" + (", bicubic" if ratio < 1 else ""), _picture(source, source.size), ratio),
+        _Column(f"input, {_size(source)}{enlarged}", _picture(source, source.size), ratio),
         _Column(f"{label}, {_size(result)}", _picture(result, result.size)),
     ]
     if truth is not None:
@@ -102,7 +105,7 @@ def side_by_side(
         x = _GAP + index * step
         draw.text((x, _GAP // 2), column.name, fill=_INK, font=font)
         sheet.paste(column.resized(panel), (x, line))
-        left, top, right, bottom = crop.within(shrink)
+        left, top, right, bottom = crop.within(shrink, shrink)
         corner = (x + max(left, right - 1), line + max(top, bottom - 1))
         draw.rectangle(((x + left, line + top), corner), outline=_MARK, width=2)
         # First to the result's own pixels, then each of them a square: what is seen is what the file holds.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -17,9 +19,12 @@ from bbcu_cli.spec import SCALES
 Size = tuple[int, int]
 """(height, width)"""
 
-# What tools hang behind the name of a ground truth: photo_x4, photox4, photo_bbcu-m, photo_denoised.
-_MARK: Final = re.compile(r"([_-]?x[234]|[_-]bbcu.*|_denoised|_deblocked)$", re.IGNORECASE)
-_SCALE: Final = re.compile(r"x([234])(?![0-9a-z])", re.IGNORECASE)
+# What tools hang behind the name of a ground truth: photo_x4, photox4, photo_width1920, photo_bbcu-m, photo_denoised.
+_MARK: Final = re.compile(
+    r"([_-]?x[234]|_x\d+(\.\d+)?|_(width|height|longest)\d+|_fit\d+x\d+|[_-]bbcu.*|_denoised|_deblocked)$",
+    re.IGNORECASE,
+)
+_SCALE: Final = re.compile(r"(?<!\d)x([234])(?!\.?[0-9a-z])", re.IGNORECASE)
 _SCALE_ALONE: Final = re.compile(r"(?:^|[^0-9a-z])x([234])(?![0-9a-z])", re.IGNORECASE)
 _COMPARISON: Final = "_compare.png"  # what bbcu calls its side-by-sides
 _NAME: Final = "{name}"
@@ -278,7 +283,7 @@ def check_sizes(pairs: Sequence[Pair], scale: int, enlarged: int = 1) -> tuple[s
     return tuple(filter(None, (cropped, both)))
 
 
-def fits(truth: Size, restored: Size, scale: int) -> bool:
+def fits(truth: Size, restored: Size, scale: int | Fraction) -> bool:
     """Whether sizes are the same, or the result's the multiple of the scale next below or above on a side.
 
     A reduced picture has whole pixels: its maker cropped the truth, or rounded its size up.
@@ -294,10 +299,15 @@ def _made_by(truth: Size, restored: Size, scale: int) -> bool:
     return fits(truth, restored, scale) and restored == multiple_of(restored, scale)
 
 
-def multiple_of(size: Size, scale: int) -> Size:
-    """The largest size of whole multiples of the scale that is not larger."""
-    return size[0] // scale * scale, size[1] // scale * scale
+def multiple_of(size: Size, scale: int | Fraction) -> Size:
+    """The largest size of whole multiples of the scale, rounded to pixels, that is not larger."""
+    return _pixels(size[0] // scale, scale), _pixels(size[1] // scale, scale)
 
 
-def _above(size: Size, scale: int) -> Size:
-    return -(-size[0] // scale) * scale, -(-size[1] // scale) * scale
+def _above(size: Size, scale: int | Fraction) -> Size:
+    return _pixels(-(-size[0] // scale), scale), _pixels(-(-size[1] // scale), scale)
+
+
+def _pixels(count: int, scale: int | Fraction) -> int:
+    """So many pixels, enlarged; halves are rounded up."""
+    return math.floor(count * scale + Fraction(1, 2))

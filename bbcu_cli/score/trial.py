@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ def convention_of(task: Task, scale: int = 1) -> Convention:
     return Convention(round_luma=True, gray_is_luma=True)
 
 
-def score_images(truth: Image, restored: Image, convention: Convention, scale: int = 1) -> Scores:
+def score_images(truth: Image, restored: Image, convention: Convention, scale: int | Fraction = 1) -> Scores:
     """Score a decoded image; depths may differ, and alpha is ignored.
 
     Of two sizes that differ as `fits` allows, the larger is cropped.
@@ -88,7 +89,7 @@ def named(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: {error}") from error
 
 
-def comparable(truth: Image, restored: Image, scale: int) -> tuple[Pixels, Pixels, float]:
+def comparable(truth: Image, restored: Image, scale: int | Fraction) -> tuple[Pixels, Pixels, float]:
     """Pixels of both in one depth and one size, and their peak."""
     a, b = truth.pixels, restored.pixels
     if fits(truth.size, restored.size, scale):

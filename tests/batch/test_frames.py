@@ -85,6 +85,21 @@ def test_every_page_of_a_tiff_is_restored(bbcu: Bbcu) -> None:
     assert found == [((32, 24), "RGB"), ((18, 40), "L"), ((60, 16), "RGB")]
 
 
+def test_frames_and_pages_come_to_any_size(bbcu: Bbcu) -> None:
+    """Each reduced from what the network made of it; pages of different sizes have no width in common."""
+    Path("clip.gif").write_bytes(clip())
+    done = bbcu("sr", "clip.gif", "--width", "24", "--weights", "m-x2.safetensors", "--json")
+    assert done.code == 0, done.err
+    assert (json.loads(done.out)["frames"], json.loads(done.out)["output_size"]) == (4, {"width": 24, "height": 18})
+    with Pillow.open("clip_width24.png") as file:
+        assert (file.n_frames, file.size) == (4, (24, 18))
+    pages = [Pillow.fromarray(photo(12, 16)), Pillow.fromarray(photo(20, 9))]
+    Path("scan.tif").write_bytes(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    done = bbcu("sr", "scan.tif", "--width", "24", "--weights", "m-x2.safetensors", "--format", "same")
+    assert (done.code, "pages of different sizes" in done.err) == (2, True)
+    assert not Path("scan_width24.tif").exists()
+
+
 def test_the_first_frame_can_be_had_alone(bbcu: Bbcu) -> None:
     """Into any format; another choice makes the output again."""
     Path("clip.gif").write_bytes(clip())
@@ -241,9 +256,9 @@ def test_pages_take_the_memory_of_the_largest(tmp_path: Path, model: Model) -> N
     path = tmp_path / "pages.tif"
     path.write_bytes(saved(small, "TIFF", save_all=True, append_images=[large]))
     job = Job(path, tmp_path / "out.tif")
-    both = settings(format="TIFF").footprint(job, probe(path), model).image
+    both = settings(format="TIFF").footprint(job, probe(path), Served(model, "")).image
     path.write_bytes(saved(large, "TIFF"))
-    assert both >= settings(format="TIFF").footprint(job, probe(path), model).image
+    assert both >= settings(format="TIFF").footprint(job, probe(path), Served(model, "")).image
 
 
 @pytest.mark.parametrize(("form", "count"), [("GIF", 200), ("PNG", 200), ("WEBP", 200), ("TIFF", 300)])

@@ -61,7 +61,7 @@ def test_the_quick_help_fits(columns: int) -> None:
 def test_help_has_its_panels_as_sections() -> None:
     """Arguments first, then the options by what they are about."""
     titles = [line for line in help_of("sr").splitlines() if line.endswith(":") and line[0] != " "]
-    assert titles == ["Arguments:", "Options:", "Quality:", "Files:", "Engine:", "Reporting:"]
+    assert titles == ["Arguments:", "Options:", "Size:", "Quality:", "Files:", "Engine:", "Reporting:"]
 
 
 def test_the_quick_help_lists_the_commands_with_their_own_words() -> None:

@@ -216,7 +216,7 @@ def test_existing_results_are_never_replaced_unasked(bbcu: Bbcu) -> None:
     ("arguments", "message"),
     [
         (("sr", "missing.png"), "'missing.png' does not exist"),
-        (("sr", "photo.jpg", "--scale", "5"), "there are networks for 2, 3 and 4"),
+        (("sr", "photo.jpg", "--scale", "0.5"), "give a number above 1 and up to 16"),
         (("sr", "photo.jpg", "--format", "bmpx"), "--format bmpx is unknown"),
         (("sr", "photo.jpg", "--overwrite", "--skip-existing"), "exclude each other"),
         (("sr", "photo.jpg", "--weights", "m-x2.safetensors"), "are for sr x2, not for sr x4"),

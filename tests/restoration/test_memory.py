@@ -20,6 +20,7 @@ from bbcu_cli.engines.cpu import kernel_sets
 from bbcu_cli.image import EncodeOptions, Image, ImageInfo, encode, probe
 from bbcu_cli.restoration.memory import Work, footprint, row_bytes
 from bbcu_cli.restoration.model import Options
+from bbcu_cli.restoration.serving import Served
 
 PHOTO = ImageInfo("PNG", (1500, 2000), channels=3, depth=8, alpha=False, frames=1)
 
@@ -34,6 +35,7 @@ PHOTO = ImageInfo("PNG", (1500, 2000), channels=3, depth=8, alpha=False, frames=
         Case(form="JPEG", depth=16, alpha=True),
         Case(extras=("--compare", "--gt"), depth=16, alpha=True),
         Case(("sr", "--scale", "2"), ("--gt",), form="WebP", megapixels=0.4),
+        Case(("sr", "--scale", "6"), depth=16, alpha=True, megapixels=0.1),
     ],
     ids=str,
 )
@@ -129,7 +131,7 @@ def test_an_image_is_admitted_when_it_fits_beside_the_process_and_the_others(
 
     monkeypatch.setattr(module, "restore_one", counted)
     settings = Settings(Options(), EncodeOptions(), "PNG", 10**9, existing="overwrite", threads=2)
-    need = settings.footprint(jobs[0], probe(tmp_path / "0.png"), model)
+    need = settings.footprint(jobs[0], probe(tmp_path / "0.png"), Served(model, ""))
 
     def at_once(memory: int) -> int:
         most[0] = 0
