@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bbcu_cli.cli.console import note, shown
-from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
+from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, FleetOptions, NetworkOptions, TalkOptions
 from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, scores_text, size_json
 from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
@@ -58,7 +58,7 @@ class ChromaChoice(str, enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     """What tells the three commands apart."""
 
     wish: Wish
@@ -76,6 +76,7 @@ def sr(
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
+    fleet: FleetOptions = FleetOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
     """Enlarge images 2, 3 or 4 times.
@@ -92,7 +93,7 @@ def sr(
     if scale not in SCALES:
         raise UsageError(f"--scale is {scale}; there are networks for 2, 3 and 4.")
     wish = Wish("sr", scale, model.value, input=network.input.value)
-    _restore(inputs, _Request(wish, f"_x{scale}"), files, engine, talk)
+    _restore(inputs, Request(wish, f"_x{scale}"), files, engine, fleet, talk)
 
 
 def denoise(
@@ -105,6 +106,7 @@ def denoise(
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
+    fleet: FleetOptions = FleetOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
     """Remove noise from images.
@@ -120,7 +122,7 @@ def denoise(
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("denoise", sigma=sigma, input=network.input.value)
-    _restore(inputs, _Request(wish, "_denoised", strength=strength), files, engine, talk)
+    _restore(inputs, Request(wish, "_denoised", strength=strength), files, engine, fleet, talk)
 
 
 def deblock(
@@ -136,6 +138,7 @@ def deblock(
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
+    fleet: FleetOptions = FleetOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
     """Remove the blocks and ringing of JPEG compression.
@@ -149,26 +152,36 @@ def deblock(
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("deblock", input=network.input.value)
-    _restore(inputs, _Request(wish, "_deblocked", chroma.value, strength), files, engine, talk)
+    _restore(inputs, Request(wish, "_deblocked", chroma.value, strength), files, engine, fleet, talk)
 
 
 def _restore(
-    inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions
+    inputs: list[str],
+    request: Request,
+    files: FileOptions,
+    engine: EngineOptions,
+    fleet: FleetOptions,
+    talk: TalkOptions,
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
     from bbcu_cli.batch import settings as batch
     from bbcu_cli.batch.jobs import SAME, compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
     from bbcu_cli.batch.run import run
+    from bbcu_cli.cli.fleet import restore_archive
     from bbcu_cli.cli.progress import report
     from bbcu_cli.hub import Catalogue
     from bbcu_cli.restoration.choice import preferred
     from bbcu_cli.restoration.model import Shelf
     from bbcu_cli.restoration.serving import serve, serve_all
+    from bbcu_cli.stores import is_url
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
     form, extension = _output_format(files)
+    if fleet.cluster or any(map(is_url, [*inputs, files.output or ""])):
+        restore_archive(inputs, request, (form, extension), (files, engine, fleet, talk))
+        return
     listing = plan_jobs(
         inputs,
         files.output,
@@ -251,7 +264,7 @@ def _output_format(files: FileOptions) -> tuple[str, str | None]:
     return name, extension
 
 
-def _truths(listing: JobList, request: _Request, gt: str) -> Truths:
+def _truths(listing: JobList, request: Request, gt: str) -> Truths:
     """The ground truth of every input, found by name before any work begins.
 
     Raises:
