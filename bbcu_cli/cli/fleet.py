@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import typer
@@ -49,7 +50,9 @@ def restore_archive(
     Args:
         output_format: name of the format, and the extension of the outputs if --format sets it.
     """
-    from bbcu_cli.fleet.listing import Naming, list_inputs
+    from bbcu_cli.fleet.cluster import pieces_on
+    from bbcu_cli.fleet.driver import drive
+    from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
     from bbcu_cli.fleet.restore import restore
     from bbcu_cli.fleet.shop import Shop
 
@@ -61,7 +64,11 @@ def restore_archive(
     listing = list_inputs(inputs, files.output, naming, refuse_existing=plan.settings.existing == "refuse")
     tally = Tally()
     if fleet.cluster:
-        raise UsageError("--cluster is not there yet.")
+        with pieces_on(fleet.cluster, plan, note) as executor, _told(talk, tally, lambda: executor.nodes) as tell:
+            for row in drive(pieces(listing.asks), executor):
+                tell(row)
+        _conclude(tally, listing, talk)
+        return
     with Shop(plan) as shop:
         for line in shop.model.notes:
             note(line)
@@ -94,15 +101,16 @@ def _plan(request: Request, form: str, files: FileOptions, engine: EngineOptions
         compare=talk.compare,
         threads=engine.threads,
     )
-    loading = Loading(
-        engine.weights, engine.engine.value, engine.device, engine.threads, engine.hub_repo, engine.offline
-    )
+    weights = engine.weights
+    if weights and Path(weights).is_file():
+        weights = str(Path(weights).resolve())  # nodes are elsewhere
+    loading = Loading(weights, engine.engine.value, engine.device, engine.threads, engine.hub_repo, engine.offline)
     if engine.weights:
         found = locate(engine.weights, hub_repo=engine.hub_repo, offline=engine.offline)
-        digests: tuple[tuple[str, str], ...] = ((engine.weights, found.file.sha256),)
+        digests: tuple[tuple[str, str], ...] = (("--weights", found.file.sha256),)
     else:
         digests = network_digests(request.wish, Catalogue.load())
-    return Plan(request.wish, settings, loading, digests)
+    return Plan(request.wish, settings, loading, digests, str(Path.cwd()))
 
 
 @dataclass(slots=True)

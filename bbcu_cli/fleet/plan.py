@@ -50,10 +50,12 @@ class Piece:
     Attributes:
         deaths: of workers that had this piece, or the one that it was split from; from the first on, what an earlier
             try has finished is not made again.
+        alone: of them, while it was a single picture.
     """
 
     asks: tuple[Ask, ...]
     deaths: int = 0
+    alone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Plan:
     Attributes:
         settings: without what cannot travel: ground truth, progress, `serve`.
         digests: of the networks that may serve, or of the one file of `loading.weights`.
+        home: the folder that relative paths start from; empty: where the process is.
         run: stands for this run, so that what one of its own tries has published is known.
         version: of bbcu; all machines have the same.
     """
@@ -102,6 +105,7 @@ class Plan:
     settings: Settings
     loading: Loading
     digests: tuple[tuple[str, str], ...]
+    home: str = ""
     run: str = field(default_factory=lambda: secrets.token_hex(8))
     version: str = __version__
 

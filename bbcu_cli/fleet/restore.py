@@ -116,6 +116,7 @@ class _Desk:
 
     def __init__(self, shop: Shop, place: Path, *, again: bool) -> None:
         self._shop, self._place, self._again = shop, place, again
+        self._home = Path(shop.plan.home)
         self._numbers = count()
 
     def settings(self, ask: Ask) -> Settings:
@@ -130,7 +131,7 @@ class _Desk:
         if ask.error:
             return ask.failed(ask.error)
         try:
-            if is_url(ask.output) and (row := self._settled(ask)):
+            if is_url(ask.output) and (row := self._settled(ask, self._entry(ask))):
                 return row
             own = self._place / str(next(self._numbers))
             return Job(self._source(ask, own), self._output(ask, own), ask.notes)
@@ -139,7 +140,7 @@ class _Desk:
 
     def _source(self, ask: Ask, own: Path) -> Path:
         if not is_url(ask.source):
-            return Path(ask.source)
+            return self._home / ask.source
         source = own / "in" / _safe(stores.name_of(ask.source))
         source.parent.mkdir(parents=True)
         stores.fetch(ask.source, source)
@@ -150,15 +151,16 @@ class _Desk:
     def _output(self, ask: Ask, own: Path) -> Path:
         if is_url(ask.output):
             return own / "out" / _safe(stores.name_of(ask.output))
-        self._shop.tidy(Path(ask.output))
-        return Path(ask.output)
+        output = self._home / ask.output
+        self._shop.tidy(output)
+        return output
 
-    def _settled(self, ask: Ask) -> Row | None:  # noqa: PLR0911 - a verdict each
+    def _settled(self, ask: Ask, entry: Entry | None) -> Row | None:  # noqa: PLR0911 - a verdict each
         """The row of a picture whose output is in the store and stays as it is."""
         existing = self._shop.settings.existing
         if existing == "overwrite":
             return None
-        known = self._shop.record.known(ask.output, _entry(ask))
+        known = self._shop.record.known(ask.output, entry)
         made = known.row or Row(ask.source, ask.output, "done")
         if known.verdict == "current" and known.ours:
             return replace(made, source=ask.source, output=ask.output, status="done")
@@ -198,7 +200,7 @@ class _Desk:
         beside = compare_path(result)
         if self._shop.settings.compare:
             stores.publish(beside, stores.join(ask.output.rpartition("/")[0], beside.name))
-        record.done(ask.output, _entry(ask), stores.publish(result, ask.output), row)
+        record.done(ask.output, self._entry(ask), stores.publish(result, ask.output), row)
 
     def _in_their_words(self, ask: Ask, job: Job, row: Row) -> Row:
         """The row without the names of the spool."""
@@ -218,16 +220,15 @@ class _Desk:
             if path and self._place in path.parents:
                 shutil.rmtree(self._place / path.relative_to(self._place).parts[0], ignore_errors=True)
 
-
-def _entry(ask: Ask) -> Entry | None:
-    """What a record knows a source by."""
-    if is_url(ask.source):
-        return ask.entry
-    try:
-        state = Path(ask.source).stat()
-    except OSError:  # reading it will say why
-        return None
-    return Entry(ask.source, state.st_size, str(state.st_mtime_ns))
+    def _entry(self, ask: Ask) -> Entry | None:
+        """What a record knows a source by."""
+        if is_url(ask.source):
+            return ask.entry
+        try:
+            state = (self._home / ask.source).stat()
+        except OSError:  # reading it will say why
+            return None
+        return Entry(ask.source, state.st_size, str(state.st_mtime_ns))
 
 
 def _safe(name: str) -> str:
