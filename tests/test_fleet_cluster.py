@@ -153,8 +153,8 @@ def test_a_folder_that_all_nodes_share(place: Path, cluster: Any, tmp_path: Path
         assert (done.exit_code, status in done.stderr) == (1, True), done.output
     assert pictures(tmp_path / "out") == pictures(place / "good")
     assert not litter(tmp_path / "out")
-    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", cluster.address)
-    assert f"{tmp_path / 'out' / '001.png'} exists; use --overwrite" in done.stderr
+    again = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
+    assert sum(f"{ask.output} exists; use --overwrite" in ask.error for ask in again.asks) == 23
 
 
 def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp_path: Path) -> None:
@@ -191,6 +191,15 @@ def test_a_node_with_another_bbcu_or_other_weights_is_refused_by_name(place: Pat
     assert difference("9.9", {}, Here("", {}, "none", urls=False)) == "it has no bbcu"
 
 
+def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
+    """A line for each: its size, its bbcu, its engine."""
+    done = CliRunner().invoke(app, ["doctor", "--cluster", cluster.address])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("1 CPUs" in line and f"bbcu {here().version}, the same weights" in line for line in lines)
+
+
 def test_weights_that_differ_on_a_node_are_noticed_there(place: Path, tmp_path: Path) -> None:
     """A path may hold another file on another machine: such a node does nothing."""
     from bbcu_cli.fleet.plan import Piece
@@ -225,6 +234,7 @@ def test_what_was_published_before_a_death_is_not_made_again(place: Path, store:
     [
         ("127.0.0.1:1", "The cluster 127.0.0.1:1 cannot be reached"),
         ("nonsense", "--cluster nonsense is no address; give local, auto or HOST:PORT"),
+        ("ray://127.0.0.1:1", "run bbcu on a node of the cluster"),
         ("no-such-host.invalid:6379", "The cluster no-such-host.invalid:6379 cannot be reached"),
     ],
 )
@@ -263,6 +273,38 @@ def test_a_lost_node_and_an_interrupted_driver(place: Path, cluster: Any, tmp_pa
     assert driver.returncode == 0, said
     assert len(pictures(out)) == 60
     assert "0 failed" in said
+
+
+@pytest.mark.long
+def test_an_archive_survives_the_loss_of_a_node_and_of_the_driver(place: Path, cluster: Any, tmp_path: Path) -> None:
+    """200 pictures in a store, a node killed, the driver killed and started again: all there once, the same bytes."""
+    make_pictures(tmp_path / "in", 200)
+    assert bbcu(place, str(tmp_path / "in"), "-o", str(tmp_path / "good")).exit_code == 0
+    system = fill("archive", tmp_path / "in")
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(**NODE)
+    arguments = ("-o", "s3://archive/out/", "--skip-existing", "--json", "--cluster", cluster.address)
+    run = [sys.executable, "-m", "bbcu_cli", *command(place, "s3://archive/in/", *arguments), "--memory", "500MB"]
+
+    def made() -> int:
+        return len(objects(system, "archive/out"))
+
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+        wait_until(lambda: made() >= 20)
+        driver.kill()
+    before = made()
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        wait_until(lambda: made() >= max(60, before + 1))
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        told, said = driver.communicate(timeout=500)
+    assert driver.returncode == 0, said
+    rows = [json.loads(line) for line in told.splitlines()]
+    assert Counter(row["source"] for row in rows) == {f"s3://archive/in/{n:03}.png": 1 for n in range(200)}
+    counts = Counter(row["status"] for row in rows)
+    assert counts["skipped"] >= 1
+    assert counts["failed"] == 0
+    assert f"{counts['done']} done, {counts['skipped']} skipped, 0 failed, 0 not images" in said
+    assert objects(system, "archive/out") == pictures(tmp_path / "good")
 
 
 def wait_until(true: Any, seconds: float = 180) -> None:

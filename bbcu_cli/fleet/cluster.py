@@ -16,7 +16,7 @@ from bbcu_cli.batch.settings import Row
 from bbcu_cli.cores import default_threads, usable_cpus
 from bbcu_cli.errors import BbcuError, EngineError, UsageError
 from bbcu_cli.fleet.driver import Outcome
-from bbcu_cli.fleet.nodes import Here, Node, difference, probe
+from bbcu_cli.fleet.nodes import Here, Node, difference, here, probe
 from bbcu_cli.fleet.plan import Piece, Plan
 from bbcu_cli.fleet.worker import Refused, restore_piece
 from bbcu_cli.stores import EXTRA
@@ -35,7 +35,7 @@ def connected(address: str, threads: int | None = None) -> Iterator[Any]:
     """Ray, connected to a cluster, or to one that is started here and ends with this.
 
     Args:
-        address: "local", "auto", "HOST:PORT" or "ray://HOST:PORT".
+        address: "local", "auto", or "HOST:PORT" of the head of a cluster that this machine is a node of.
         threads: of a worker, which a cluster that is started here shall have room for.
 
     Raises:
@@ -67,7 +67,9 @@ def connected(address: str, threads: int | None = None) -> Iterator[Any]:
 
 def _require_reachable(address: str) -> None:
     """Raise a UsageError if nobody listens there; Ray itself would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
+    if "://" in address:
+        raise UsageError(f"--cluster {address}: run bbcu on a node of the cluster, with auto or HOST:PORT of its head.")
     if not host or not port.isdigit():
         raise UsageError(f"--cluster {address} is no address; give local, auto or HOST:PORT, for example head:6379.")
     try:
@@ -105,17 +107,28 @@ def nodes_of(ray: Any, version: str, digests: dict[str, str]) -> list[Node]:
     return found
 
 
+def survey(address: str) -> list[Node]:
+    """The nodes of a cluster, each with what it lacks to make the same bytes as this machine.
+
+    Raises:
+        UsageError: Ray is not installed, or the cluster cannot be reached.
+    """
+    own = here()
+    with connected(address) as ray:
+        return nodes_of(ray, own.version, own.digests)
+
+
 def _only(node: str) -> dict[str, str]:
     return {"ray.io/node-id": node}
 
 
 def fitted(plan: Plan, address: str, nodes: list[Node]) -> Plan:
-    """The plan with the threads of a worker, where none were asked for."""
-    if plan.loading.threads is not None:
-        return plan
+    """The plan with what a worker takes, where it was not asked for: the same device everywhere, and threads."""
     smallest = min((int(node.cpus) for node in nodes if node.cpus >= 1), default=1)
-    threads = default_threads() if address == "local" else min(smallest, _MOST_THREADS)
-    loading = replace(plan.loading, threads=threads)
+    usual = default_threads() if address == "local" else min(smallest, _MOST_THREADS)
+    threads = plan.loading.threads or usual
+    device = "cpu" if plan.loading.device == "auto" else plan.loading.device
+    loading = replace(plan.loading, threads=threads, device=device)
     return replace(plan, loading=loading, settings=replace(plan.settings, threads=threads))
 
 

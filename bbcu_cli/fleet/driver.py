@@ -12,7 +12,7 @@ from bbcu_cli.fleet.plan import Piece
 
 TRIES: Final = 3
 """Workers that a picture may kill while it is alone with them."""
-_PARTS: Final = 4  # that a piece is split into whose worker died: 32, 8, 2, 1
+_PARTS: Final = 4  # that a piece is split into whose worker died: 16, 4, 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from bbcu_cli.restoration.memory import DEFAULT_MEMORY
 from bbcu_cli.restoration.model import Model, load_model
 from bbcu_cli.stores import Entry
 
-PIECE: Final = 32
+PIECE: Final = 16
 """Pictures that are handed to a worker at a time: enough to be worth the trip, few enough to be made again."""
 
 
