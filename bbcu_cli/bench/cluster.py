@@ -83,7 +83,7 @@ def bench_cluster(
     loading = Loading(model, threads=count)
     digests = tuple(pair for pair in network_digests(wish, catalogue) if pair[0] == model)
     plan = Plan(wish, settings, loading, digests, str(Path.cwd()))
-    with TemporaryDirectory(prefix="bbcu-bench-") as place, pieces_on(address, plan, note) as executor:
+    with TemporaryDirectory(prefix="bbcu-bench-") as place, pieces_on(address, plan, note, cpus=count) as executor:
         list(drive(pieces(_asks(folder, f"{place}/first"), 1), executor))  # processes start, networks are opened
         alone, cluster = [], []
         with Shop(plan) as shop:

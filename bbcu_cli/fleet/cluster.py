@@ -31,12 +31,12 @@ _OBJECTS: Final = 100 << 20  # bytes of Ray's object store where we start it: ro
 
 
 @contextmanager
-def connected(address: str, threads: int | None = None) -> Iterator[Any]:
+def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
     """Ray, connected to a cluster, or to one that is started here and ends with this.
 
     Args:
         address: "local", "auto", or "HOST:PORT" of the head of a cluster that this machine is a node of.
-        threads: of a worker, which a cluster that is started here shall have room for.
+        cpus: of a cluster that is started here; None: those that this process may use.
 
     Raises:
         UsageError: Ray is not installed, or the cluster cannot be reached.
@@ -49,8 +49,11 @@ def connected(address: str, threads: int | None = None) -> Iterator[Any]:
         raise UsageError(f"--cluster needs Ray, {EXTRA}.") from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
-        cpus = max(usable_cpus(), threads or default_threads())
-        quiet |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECTS}
+        quiet |= {
+            "num_cpus": cpus or max(usable_cpus(), default_threads()),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECTS,
+        }
     elif address != "auto":
         _require_reachable(address)
     try:
@@ -250,13 +253,20 @@ def _on_node(work: Work) -> Callable[[Plan, Piece], tuple[str, Any]]:
 
 
 @contextmanager
-def pieces_on(address: str, plan: Plan, note: Callable[[str], None], work: Work = restore_piece) -> Iterator[RayPieces]:
+def pieces_on(
+    address: str, plan: Plan, note: Callable[[str], None], work: Work = restore_piece, *, cpus: int | None = None
+) -> Iterator[RayPieces]:
     """An executor on the nodes of a cluster that have the same bbcu and weights; the others are named.
+
+    Args:
+        note: tells a person.
+        work: what is done with a piece on a node.
+        cpus: of a cluster that is started here; None: those that this process may use, and enough for a worker.
 
     Raises:
         UsageError: the cluster cannot be reached, or no node may work.
     """
-    with connected(address, plan.loading.threads) as ray:
+    with connected(address, cpus or max(usable_cpus(), plan.loading.threads or default_threads())) as ray:
         nodes = nodes_of(ray, plan.version, dict(plan.digests))
         refused = [node for node in nodes if node.trouble]
         if len(refused) == len(nodes):
