@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bbcu_cli import __version__
-from bbcu_cli.batch.manifest import Verdict
 from bbcu_cli.batch.settings import Row, Settings, options_key
 from bbcu_cli.engines.select import EngineName
 from bbcu_cli.hub import Catalogue
@@ -119,12 +118,3 @@ class Plan:
     def memory(self) -> int:
         """Bytes that a worker may take."""
         return self.settings.options.memory or DEFAULT_MEMORY
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the record in a store says of an output; `row` is that of the run that made it."""
-
-    verdict: Verdict
-    ours: bool = False
-    row: Row | None = None

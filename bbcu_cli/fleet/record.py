@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from bbcu_cli import stores
+from bbcu_cli.batch.manifest import Verdict
 from bbcu_cli.batch.settings import Row
-from bbcu_cli.fleet.plan import Known
 from bbcu_cli.stores import Entry
 
 FOLDER: Final = ".bbcu-manifest"
@@ -22,6 +22,20 @@ def record_of(output: str) -> str:
     """The URL of the record of an output."""
     folder, _, name = output.rpartition("/")
     return f"{folder}/{FOLDER}/{name}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of an output.
+
+    Attributes:
+        ours: this run has put it, or was about to.
+        row: that of the run that made it.
+    """
+
+    verdict: Verdict
+    ours: bool = False
+    row: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
