@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bbcu_cli.restoration.planes import Chroma
 
 _TOLD_AGAIN: Final = 20  # failures that the end repeats
-_PACE: Final = 0.2  # seconds between two looks of the line on a terminal
 _Options = tuple[FileOptions, EngineOptions, FleetOptions, TalkOptions]
 
 
@@ -155,14 +154,12 @@ class Tally:
 def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0) -> Iterator[Callable[[Row], None]]:
     """Counts and prints rows: lines of text or JSON, and on a terminal a line that shows how far it is."""
     live = not (talk.quiet or talk.json) and sys.stderr.isatty()
-    last = 0.0
 
     def clear() -> None:
         if live:
             sys.stderr.write("\r\x1b[K")
 
     def tell(row: Row) -> None:
-        nonlocal last
         tally.add(row)
         clear()
         if talk.json:
@@ -170,8 +167,7 @@ def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0)
         elif not talk.quiet or row.status == "failed":
             for line in row_text(row).splitlines():
                 note(line)
-        if live and (row.status == "failed" or time.monotonic() > last + _PACE):
-            last = time.monotonic()
+        if live:
             sys.stderr.write(shown(tally.text(nodes())))
             sys.stderr.flush()
 
