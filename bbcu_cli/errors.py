@@ -30,6 +30,10 @@ class OutputError(BbcuError):
     """The system refused to write a file: no space, no permission, a broken disk."""
 
 
+class StoreError(BbcuError):
+    """An object store or a web server does not have a file, refuses it, or cannot be reached."""
+
+
 class CheckpointError(BbcuError):
     """A file of weights is damaged, hostile, or of a network that bbcu does not know."""
 

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "bbcu_cli"
 
 # The rooms, the lowest first: each may import those before it.
 ROOMS = (
-    "errors", "spec", "files", "cores", "native", "", "image", "models", "checkpoint", "hub", "engines", "score",
-    "restoration", "train", "batch", "bench", "cli",
+    "errors", "spec", "files", "cores", "native", "", "image", "models", "checkpoint", "hub", "engines",
+    "score", "restoration", "train", "batch", "fleet", "bench", "cli",
 )  # fmt: skip
 TORCH_AT_MODULE_LEVEL = (
     "models",

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from bbcu_cli.batch.manifest import Manifest
@@ -100,14 +100,12 @@ def _expand(text: str) -> list[Path]:
     raise UsageError(f"{text!r} does not exist.")
 
 
-def _matches(name: str, path: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, path: str, patterns: Iterable[str]) -> bool:
     """Whether a pattern is of the name, or of the path below the searched folder."""
     return any(fnmatch.fnmatchcase(name, one) or fnmatch.fnmatchcase(path, one) for one in patterns)
 
 
-def _walk(
-    folder: Path, *, recursive: bool, results: Path | None, patterns: Sequence[str]
-) -> Iterator[tuple[Path, str]]:
+def walk(folder: Path, *, recursive: bool, results: Path | None, patterns: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Files of a folder in name order; what matches a pattern, `results` and link cycles are not entered.
 
     Yields:
@@ -138,7 +136,7 @@ def _walk(
         def kept(names: Iterable[str], here: Path = here) -> list[str]:
             below = here.relative_to(folder).as_posix()
             prefix = "" if below == "." else f"{below}/"
-            return sorted(name for name in names if not _matches(name, prefix + name, patterns))
+            return sorted(name for name in names if not matches(name, prefix + name, patterns))
 
         folders[:] = kept(folders) if recursive else []
         for path in (here / name for name in kept(files)):
@@ -243,6 +241,17 @@ def _check_folder(target: Path, output: str, *, alone: bool) -> None:
             raise UsageError(f"Output {output!r} cannot be a folder: {str(path)!r} is a file; choose another --output.")
 
 
+def ending(file: PurePath, extension: str) -> str:
+    """Of the output of a file: an extension with its dot, or with `SAME` that of the file where it can be written."""
+    if extension != SAME:
+        return extension
+    try:
+        format_of(file)
+    except ImageError:  # a format that is only read
+        return ".png"
+    return file.suffix
+
+
 @dataclass(slots=True)
 class _Found:
     """Jobs as they are found."""
@@ -259,7 +268,7 @@ class _Found:
         """A file that was typed."""
         home = self.target or file.parent
         mark = self.suffix if self.suffix is not None else ("" if self.target else self.tag)
-        output = home / f"{file.stem}{mark}{self._ending(file)}"
+        output = home / f"{file.stem}{mark}{ending(file, self.extension)}"
         self.jobs.append(Job(file, output, error=_complaint(file, may_be_folder=True)))
 
     def search(self, folder: Path, *, recursive: bool) -> None:
@@ -268,24 +277,13 @@ class _Found:
         root = self.target or here.with_name(here.name + self.tag)
         if root.resolve() == folder.resolve():
             raise UsageError(f"Input and output are the same folder {folder}; choose another --output.")
-        for file, complaint in _walk(folder, recursive=recursive, results=root.resolve(), patterns=self.exclude):
+        for file, complaint in walk(folder, recursive=recursive, results=root.resolve(), patterns=self.exclude):
             if complaint or is_image_name(file):
-                mirrored = (
-                    root / file.relative_to(folder).parent / f"{file.stem}{self.suffix or ''}{self._ending(file)}"
-                )
+                name = f"{file.stem}{self.suffix or ''}{ending(file, self.extension)}"
+                mirrored = root / file.relative_to(folder).parent / name
                 self.jobs.append(Job(file, mirrored, error=complaint, folder=folder))
             else:
                 self.skipped.append(file)
-
-    def _ending(self, file: Path) -> str:
-        """Of the output of a file."""
-        if self.extension != SAME:
-            return self.extension
-        try:
-            format_of(file)
-        except ImageError:  # a format that is only read
-            return ".png"
-        return file.suffix
 
     def listing(self, *, batch: bool) -> JobList:
         """All that was found, without what bbcu made of it before."""

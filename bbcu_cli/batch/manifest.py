@@ -7,6 +7,7 @@ was killed between the two knows the file as its own and makes it again. A torn 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -16,6 +17,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bbcu_cli.files import TEMP_PREFIX
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 NAME: Final = f"{TEMP_PREFIX}manifest.jsonl"
 Verdict = Literal["absent", "current", "outdated", "foreign"]
@@ -148,6 +154,9 @@ class Manifest:
         try:
             descriptor = os.open(output.parent / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
+                if fcntl:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(descriptor, fcntl.LOCK_EX)  # of machines that share a folder only one appends
                 os.write(descriptor, ("\n" + json.dumps(entry)).encode())
             finally:
                 os.close(descriptor)

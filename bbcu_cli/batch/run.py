@@ -53,13 +53,17 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
-def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifest | None = None) -> Iterator[Row]:
+def run(
+    jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifest | None = None, *, tidy: bool = True
+) -> Iterator[Row]:
     """Restore files, several at a time: while the engine runs for one, others are decoded and encoded.
 
     As many are under way as keep the engine busy and fit the memory together.
 
     Args:
+        jobs: taken one by one with `tidy` False, each when there is room for it.
         model: serves every file, or with `settings.serve` those that choose it.
+        tidy: remove first what killed runs left in the folders of the outputs.
 
     Yields:
         A row per job, in their order, as soon as it and all before it are finished. A failure of one file is a row
@@ -68,10 +72,11 @@ def run(jobs: Iterable[Job], model: Model, settings: Settings, manifest: Manifes
     Raises:
         BbcuError: with `fail_fast`, the first failure.
     """
-    jobs = list(jobs)
-    for folder in {parts_folder(job.output) for job in jobs if job.output}:
-        if folder.is_dir():
-            remove_stale_parts(folder)
+    if tidy:
+        jobs = list(jobs)
+        for folder in {parts_folder(job.output) for job in jobs if job.output}:
+            if folder.is_dir():
+                remove_stale_parts(folder)
     threads = (settings.threads or default_threads()) + model.session.info.concurrency + 1
     budget = settings.options.memory or DEFAULT_MEMORY
     under_way: deque[_UnderWay] = deque()

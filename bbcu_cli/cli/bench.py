@@ -6,11 +6,14 @@ import json as jsonlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bbcu_cli.cli.console import note
 from bbcu_cli.cli.options import ENGINE
+from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.bench.engines import BenchReport, EngineRow
@@ -46,6 +49,13 @@ def bench(
         Path | None,
         typer.Option(help="Instead, restore the images of this folder and report how long the engine waits."),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="With --folder: restore it by turns without and with a Ray cluster (local, auto or HOST:PORT).",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     reference: Annotated[
         bool, typer.Option(help="Also time the float simulation in torch, which is slow.", rich_help_panel=ENGINE)
     ] = True,
@@ -64,6 +74,9 @@ def bench(
     from bbcu_cli.bench.engines import run_bench
     from bbcu_cli.hub.catalogue import Catalogue
 
+    if cluster is not None:
+        _bench_cluster(model, folder, cluster, threads, runs, as_json=json)
+        return
     if folder is not None:
         _bench_folder(model, folder, device, threads, as_json=json)
         return
@@ -105,6 +118,25 @@ def _bench_folder(model: str, folder: Path, device: str, threads: int | None, *,
         print(jsonlib.dumps(report.to_dict()))
     else:
         _show_folder(report)
+
+
+def _bench_cluster(
+    model: str, folder: Path | None, address: str, threads: int | None, runs: int, *, as_json: bool
+) -> None:
+    from bbcu_cli.bench.cluster import bench_cluster
+
+    if folder is None:
+        raise UsageError("--cluster restores the images of a folder; give --folder.")
+    report = bench_cluster(folder, model, address, threads=threads, runs=runs, note=note)
+    if as_json:
+        print(jsonlib.dumps(report.to_dict()))
+        return
+    print(f"{report.model}, {report.images} images of {report.megapixels:.1f} megapixels in all, {runs} runs by turns")
+    for name, times in (("without a cluster", report.alone), (f"on {address}, after its start", report.cluster)):
+        print(f"{name}: {median(times):.2f} s ({min(times):.2f}-{max(times):.2f}), {report.threads} threads a worker")
+    print(
+        f"The cluster takes {report.overhead:+.1%}; a core restores {report.megapixels_per_core_hour:,.0f} MP an hour."
+    )
 
 
 def _show_folder(report: FolderReport) -> None:

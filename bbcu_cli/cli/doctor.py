@@ -12,21 +12,52 @@ from bbcu_cli.cli.console import shown
 
 if TYPE_CHECKING:
     from bbcu_cli.bench.diagnosis import Diagnosis
+    from bbcu_cli.fleet.nodes import Node
 
 
 def doctor(
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Show instead what each node of a Ray cluster has: local, auto or HOST:PORT.", metavar="ADDRESS"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object on stdout.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks of errors.")] = False,  # noqa: ARG001
 ) -> None:
     """Show engines, kernel sets, threads, weights and versions, and why something is missing."""
     from bbcu_cli.bench.diagnosis import diagnose
 
+    if cluster is not None:
+        _show_cluster(cluster, as_json=json)
+        return
     found = diagnose()
     if json:
         print(jsonlib.dumps(found.to_dict()))
         return
     for line in _lines(found):
         print(shown(line))
+
+
+def _show_cluster(address: str, *, as_json: bool) -> None:
+    from bbcu_cli.fleet.cluster import survey
+
+    nodes = survey(address)
+    if as_json:
+        print(jsonlib.dumps({"schema": 1, "cluster": address, "nodes": [node.to_dict() for node in nodes]}))
+        return
+    for node in nodes:
+        print(shown(_node_line(node)))
+
+
+def _node_line(node: Node) -> str:
+    has = [f"{node.cpus:g} CPUs", f"{node.memory / 2**30:.1f} GB for workers"]
+    if node.gpus:
+        has.insert(1, f"{node.gpus:g} GPUs")
+    if node.trouble:
+        return f"  {node.name}: {', '.join(has)}; refused: {node.trouble}"
+    urls = "URLs" if node.found.urls else "no URLs (fsspec is not installed)"
+    return f"- {node.name}: {', '.join(has)}; bbcu {node.found.version}, the same weights; {node.found.engine}; {urls}"
 
 
 def _lines(found: Diagnosis) -> Iterator[str]:

@@ -323,6 +323,22 @@ class FileOptions:
 
 
 @dataclass(frozen=True)
+class FleetOptions:
+    """Where the work is done."""
+
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the work on a Ray cluster: local (started here), auto (the one this machine is part of) or "
+            "HOST:PORT.",
+            metavar="ADDRESS",
+            envvar="BBCU_CLUSTER",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class TalkOptions:
     """What is printed."""
 

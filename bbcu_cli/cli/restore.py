@@ -6,30 +6,25 @@ import enum
 import json
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bbcu_cli.cli.console import note, shown
-from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, NetworkOptions, TalkOptions
+from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, FleetOptions, NetworkOptions, TalkOptions
 from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, scores_text, size_json
 from bbcu_cli.cli.size import SizeOptions
 from bbcu_cli.cli.streams import stdout_is_closed
 from bbcu_cli.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bbcu_cli.batch.jobs import Job, JobList
     from bbcu_cli.batch.settings import Row, Settings, Truths
-    from bbcu_cli.hub import Catalogue
     from bbcu_cli.image import Image, ImageInfo
     from bbcu_cli.restoration.choice import Wish
-    from bbcu_cli.restoration.model import Model, Shelf
+    from bbcu_cli.restoration.model import Model
     from bbcu_cli.restoration.planes import Chroma
-    from bbcu_cli.restoration.serving import Served
     from bbcu_cli.restoration.size import Target
 
 Inputs = Annotated[
@@ -64,7 +59,7 @@ class ChromaChoice(str, enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     """What tells the three commands apart."""
 
     wish: Wish
@@ -83,6 +78,7 @@ def sr(
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
+    fleet: FleetOptions = FleetOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
     """Enlarge images to any size up to 16 times.
@@ -99,7 +95,7 @@ def sr(
 
     target, tag = size.target()
     wish = Wish("sr", size.whole or 2, model.value, input=network.input.value)
-    _restore(inputs, _Request(wish, tag, target=None if size.whole else target), files, engine, talk)
+    _restore(inputs, Request(wish, tag, target=None if size.whole else target), files, engine, fleet, talk)
 
 
 def denoise(
@@ -112,6 +108,7 @@ def denoise(
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
+    fleet: FleetOptions = FleetOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
     """Remove noise from images.
@@ -127,7 +124,7 @@ def denoise(
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("denoise", sigma=sigma, input=network.input.value)
-    _restore(inputs, _Request(wish, "_denoised", strength=strength), files, engine, talk)
+    _restore(inputs, Request(wish, "_denoised", strength=strength), files, engine, fleet, talk)
 
 
 def deblock(
@@ -143,6 +140,7 @@ def deblock(
     network: NetworkOptions = NetworkOptions(),
     files: FileOptions = FileOptions(),
     engine: EngineOptions = EngineOptions(),
+    fleet: FleetOptions = FleetOptions(),
     talk: TalkOptions = TalkOptions(),
 ) -> None:
     """Remove the blocks and ringing of JPEG compression.
@@ -156,25 +154,36 @@ def deblock(
     from bbcu_cli.restoration.choice import Wish
 
     wish = Wish("deblock", input=network.input.value)
-    _restore(inputs, _Request(wish, "_deblocked", chroma.value, strength), files, engine, talk)
+    _restore(inputs, Request(wish, "_deblocked", chroma.value, strength), files, engine, fleet, talk)
 
 
 def _restore(
-    inputs: list[str], request: _Request, files: FileOptions, engine: EngineOptions, talk: TalkOptions
+    inputs: list[str],
+    request: Request,
+    files: FileOptions,
+    engine: EngineOptions,
+    fleet: FleetOptions,
+    talk: TalkOptions,
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
     from bbcu_cli.batch import settings as batch
     from bbcu_cli.batch.jobs import SAME, compare_path, plan_jobs, refuse_existing
     from bbcu_cli.batch.manifest import Manifest
     from bbcu_cli.batch.run import run
+    from bbcu_cli.cli.fleet import restore_archive
     from bbcu_cli.cli.progress import report
+    from bbcu_cli.fleet.stores import is_url
     from bbcu_cli.hub import Catalogue
     from bbcu_cli.restoration.choice import preferred
     from bbcu_cli.restoration.model import Shelf
+    from bbcu_cli.restoration.serving import server
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
     form, extension = _output_format(files)
+    if fleet.cluster or any(map(is_url, [*inputs, files.output or ""])):
+        restore_archive(inputs, request, (form, extension), (files, engine, fleet, talk))
+        return
     listing = plan_jobs(
         inputs,
         files.output,
@@ -211,7 +220,7 @@ def _restore(
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
-            serve=_server(request, catalogue, shelf, model if engine.weights else None),
+            serve=server(wish, catalogue, shelf, weights=model if engine.weights else None, target=request.target),
         )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
@@ -225,19 +234,6 @@ def _restore(
                 rows.append(row)
                 reporter.finish(row)
     _conclude(rows, listing, talk)
-
-
-def _server(
-    request: _Request, catalogue: Catalogue, shelf: Shelf, weights: Model | None
-) -> Callable[[Path | bytes], Served]:
-    """What gives the networks for a file."""
-    from bbcu_cli.restoration.serving import serve, serve_all, serve_target
-
-    if request.target:
-        return partial(serve_target, request.wish, request.target, catalogue, shelf, weights)
-    if weights:
-        return lambda _: serve_all(request.wish, weights)
-    return partial(serve, request.wish, catalogue, shelf)
 
 
 def _check_stdout(talk: TalkOptions) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +71,22 @@ class Served:
     def seen(self, image: Image) -> Served:
         """What serves this picture; may be called on any thread."""
         return self.look(image) if self.look else self
+
+
+def server(
+    wish: Wish, catalogue: Catalogue, shelf: Shelf, *, weights: Model | None = None, target: Target | None = None
+) -> Callable[[Path | bytes], Served]:
+    """What gives the networks for a file.
+
+    Args:
+        weights: the network of `--weights`, which serves every file.
+        target: the size of results; None: as the network of the wish makes them.
+    """
+    if target:
+        return partial(serve_target, wish, target, catalogue, shelf, weights)
+    if weights:
+        return lambda _: serve_all(wish, weights)
+    return partial(serve, wish, catalogue, shelf)
 
 
 def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) -> Served:

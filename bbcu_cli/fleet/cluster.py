@@ -1,0 +1,277 @@
+"""Ray: a cluster is reached or started, its nodes are looked at, and pieces are done on them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+from bbcu_cli.batch.settings import Row
+from bbcu_cli.cores import default_threads, usable_cpus
+from bbcu_cli.errors import BbcuError, EngineError, UsageError
+from bbcu_cli.fleet.driver import Outcome
+from bbcu_cli.fleet.nodes import Here, Node, difference, here, probe
+from bbcu_cli.fleet.plan import Piece, Plan
+from bbcu_cli.fleet.stores import EXTRA
+from bbcu_cli.fleet.worker import Refused, restore_piece
+
+Work = Callable[[Plan, Piece], "tuple[Row, ...] | Refused | BbcuError"]
+_REACH: Final = 10.0  # seconds for a connection to the head of a cluster
+_PROBE: Final = 120.0  # seconds for a node to start a process and tell what it has
+_FRESH: Final = 5.0  # seconds that the list of nodes is believed
+_STOP: Final = 15.0  # seconds for workers to stop in good order
+_MOST_THREADS: Final = 8  # of a worker where none were asked for: more pictures at a time do more than more threads
+_OBJECTS: Final = 100 << 20  # bytes of Ray's object store where we start it: rows are small
+
+
+@contextmanager
+def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
+    """Ray, connected to a cluster, or to one that is started here and ends with this.
+
+    Args:
+        address: "local", "auto", or "HOST:PORT" of the head of a cluster that this machine is a node of.
+        cpus: of a cluster that is started here; None: those that this process may use.
+
+    Raises:
+        UsageError: Ray is not installed, or the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here: nothing is sent
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU of its own sees none
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(f"--cluster needs Ray, {EXTRA}.") from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address == "local":
+        quiet |= {
+            "num_cpus": cpus or max(usable_cpus(), default_threads()),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECTS,
+        }
+    elif address != "auto":
+        _require_reachable(address)
+    try:
+        ray.init(address=address, **quiet)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise UsageError(f"The cluster {address!r} cannot be used: {text.rstrip('.')}.") from error
+    _silence()
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Raise a UsageError if nobody listens there; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address:
+        raise UsageError(f"--cluster {address}: run bbcu on a node of the cluster, with auto or HOST:PORT of its head.")
+    if not host or not port.isdigit():
+        raise UsageError(f"--cluster {address} is no address; give local, auto or HOST:PORT, for example head:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"The cluster {address} cannot be reached: {error}.") from error
+
+
+def _silence() -> None:
+    """Keep Ray's own reports of dead workers off the terminal: a row tells what they meant."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._private import worker
+
+        worker.print_to_stdstream = lambda *_: None
+
+
+def nodes_of(ray: Any, version: str, digests: dict[str, str]) -> list[Node]:
+    """The nodes that are alive, each asked what it has."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    look = ray.remote(num_cpus=0, max_retries=0)(probe())
+    asked = [look.options(label_selector=_only(node["NodeID"])).remote() for node in alive]
+    ray.wait(asked, num_returns=len(asked), timeout=_PROBE)
+    found = []
+    for node, reference in zip(alive, asked, strict=True):
+        resources = node["Resources"]
+        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+        try:
+            seen = Here(**ray.get(reference, timeout=0))
+            trouble = difference(version, digests, seen)
+        except Exception as error:  # noqa: BLE001 - a node that fails in whatever way is not asked to work
+            seen = Here("", {}, "none", urls=False)
+            trouble = f"it does not answer ({type(error).__name__})"
+        size = (resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
+        found.append(Node(node["NodeID"], name, *size, seen, trouble))
+    return found
+
+
+def survey(address: str) -> list[Node]:
+    """The nodes of a cluster, each with what it lacks to make the same bytes as this machine.
+
+    Raises:
+        UsageError: Ray is not installed, or the cluster cannot be reached.
+    """
+    own = here()
+    with connected(address) as ray:
+        return nodes_of(ray, own.version, own.digests)
+
+
+def _only(node: str) -> dict[str, str]:
+    return {"ray.io/node-id": node}
+
+
+def fitted(plan: Plan, address: str, nodes: list[Node]) -> Plan:
+    """The plan with what a worker takes, where it was not asked for: the same device everywhere, and threads."""
+    smallest = min((int(node.cpus) for node in nodes if node.cpus >= 1), default=1)
+    usual = default_threads() if address == "local" else min(smallest, _MOST_THREADS)
+    threads = plan.loading.threads or usual
+    device = "cpu" if plan.loading.device == "auto" else plan.loading.device
+    loading = replace(plan.loading, threads=threads, device=device)
+    return replace(plan, loading=loading, settings=replace(plan.settings, threads=threads))
+
+
+class RayPieces:
+    """The executor of `drive`: each piece is a task; `with` cancels those that are under way at the end."""
+
+    def __init__(self, ray: Any, plan: Plan, refused: list[Node], note: Callable[[str], None], work: Work) -> None:
+        """Start nothing yet.
+
+        Args:
+            refused: nodes that must not work.
+            note: tells a person.
+            work: what is done with a piece on a node: `restore_piece`.
+        """
+        self._ray, self._note = ray, note
+        self._refused = {node.id for node in refused}
+        self._threads = plan.loading.threads or 1
+        self._gpus = 1 if plan.loading.device.startswith("cuda") else 0
+        self._memory = plan.memory
+        self._plan = ray.put(plan)
+        resources = {"num_cpus": self._threads, "num_gpus": self._gpus, "memory": self._memory}
+        self._task = ray.remote(max_retries=0, **resources)(_on_node(work))
+        self._under_way: dict[Any, Piece] = {}
+        self._looked, self._slots, self.nodes = 0.0, 1, 0
+        self._waits = False
+
+    def __enter__(self) -> RayPieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop what is under way: in good order, or else by force."""
+        if left := list(self._under_way):
+            for reference in left:
+                self._ray.cancel(reference)
+            _, stuck = self._ray.wait(left, num_returns=len(left), timeout=_STOP)
+            for reference in stuck:
+                self._ray.cancel(reference, force=True)
+
+    def room(self) -> int:
+        """Two pieces for every worker that fits: one waits while one is done, and an autoscaler sees that more wait."""
+        if time.monotonic() > self._looked + _FRESH or not self._looked:
+            self._look()
+        return 2 * max(1, self._slots)
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        slots = [
+            self._fits(node) for node in self._ray.nodes() if node["Alive"] and node["NodeID"] not in self._refused
+        ]
+        self.nodes, self._slots = sum(map(bool, slots)), sum(slots)
+        if not self._slots and not self._waits:
+            gpus = f", {self._gpus} GPU" if self._gpus else ""
+            takes = f"{self._threads} CPUs{gpus}, {self._memory >> 20} MB"
+            self._note(f"no node has what a worker takes ({takes}); waiting for one. Fewer --threads take less.")
+        self._waits = not self._slots
+
+    def _fits(self, node: dict[str, Any]) -> int:
+        """How many workers a node takes."""
+        has = node["Resources"]
+        shares = [has.get("CPU", 0) // self._threads, has.get("memory", 0) // self._memory]
+        return int(min([*shares, *([has.get("GPU", 0) // self._gpus] if self._gpus else [])]))
+
+    def submit(self, piece: Piece) -> None:
+        """Hand a piece to Ray."""
+        task = self._task
+        if self._refused:
+            task = task.options(label_selector={"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"})
+        self._under_way[task.remote(self._plan, piece)] = piece
+
+    def wait(self) -> list[Outcome]:
+        """What has ended.
+
+        Raises:
+            BbcuError: a worker says that the run cannot go on.
+        """
+        while True:
+            ready, _ = self._ray.wait(list(self._under_way), timeout=1.0)
+            outcomes = [self._outcome(reference, self._under_way.pop(reference)) for reference in ready]
+            if ended := [outcome for outcome in outcomes if outcome]:
+                return ended
+            self.room()  # tells when no node is left
+
+    def _outcome(self, reference: Any, piece: Piece) -> Outcome | None:
+        """What became of a piece; None when it is on its way again, since its node was refused."""
+        errors = self._ray.exceptions
+        deadly = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
+        try:
+            node, told = self._ray.get(reference)
+        except deadly as error:
+            return Outcome(piece, None, _DEATHS.get(type(error).__name__, "its process ended"))
+        except errors.RayError as error:
+            [*_, last] = str(error).strip().splitlines() or [type(error).__name__]
+            raise EngineError(f"The cluster failed: {last}") from error
+        if isinstance(told, Refused):
+            if node not in self._refused:
+                self._refused.add(node)
+                self._note(f"node {node[:8]} is refused: {told.reason}")
+            self.submit(piece)
+            return None
+        if isinstance(told, BbcuError):
+            raise told
+        return Outcome(piece, told)
+
+
+_DEATHS: Final[dict[str, Literal["its node was lost", "its machine was out of memory"]]] = {
+    "NodeDiedError": "its node was lost",
+    "ObjectLostError": "its node was lost",
+    "OutOfMemoryError": "its machine was out of memory",
+}
+
+
+def _on_node(work: Work) -> Callable[[Plan, Piece], tuple[str, Any]]:
+    def on_node(plan: Plan, piece: Piece) -> tuple[str, Any]:
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), work(plan, piece)
+
+    return on_node
+
+
+@contextmanager
+def pieces_on(
+    address: str, plan: Plan, note: Callable[[str], None], work: Work = restore_piece, *, cpus: int | None = None
+) -> Iterator[RayPieces]:
+    """An executor on the nodes of a cluster that have the same bbcu and weights; the others are named.
+
+    Args:
+        note: tells a person.
+        work: what is done with a piece on a node.
+        cpus: of a cluster that is started here; None: those that this process may use, and enough for a worker.
+
+    Raises:
+        UsageError: the cluster cannot be reached, or no node may work.
+    """
+    with connected(address, cpus or max(usable_cpus(), plan.loading.threads or default_threads())) as ray:
+        nodes = nodes_of(ray, plan.version, dict(plan.digests))
+        refused = [node for node in nodes if node.trouble]
+        if len(refused) == len(nodes):
+            raise UsageError(f"No node of the cluster {address} may work: of {refused[0].name}, {refused[0].trouble}.")
+        for node in refused:
+            note(f"node {node.name} is refused: {node.trouble}")
+        with RayPieces(ray, fitted(plan, address, nodes), refused, note, work) as executor:
+            yield executor

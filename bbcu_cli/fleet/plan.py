@@ -1,0 +1,124 @@
+"""What is asked of every machine of a run, as values that travel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from bbcu_cli import __version__
+from bbcu_cli.batch.settings import Row, Settings, options_key
+from bbcu_cli.engines.select import EngineName
+from bbcu_cli.fleet.stores import Entry
+from bbcu_cli.hub import Catalogue
+from bbcu_cli.restoration.choice import Wish
+from bbcu_cli.restoration.memory import DEFAULT_MEMORY
+from bbcu_cli.restoration.model import Model, load_model
+from bbcu_cli.restoration.size import Target
+from bbcu_cli.spec import Task
+
+PIECE: Final = 16
+"""Pictures that are handed to a worker at a time: enough to be worth the trip, few enough to be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One picture to restore; source and output are paths or URLs.
+
+    Attributes:
+        entry: what the store said of the source when it was listed; None for a path.
+        notes: what is to be said of its output.
+        error: why it fails without being tried; empty for nearly all.
+    """
+
+    source: str
+    output: str
+    entry: Entry | None = None
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    def failed(self, reason: str) -> Row:
+        """The row of this picture when it cannot be restored."""
+        return Row(self.source, self.output, "failed", error=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Pictures that go to a worker together.
+
+    Attributes:
+        deaths: of workers that had this piece, or the one that it was split from; from the first on, what an earlier
+            try has finished is not made again.
+        alone: of them, while it was a single picture.
+    """
+
+    asks: tuple[Ask, ...]
+    deaths: int = 0
+    alone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a network is opened; see `load_model`."""
+
+    weights: str | None = None
+    engine: EngineName = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    hub_repo: str | None = None
+    offline: bool = False
+
+    def open(self, name: str, task: Task, scale: int | None) -> Model:
+        """The model of that name, or that of `weights`; errors as of `load_model`."""
+        return load_model(
+            self.weights or name,
+            task=task,
+            scale=scale,
+            engine=self.engine,
+            device=self.device,
+            threads=self.threads,
+            hub_repo=self.hub_repo,
+            offline=self.offline,
+        )
+
+
+def network_digests(task: Task, scale: int | None, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
+    """(name, SHA-256) of every network for a task, and for a scale if one is given."""
+    able = (entry for entry in catalogue if entry.spec.task == task and scale in (None, entry.spec.scale))
+    return tuple(sorted((entry.name, entry.sha256 or "") for entry in able))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All of a run but its pictures; it is hashable, and travels to the workers.
+
+    Attributes:
+        settings: without what cannot travel: ground truth, progress, `serve`.
+        digests: of the networks that may serve, or of the one file of `loading.weights`.
+        home: the folder that relative paths start from; empty: where the process is.
+        target: the size of results; None: as the network of the wish makes them.
+        run: stands for this run, so that what one of its own tries has published is known.
+        version: of bbcu; all machines have the same.
+    """
+
+    wish: Wish
+    settings: Settings
+    loading: Loading
+    digests: tuple[tuple[str, str], ...]
+    home: str = ""
+    target: Target | None = None
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    version: str = __version__
+
+    @property
+    def key(self) -> str:
+        """Stands for all that shapes an output, for the records in a store."""
+        rest = json.dumps([repr(self.wish), repr(self.target), self.digests, self.settings.compare])
+        return f"{options_key(self.settings)} {hashlib.sha256(rest.encode()).hexdigest()[:32]}"
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a worker may take."""
+        return self.settings.options.memory or DEFAULT_MEMORY

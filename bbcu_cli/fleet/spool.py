@@ -1,0 +1,41 @@
+"""Where pictures of a store lie while they are restored: a temporary folder that nobody has to tidy up."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+try:
+    import fcntl
+except ImportError:  # Windows: there what a killed run left stays
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX: Final = "bbcu-spool-"
+_LOCK: Final = "lock"
+
+
+@contextmanager
+def spool() -> Iterator[Path]:
+    """A folder of this process's own, removed at the end; what killed runs left beside it goes as well."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        with (folder / _LOCK).open("wb") as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _remove_abandoned(folder.parent)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the spools whose processes are gone: nobody holds their locks."""
+    for lock in parent.glob(f"{PREFIX}*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open("rb") as file:  # somebody else's, or gone meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,0 +1,314 @@
+"""A real Ray cluster of three nodes on this machine and a real S3 service: the bytes of one machine, whatever dies."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from loopback_store import Store, loopback_store
+from PIL import Image as Pillow
+from small import SMALL_SPECS, small_model
+from typer.testing import CliRunner
+
+from bbcu_cli.batch.settings import Settings
+from bbcu_cli.checkpoint.packed import read_packed, to_bytes
+from bbcu_cli.cli.app import app
+from bbcu_cli.errors import UsageError
+from bbcu_cli.fleet.cluster import pieces_on
+from bbcu_cli.fleet.driver import TRIES, drive
+from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+from bbcu_cli.fleet.nodes import Here, difference, here
+from bbcu_cli.fleet.plan import Loading, Plan
+from bbcu_cli.fleet.restore import restore
+from bbcu_cli.fleet.shop import Shop
+from bbcu_cli.image import EncodeOptions
+from bbcu_cli.restoration.choice import Wish
+from bbcu_cli.restoration.model import Options
+
+MISSING = [name for name in ("ray", "s3fs", "moto", "flask") if importlib.util.find_spec(name) is None]
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (the extra `test`)"),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+RECORDS = ".bbcu-manifest"
+NAMING = Naming("_x2", None, ".png", recursive=False)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    """The service, found by the environment, which Ray's processes inherit."""
+    with pytest.MonkeyPatch.context() as patch, loopback_store() as found:
+        for name, value in {**found.environment(), "RAY_USAGE_STATS_ENABLED": "0"}.items():
+            patch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
+    """Three nodes of one CPU."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    for _ in range(2):
+        found.add_node(wait=False, **NODE)
+    found.wait_for_nodes(timeout=180)
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, 24 pictures of which one is damaged, and what a run on one machine makes of them."""
+    root = tmp_path_factory.mktemp("place")
+    (root / "w.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"])))
+    make_pictures(root / "in", 24)
+    (root / "in" / "007.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    done = bbcu(root, "in", "-o", str(root / "good"))
+    assert done.exit_code == 1, done.output
+    return root
+
+
+def make_pictures(folder: Path, number: int) -> None:
+    rng = np.random.default_rng(7)
+    folder.mkdir()
+    for index in range(number):
+        size = (12 + index % 5, 10 + index % 7, 3)
+        Pillow.fromarray(rng.integers(0, 255, size, np.uint8)).save(folder / f"{index:03}.png")
+
+
+def command(root: Path, source: str, *arguments: str) -> list[str]:
+    where = source if "://" in source else str(root / source)
+    return ["sr", where, *arguments, "--scale", "2", "--threads", "1", "--weights", str(root / "w.safetensors")]
+
+
+def bbcu(root: Path, source: str, *arguments: str) -> Any:
+    return CliRunner().invoke(app, command(root, source, *arguments))
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """Name -> content."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
+
+
+def litter(folder: Path) -> list[str]:
+    """What is neither a picture nor the record."""
+    return [path.name for path in folder.iterdir() if path.name[0] == "." and path.name != f"{RECORDS}.jsonl"]
+
+
+def fill(bucket: str, folder: Path) -> Any:
+    """A bucket with these pictures under in/; returns a client of it."""
+    import s3fs
+
+    system = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    system.mkdir(bucket)
+    system.put(str(folder), f"{bucket}/in", recursive=True)
+    return system
+
+
+def objects(system: Any, folder: str) -> dict[str, bytes]:
+    """Name -> content of what lies in a folder of a store, without the records."""
+    found = system.find(folder) if system.exists(folder) else []
+    return {key.rsplit("/", 1)[1]: system.cat_file(key) for key in found if RECORDS not in key}
+
+
+def plan_of(root: Path, **changes: Any) -> Plan:
+    """A plan as the command line makes it."""
+    settings = Settings(Options(memory=500 << 20), EncodeOptions(), "PNG", 10**8, threads=1)
+    weights = root / "w.safetensors"
+    loading = Loading(str(weights), threads=1)
+    fields = {"digests": (("--weights", read_packed(weights).sha256),), **changes}
+    return Plan(Wish("sr", 2), settings, loading, **fields)
+
+
+def test_a_bucket_on_three_nodes_becomes_what_one_machine_makes(place: Path, cluster: Any, store: Store) -> None:
+    """The same bytes, rows, summary and exit code; a store that answers 503 now and then changes nothing."""
+    system = fill("quick", place / "in")
+    store.fail_every(9)
+    done = bbcu(place, "s3://quick/in/", "-o", "s3://quick/out/", "--cluster", cluster.address, "--json")
+    store.fail_every(0)
+    assert done.exit_code == 1, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert Counter(row["status"] for row in rows) == {"done": 23, "failed": 1}
+    assert len({row["source"] for row in rows}) == 24
+    assert "23 done, 0 skipped, 1 failed, 0 not images" in done.stderr
+    assert objects(system, "quick/out") == pictures(place / "good")
+
+
+def test_a_folder_that_all_nodes_share(place: Path, cluster: Any, tmp_path: Path) -> None:
+    """Paths work as URLs do; nothing but pictures and the record is left, and a second run skips all."""
+    for status in ("23 done, 0 skipped", "0 done, 23 skipped"):
+        done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", cluster.address, "--skip-existing")
+        assert (done.exit_code, status in done.stderr) == (1, True), done.output
+    assert pictures(tmp_path / "out") == pictures(place / "good")
+    assert not litter(tmp_path / "out")
+    again = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
+    assert sum(f"{ask.output} exists; use --overwrite" in ask.error for ask in again.asks) == 23
+
+
+def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp_path: Path) -> None:
+    """A picture that a process dies of is found and fails by itself; the others are done, each once."""
+
+    def deadly(plan: Plan, piece: Any) -> Any:  # travels to the nodes as it is
+        import signal
+
+        from bbcu_cli.fleet.worker import restore_piece
+
+        told = restore_piece(plan, piece)
+        if any(ask.source.endswith("013.png") for ask in piece.asks):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return told
+
+    stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
+    with pieces_on(cluster.address, plan_of(place), print, deadly) as executor:
+        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor)}
+    assert len(rows) == 24
+    failed = {Path(row.source).name: row.error for row in rows.values() if row.status == "failed"}
+    assert set(failed) == {"007.png", "013.png"}
+    assert f"its worker died {TRIES} times" in failed["013.png"]
+    good = pictures(place / "good")
+    assert {name: good[name] for name in pictures(tmp_path / "out")} == pictures(tmp_path / "out")
+
+
+def test_a_node_with_another_bbcu_or_other_weights_is_refused_by_name(place: Path, cluster: Any) -> None:
+    """All of them here, so that nothing is done, and the sentence says what one has."""
+    plan = plan_of(place, digests=(("sr-m-x2", "0" * 64),))
+    reason = r"No node of the cluster \S+ may work: of \S+ \(.*\), its weights of sr-m-x2 are others\."
+    with pytest.raises(UsageError, match=reason), pieces_on(cluster.address, plan, print):
+        pass
+    assert difference("9.9", {}, here()) == f"it has bbcu {here().version} instead of 9.9"
+    assert difference("9.9", {}, Here("", {}, "none", urls=False)) == "it has no bbcu"
+
+
+def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
+    """A line for each: its size, its bbcu, its engine."""
+    done = CliRunner().invoke(app, ["doctor", "--cluster", cluster.address])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("1 CPUs" in line and f"bbcu {here().version}, the same weights" in line for line in lines)
+
+
+def test_weights_that_differ_on_a_node_are_noticed_there(place: Path, tmp_path: Path) -> None:
+    """A path may hold another file on another machine: such a node does nothing."""
+    from bbcu_cli.fleet.plan import Piece
+    from bbcu_cli.fleet.worker import Refused, restore_piece
+
+    plan = plan_of(place, digests=(("--weights", "0" * 64),), home=str(tmp_path))
+    told = restore_piece(plan, Piece(()))
+    assert isinstance(told, Refused)
+    assert told.reason == f"its {place / 'w.safetensors'} is another file"
+
+
+def test_what_was_published_before_a_death_is_not_made_again(place: Path, store: Store, monkeypatch: Any) -> None:  # noqa: ARG001
+    """A second try of the same run takes over finished pictures as done, and a later run finds them in its way."""
+    system = fill("twice", place / "in")
+    plan = plan_of(place)
+    stream = list_inputs(["s3://twice/in/"], "s3://twice/out", NAMING, refuse_existing=True)
+    asks = list(stream.asks)[:3]
+    with Shop(plan) as shop:
+        first = list(restore(asks, shop))
+        assert objects(system, "twice/out").keys() == {"000.png", "001.png", "002.png"}
+        monkeypatch.setattr("bbcu_cli.fleet.restore.run", lambda jobs, *_, **__: iter(list(jobs)))  # none are to do
+        again = list(restore(asks, shop, again=True))
+    assert [(row.source, row.status, row.size_out) for row in again] == [
+        (row.source, "done", row.size_out) for row in first
+    ]
+    with Shop(plan_of(place)) as shop:
+        assert {row.status for row in restore(asks, shop)} == {"failed"}
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("127.0.0.1:1", "The cluster 127.0.0.1:1 cannot be reached"),
+        ("nonsense", "--cluster nonsense is no address; give local, auto or HOST:PORT"),
+        ("ray://127.0.0.1:1", "run bbcu on a node of the cluster"),
+        ("no-such-host.invalid:6379", "The cluster no-such-host.invalid:6379 cannot be reached"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_a_sentence(address: str, sentence: str, place: Path, tmp_path: Path) -> None:
+    """Exit code 2 at once."""
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", address)
+    assert (done.exit_code, sentence in done.stderr) == (2, True), done.output
+    assert "Traceback" not in done.output
+
+
+def test_without_ray_one_sentence_names_the_extra(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bbcu without Ray says how to get it."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = bbcu(place, "in", "-o", str(place / "never"), "--cluster", "local")
+    assert done.exit_code == 2
+    assert "--cluster needs Ray, which is not installed; run: pip install 'bbcu-cli[fleet]'." in done.stderr
+
+
+def test_a_lost_node_and_an_interrupted_driver(place: Path, cluster: Any, tmp_path: Path) -> None:
+    """Pieces of a node that is gone run elsewhere; Ctrl-C ends with 130 and leaves no litter; the next run goes on."""
+    make_pictures(tmp_path / "in", 60)
+    out = tmp_path / "out"
+    run = [sys.executable, "-m", "bbcu_cli", *command(place, str(tmp_path / "in"), "-o", str(out))]
+    run += ["--skip-existing", "--cluster", cluster.address, "--memory", "500MB"]
+    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as driver:
+        wait_until(lambda: out.is_dir() and len(pictures(out)) >= 1)
+        driver.send_signal(signal.SIGINT)
+        said = driver.communicate(timeout=120)[1]
+    assert driver.returncode in (130, 0), said
+    assert not litter(out)
+    lost = next(iter(cluster.worker_nodes))
+    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as driver:
+        wait_until(lambda: len(pictures(out)) >= 40)
+        cluster.remove_node(lost, allow_graceful=False)
+        said = driver.communicate(timeout=240)[1]
+    assert driver.returncode == 0, said
+    assert len(pictures(out)) == 60
+    assert "0 failed" in said
+
+
+@pytest.mark.long
+def test_an_archive_survives_the_loss_of_a_node_and_of_the_driver(place: Path, cluster: Any, tmp_path: Path) -> None:
+    """200 pictures in a store, a node killed, the driver killed and started again: all there once, the same bytes."""
+    make_pictures(tmp_path / "in", 200)
+    assert bbcu(place, str(tmp_path / "in"), "-o", str(tmp_path / "good")).exit_code == 0
+    system = fill("archive", tmp_path / "in")
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(**NODE)
+    arguments = ("-o", "s3://archive/out/", "--skip-existing", "--json", "--cluster", cluster.address)
+    run = [sys.executable, "-m", "bbcu_cli", *command(place, "s3://archive/in/", *arguments), "--memory", "500MB"]
+
+    def made() -> int:
+        return len(objects(system, "archive/out"))
+
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+        wait_until(lambda: made() >= 20)
+        driver.kill()
+    before = made()
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        wait_until(lambda: made() >= max(60, before + 1))
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        told, said = driver.communicate(timeout=500)
+    assert driver.returncode == 0, said
+    rows = [json.loads(line) for line in told.splitlines()]
+    assert Counter(row["source"] for row in rows) == {f"s3://archive/in/{n:03}.png": 1 for n in range(200)}
+    counts = Counter(row["status"] for row in rows)
+    assert counts["skipped"] >= 1
+    assert counts["failed"] == 0
+    assert f"{counts['done']} done, {counts['skipped']} skipped, 0 failed, 0 not images" in said
+    assert objects(system, "archive/out") == pictures(tmp_path / "good")
+
+
+def wait_until(true: Any, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)

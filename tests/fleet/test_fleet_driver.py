@@ -1,0 +1,144 @@
+"""The driver and its listing without a cluster: each picture has one row, and nothing grows with their number."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from bbcu_cli.batch.settings import Row
+from bbcu_cli.fleet import stores
+from bbcu_cli.fleet.driver import TRIES, Outcome, drive
+from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+from bbcu_cli.fleet.plan import Ask, Piece
+
+NAMING = Naming("_x2", None, ".png", recursive=True)
+
+
+class Fake:
+    """An executor whose workers finish pieces in the opposite order, and die of some pictures."""
+
+    def __init__(self, room: int = 4, deadly: frozenset[str] = frozenset(), losses: int = 0) -> None:
+        self.most, self.tries = 0, Counter[str]()
+        self._room, self._deadly, self._losses = room, deadly, losses
+        self._under_way: list[Piece] = []
+
+    def room(self) -> int:
+        return self._room
+
+    def submit(self, piece: Piece) -> None:
+        self._under_way.append(piece)
+        self.most = max(self.most, len(self._under_way))
+
+    def wait(self) -> list[Outcome]:
+        piece = self._under_way.pop()
+        if self._losses:
+            self._losses -= 1
+            return [Outcome(piece, None, "its node was lost")]
+        if killers := self._deadly & {ask.source for ask in piece.asks}:
+            self.tries.update(killers)
+            return [Outcome(piece, None, "its process ended")]
+        return [Outcome(piece, tuple(Row(ask.source, ask.output, "done") for ask in piece.asks))]
+
+
+def asks(number: int) -> Iterator[Ask]:
+    return (Ask(f"s3://in/{index:08}.jpg", f"s3://out/{index:08}.png") for index in range(number))
+
+
+@pytest.mark.parametrize("losses", [0, 1, 5, 9])
+def test_every_picture_has_one_row_whatever_dies(losses: int) -> None:
+    """Pieces of lost nodes are done again, and a bounded number is under way."""
+    executor = Fake(losses=losses)
+    rows = list(drive(pieces(asks(1000)), executor))
+    assert Counter(row.source for row in rows) == dict.fromkeys((ask.source for ask in asks(1000)), 1)
+    assert {row.status for row in rows} == {"done"}
+    assert executor.most <= 4
+
+
+def test_a_picture_that_kills_its_workers_fails_alone() -> None:
+    """It is found by splitting, tried three times by itself, and every other picture is done."""
+    deadly = frozenset({"s3://in/00000007.jpg", "s3://in/00000040.jpg"})
+    executor = Fake(deadly=deadly)
+    rows = {row.source: row for row in drive(pieces(asks(70)), executor)}
+    assert len(rows) == 70
+    assert {row.source for row in rows.values() if row.status == "failed"} == deadly
+    assert f"its worker died {TRIES} times" in rows["s3://in/00000007.jpg"].error
+    assert max(executor.tries.values()) <= 3 + TRIES
+
+
+def listed(names: list[str], monkeypatch: pytest.MonkeyPatch, naming: Naming = NAMING) -> dict[str, str]:
+    """Source -> output of a folder of a store that holds these names."""
+    found = [stores.Entry(f"s3://b/in/{name}", 1, "") for name in sorted(names)]
+    monkeypatch.setattr(stores, "entries", lambda *_, **__: iter(found))
+    monkeypatch.setattr(stores, "open_store", lambda _: None)
+    stream = list_inputs(["s3://b/in/"], "s3://b/out/", naming, refuse_existing=False)
+    return {ask.source.removeprefix("s3://b/in/"): ask.output.removeprefix("s3://b/out/") for ask in stream.asks}
+
+
+def test_names_that_would_be_one_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with files: `a.jpg` and `a.png` get their full names, also when others stand between them in the listing."""
+    names = ["a-1.jpg", "a.b.jpg", "a.b.c.jpg", "a.jpg", "a.png", "a.jpg.png", "sub/a.jpg", "sub.x/a.webp", "t.txt"]
+    found = listed(names, monkeypatch)
+    assert found == {
+        "a-1.jpg": "a-1.png",
+        "a.b.jpg": "a.b.png",
+        "a.b.c.jpg": "a.b.c.png",
+        "a.jpg": "a.jpg.png",
+        "a.png": "a.png.png",
+        "a.jpg.png": "a.jpg.png.png",
+        "sub/a.jpg": "sub/a.png",
+        "sub.x/a.webp": "sub.x/a.png",
+    }
+    assert len(set(found.values())) == len(found)
+
+
+def test_patterns_and_results_are_left_out_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder: hidden names and those of --exclude, at any depth, and what lies in the output folder."""
+    names = ["a.png", ".thumbs/b.png", "old/c.png", "sub/old/d.png", "sub/e.png", "@eaDir/f.png", ".g.png"]
+    assert set(listed(names, monkeypatch, Naming("", None, ".png", recursive=True, exclude=("old",)))) == {
+        "a.png",
+        "sub/e.png",
+    }
+
+
+class Endless:
+    """An S3 file system that lists so many names, in pages as the service does."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.req_kw: dict[str, str] = {}
+
+    def info(self, path: str) -> dict[str, str]:
+        return {"name": path, "type": "directory"}
+
+    def call_s3(self, method: str, ContinuationToken: str = "0", **_: str) -> dict[str, object]:  # noqa: N803 - S3's
+        assert method == "list_objects_v2"
+        start = int(ContinuationToken)
+        end = min(start + 1000, self.number)
+        found = [
+            {"Key": f"in/{n // 5000:05}/{n:08}.jpg", "Size": 10**6 + n, "ETag": f'"{n:032x}"'}
+            for n in range(start, end)
+        ]
+        return {"Contents": found, "IsTruncated": end < self.number, "NextContinuationToken": str(end)}
+
+
+def driven(number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """(rows, bytes at the most) of so many names through listing, pieces and driver."""
+    monkeypatch.setattr(stores, "_system", lambda url: (Endless(number), url.removeprefix("s3://").rstrip("/")))
+    tracemalloc.start()
+    try:
+        stream = list_inputs(["s3://b/in/"], "s3://b/out/", NAMING, refuse_existing=True)
+        rows = sum(1 for _ in drive(pieces(stream.asks), Fake(room=64)))
+        return rows, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_memory_of_the_driver_does_not_grow_with_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """36,000 names more, of which each takes some 600 bytes while it is held, add less than 1 MB."""
+    driven(2_000, monkeypatch)  # what is imported on the way
+    (few, small), (many, large) = driven(4_000, monkeypatch), driven(40_000, monkeypatch)
+    assert (few, many) == (4_000, 40_000)
+    assert large - small < 1 << 20
