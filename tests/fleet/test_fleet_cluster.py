@@ -60,10 +60,18 @@ def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before
     """Three nodes of one CPU."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    for _ in range(2):
-        found.add_node(wait=False, **NODE)
-    found.wait_for_nodes(timeout=180)
+    for tries_left in (2, 1, 0):  # Ray gives a process 30 seconds to start, which a busy machine may not
+        found = Cluster()
+        try:
+            found.add_node(**NODE, include_dashboard=False)
+            found.add_node(wait=False, **NODE)
+            found.add_node(wait=False, **NODE)
+            found.wait_for_nodes(timeout=180)
+            break
+        except Exception:
+            found.shutdown()
+            if not tries_left:
+                raise
     yield found
     found.shutdown()
 
