@@ -68,6 +68,25 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     write_atomic(path, lambda file: file.write(content), overwrite=overwrite)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file that several processes, on several machines even, append to.
+
+    In one write to a file opened for appending, so that they do not tear each other's lines. The line break comes
+    first, so that a torn predecessor spoils only itself.
+
+    Raises:
+        OSError: the system refused.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        if fcntl:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # where the folder is shared, appending alone is not atomic
+        os.write(descriptor, f"\n{line}".encode())
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder with those above it, unless it is there.
 

@@ -7,7 +7,6 @@ was killed between the two knows the file as its own and makes it again. A torn 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import threading
@@ -16,12 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bbcu_cli.files import TEMP_PREFIX
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from bbcu_cli.files import TEMP_PREFIX, append_line
 
 NAME: Final = f"{TEMP_PREFIX}manifest.jsonl"
 Verdict = Literal["absent", "current", "outdated", "foreign"]
@@ -149,17 +143,8 @@ class Manifest:
         entry = {"output": output.name, **event}
         with self._lock:
             self._entries(output.parent)[output.name] = entry
-        # One write to a file opened for appending: processes that share a folder do not tear each other's lines. The
-        # line break comes first, so that a torn predecessor spoils only itself.
         try:
-            descriptor = os.open(output.parent / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                if fcntl:
-                    with contextlib.suppress(OSError):  # a file system without locks
-                        fcntl.flock(descriptor, fcntl.LOCK_EX)  # of machines that share a folder only one appends
-                os.write(descriptor, ("\n" + json.dumps(entry)).encode())
-            finally:
-                os.close(descriptor)
+            append_line(output.parent / NAME, json.dumps(entry))
         except OSError as error:  # the picture is worth more than its record
             self._unwritten[output.parent] = error.strerror or str(error)
 

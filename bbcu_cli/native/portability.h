@@ -51,8 +51,8 @@
 #define BBCU_UNROLL(n) BBCU_PRAGMA(GCC unroll n)
 #endif
 
-// Hides from Clang how a vector was made. From a choice by a ^ b between c and a it makes four operations, where NEON has
-// one for the choice.
+// Hides from Clang how a vector was made. From a choice by a ^ b between c and a it makes four operations, where NEON
+// has one for the choice.
 #if defined(__clang__) && BBCU_ARM64
 #define BBCU_HIDE(vector) __asm__("" : "+w"(vector))
 #else
