@@ -95,6 +95,8 @@ def choose(
         why = str(compression)
     elif wish.task == "deblock" and _quality(compression) > best:
         return Choice(None, f"{compression}, and no network helps above quality {best}")
+    elif _quality(compression) > best:
+        why = f"{compression}, good enough for the network for clean pictures"
     else:
         why = f"{compression}, for which no network was trained"
     return Choice(clean, why + _sigma(wish, clean))

@@ -197,6 +197,8 @@ def test_the_choice_says_why(catalogue: Catalogue) -> None:
     """In words for the result line."""
     assert str(choose(X2, jpeg(75), catalogue)) == "sr-m-x2-photo: a JPEG of quality 75"
     assert str(choose(X2, None, catalogue)) == "sr-m-x2: a lossless file"
+    good = "sr-m-x2: a JPEG of quality 99, good enough for the network for clean pictures"
+    assert str(choose(X2, jpeg(99), catalogue)) == good
     level = "denoise: a lossless file, --sigma 40, a level that has no network of its own"
     assert str(choose(replace(DENOISE, sigma=40.0), None, catalogue)) == level
     assert str(choose(replace(X2, input="photo"), None, catalogue)) == "sr-m-x2-photo: --input photo"
