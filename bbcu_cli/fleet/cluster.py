@@ -164,7 +164,9 @@ class RayPieces:
     def __exit__(self, *_: object) -> None:
         """Stop what is under way: in good order, or else by force."""
         if left := list(self._under_way):
-            for reference in left:
+            # The youngest first: when one that runs makes room, Ray hands the next one out, and dies itself (seen in
+            # 2.60) if that one is cancelled in the same moment.
+            for reference in reversed(left):
                 self._ray.cancel(reference)
             _, stuck = self._ray.wait(left, num_returns=len(left), timeout=_STOP)
             for reference in stuck:

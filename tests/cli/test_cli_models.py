@@ -223,7 +223,7 @@ def test_hub_layout_holds_model_config_and_card(tmp_path: Path) -> None:
     assert (config["architectures"], config["scale"], config["k"]) == (["bbcu-m"], 2, 130.0)
     card = (folder / "README.md").read_text()
     assert config["sha256"] in card
-    assert "| Set5 | 31.50 |" in card
+    assert "- Set5: 31.50" in card
     assert "license: mit" in card
 
 
@@ -296,7 +296,7 @@ def test_pushed_model_restores_is_verified_and_removed(hub: tuple[LoopbackHub, d
     reference = pushed.stdout.strip()
     assert parse(reference).pinned
     card = running.repo("me/den").commits[parse(reference).revision]["README.md"].decode()
-    assert "| Kodak24 sigma 25 | 31.28 |" in card
+    assert "- Kodak24 sigma 25: 31.28" in card
     source = photo(shop)
     restored = bbcu("denoise", str(source), "--weights", reference, "-o", str(shop / "o.png"), environment=environment)
     assert restored.returncode == 0, restored.stderr

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loopback_store import Store, loopback_store
+from loopback_store import Store
 from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 from typer.testing import CliRunner
@@ -47,15 +47,6 @@ NAMING = Naming("_x2", None, ".png", recursive=False)
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    """The service, found by the environment, which Ray's processes inherit."""
-    with pytest.MonkeyPatch.context() as patch, loopback_store() as found:
-        for name, value in {**found.environment(), "RAY_USAGE_STATS_ENABLED": "0"}.items():
-            patch.setenv(name, value)
-        yield found
-
-
-@pytest.fixture(scope="module")
 def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
     """Three nodes of one CPU."""
     from ray.cluster_utils import Cluster
@@ -74,6 +65,15 @@ def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before
                 raise
     yield found
     found.shutdown()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Workers import what lies where their driver is, and a source tree has no compiled module."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(scope="module")

@@ -22,18 +22,9 @@ from bbcu_cli.cli.app import app
 if any(importlib.util.find_spec(name) is None for name in ("s3fs", "moto", "flask")):
     pytest.skip("needs s3fs and moto's server (the extra `test`)", allow_module_level=True)
 
-from loopback_store import Store, loopback_store
+from loopback_store import Store
 
 RECORDS = ".bbcu-manifest"
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    """The service, which this process finds by its environment."""
-    with pytest.MonkeyPatch.context() as patch, loopback_store() as found:
-        for name, value in found.environment().items():
-            patch.setenv(name, value)
-        yield found
 
 
 @pytest.fixture
