@@ -58,7 +58,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False, several="frames"),
         "PNM": Format(
             (".ppm",),
-            (".pgm", ".pbm", ".pnm", ".pam"),
+            (".pgm", ".pbm", ".pnm", ".pam", ".pfm"),
             writable=False,
             depth=16,
             icc=False,
@@ -141,7 +141,7 @@ _RAWS: Final = (
     (b"II*\0\x10\0\0\0CR\x02", "Canon CR2"),
 )
 """Camera raw files by their first bytes; many others are TIFFs that only their directories tell."""
-_PNM: Final = re.compile(rb"P(?:[1-6][\s#]|7\n)")
+_PNM: Final = re.compile(rb"P(?:[1-6][\s#]|[7Ff]\n)")
 _PHASE_ONE: Final = (b"IIIITwaR", b"MMMMRawT")
 _CANON_BRAND: Final = b"crx "
 _MAGICK: Final = "ImageMagick: magick in{} out.png"
@@ -165,7 +165,6 @@ _OTHERS: Final = (
     (0, b"SDPX", "a DPX image", _MAGICK.format(".dpx")),
     (0, b"XPDS", "a DPX image", _MAGICK.format(".dpx")),
     (0, b"\x8aMNG", "an MNG animation", None),
-    *((0, b"P" + digit + b"\n", "a PFM image, of light without a white", None) for digit in (b"F", b"f")),
     (0, b"PK\x03\x04", "a zip archive", None),
     (0, b"\x1f\x8b", "a gzip archive", None),
     (4, b"ftypqt", "a video", None),
