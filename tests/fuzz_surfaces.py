@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from described import described_files
 from fuzz import ODD, Surface, dumped, mutated, scrambled
-from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, soft_mask
+from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, saved, soft_mask
+from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 from tiff_files import deflate, tiff
 
@@ -44,6 +45,10 @@ def seeds() -> list[bytes]:
     found += [
         tiff(photo(24, 32) / np.float32(255), 32, predictor=3, compression=8, encode=deflate, tags={339: [3] * 3})
     ]
+    picture = Pillow.fromarray(np.dstack([photo(24, 32), soft_mask(24, 32)]))
+    found += [saved(picture, form) for form in ("JPEG2000", "TGA", "ICO", "DDS")]
+    found += [saved(picture, "ICO", bitmap_format="bmp"), saved(picture, "TGA", compression="tga_rle")]
+    found += [saved(picture, "DDS", pixel_format="DXT5"), saved(picture.convert("P"), "TGA")]
     found += [b"PF\n32 24\n-1.0\n" + (photo(24, 32) / np.float32(255)).tobytes()]
     return found + [animation(form) for form in ("GIF", "WEBP", "PNG", "AVIF")]
 

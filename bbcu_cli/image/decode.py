@@ -19,12 +19,14 @@ from bbcu_cli.image.frames import Frame, Frames
 from bbcu_cli.image.gif_file import GifFile
 from bbcu_cli.image.heic import HeicFile
 from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
+from bbcu_cli.image.jpeg2000_file import Jpeg2000File
 from bbcu_cli.image.jpeg_file import JpegFile
 from bbcu_cli.image.levels import Levels
 from bbcu_cli.image.pillow import PillowFile, open_webp
 from bbcu_cli.image.png_file import PngFile
 from bbcu_cli.image.pnm_file import PnmFile
 from bbcu_cli.image.raw_file import RawFile
+from bbcu_cli.image.texture_file import DdsFile, IcoFile, TgaFile
 from bbcu_cli.image.tiff_file import TiffFile, open_tiff
 
 
@@ -48,6 +50,10 @@ _READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
     "BMP": open_bmp,
     "GIF": GifFile.open,
     "PNM": PnmFile.open,
+    "JPEG 2000": Jpeg2000File.open,
+    "TGA": TgaFile.open,
+    "ICO": IcoFile.open,
+    "DDS": DdsFile.open,
     "RAW": RawFile.open,
 }
 """Name of a format -> what reads the header of a file, given its name and stream."""
