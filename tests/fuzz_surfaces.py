@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from described import described_files
 from fuzz import ODD, Surface, dumped, mutated, scrambled
-from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, soft_mask
+from pictures import animation, awkward_files, deep, exif, photo, rgb_profile, saved, soft_mask
+from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
+from tiff_files import deflate, tiff
 
 from bbcu_cli.batch.manifest import NAME, Manifest, stamp_of
 from bbcu_cli.checkpoint.packed import PackedModel, load_packed, to_bytes
@@ -22,7 +24,7 @@ from bbcu_cli.engines.cpu import CpuEngine
 from bbcu_cli.errors import BbcuError
 from bbcu_cli.hub import Catalogue, Entry, HubRef
 from bbcu_cli.hub.reference import for_model, parse
-from bbcu_cli.image import FORMATS, EncodeOptions, Image, Metadata, decode, encode
+from bbcu_cli.image import FORMATS, EncodeOptions, Image, Levels, Metadata, decode, encode
 from bbcu_cli.restoration.model import Options, open_model
 from bbcu_cli.restoration.pipeline import restore_image
 from bbcu_cli.spec import ModelSpec
@@ -40,6 +42,14 @@ def seeds() -> list[bytes]:
         found.append(encode(Image(photo(24, 32), mask, about), name))
         found.append(encode(Image(deep(photo(24, 32)), None if mask is None else deep(mask), about), name))
     found += described_files()
+    found += [
+        tiff(photo(24, 32) / np.float32(255), 32, predictor=3, compression=8, encode=deflate, tags={339: [3] * 3})
+    ]
+    picture = Pillow.fromarray(np.dstack([photo(24, 32), soft_mask(24, 32)]))
+    found += [saved(picture, form) for form in ("JPEG2000", "TGA", "ICO", "DDS")]
+    found += [saved(picture, "ICO", bitmap_format="bmp"), saved(picture, "TGA", compression="tga_rle")]
+    found += [saved(picture, "DDS", pixel_format="DXT5"), saved(picture.convert("P"), "TGA")]
+    found += [b"PF\n32 24\n-1.0\n" + (photo(24, 32) / np.float32(255)).tobytes()]
     return found + [animation(form) for form in ("GIF", "WEBP", "PNG", "AVIF")]
 
 
@@ -49,7 +59,8 @@ def pictures() -> Surface:
     model = open_model(small_model(TINY), "tiny", engine="packed", threads=1)
 
     def attack(rng: random.Random) -> None:
-        image = decode(mutated(rng.choice(files), rng), max_pixels=4_000)
+        levels = rng.choice([None, Levels(0, 1), Levels(-1e30, 1e-30)])
+        image = decode(mutated(rng.choice(files), rng), max_pixels=4_000, levels=levels)
         result = restore_image(image, model, Options(tile=rng.choice([None, 16])))
         metadata, kind = rng.choice(["keep", "strip"]), rng.choice([*OUTPUTS, "PNG", "BMP"])
         background = rng.choice([None, (255, 255, 255)])

@@ -41,7 +41,7 @@ def tiff(
         photometric: by default black is zero, or RGB.
         extras: content of ExtraSamples.
         planar: each sample in its plane.
-        predictor: 2 writes differences, of 8 or 16 bits.
+        predictor: 2 writes differences, of 8 or 16 bits; numbers of other kinds are written as they are.
         compression: the number that is written.
         encode: what belongs to it.
         chunk: rows of a strip, or (height, width) of a tile; by default one strip.
@@ -200,6 +200,9 @@ def _parts(plane: NDArray[Any], rows: int, columns: int, *, padded: bool) -> lis
 
 
 def _packed(part: NDArray[Any], bits: int, order: str, predictor: int, encode: Encode) -> bytes:
+    if part.dtype.kind == "f" or bits > 16:
+        data = _planes(part) if predictor == 3 else part.astype(part.dtype.newbyteorder(order)).tobytes()
+        return encode(data, len(data) // len(part))
     if predictor == 2:
         part = part.astype(np.int64)
         part = np.concatenate([part[:, :1], part[:, 1:] - part[:, :-1]], axis=1) % (1 << bits)
@@ -210,3 +213,12 @@ def _packed(part: NDArray[Any], bits: int, order: str, predictor: int, encode: E
         each = (flat[..., None] >> np.arange(bits - 1, -1, -1)) & 1
         data = np.packbits(each.reshape(len(part), -1).astype(np.uint8), axis=1).tobytes()
     return encode(data, len(data) // len(part))
+
+
+def _planes(part: NDArray[Any]) -> bytes:
+    """Predictor 3 (Adobe's technical note of 2005): per row the bytes by their weight, then differences of bytes."""
+    rows, columns, count = part.shape
+    size = part.dtype.itemsize
+    weights = np.frombuffer(part.astype(part.dtype.newbyteorder(">")).tobytes(), np.uint8)
+    planes = weights.reshape(rows, columns * count, size).swapaxes(1, 2).reshape(rows, -1, count)
+    return np.diff(planes, axis=1, prepend=np.zeros((rows, 1, count), np.uint8)).astype(np.uint8).tobytes()

@@ -86,7 +86,7 @@ def look_at(job: Job, model: Model, settings: Settings, manifest: Manifest | Non
     )
     need, frames = None, 1
     with contextlib.suppress(*EXPECTED):
-        info = probe(source)
+        info = probe(source, levels=settings.levels)
         frames = frames_of(job, info, settings)
         need = settings.footprint(job, info, served)
     return Given(job, source, stamp, result, comparison, need, served, frames)
@@ -124,13 +124,13 @@ def restore_one(given: Given, settings: Settings, manifest: Manifest | None, que
         return _kept(given, settings.of(given.job), manifest)
     started, job = time.perf_counter(), given.job
     settings = settings.of(job)
-    info = probe(given.source, name=job.name)
+    info = probe(given.source, name=job.name, levels=settings.levels)
     several = frames_of(job, info, settings) > 1
     settings.footprint(job, info, given.served)  # before anything is decoded
     if several:
         row, served = restore_frames(given, info, settings, queue, partial(_save, given, settings, manifest))
         return replace(row, **_remarks(served), notes=(*row.notes, *_unrecorded(job, manifest)))
-    image = decode(given.source, max_pixels=settings.max_pixels, name=job.name, first=settings.frames == "first")
+    image = _decoded(given, settings)
     decoded = time.perf_counter()
     served = given.served.seen(image)
     sessions = [QueuedSession(queue, one.session) for one in served.models]
@@ -163,6 +163,12 @@ def restore_one(given: Given, settings: Settings, manifest: Manifest | None, que
         scores=scores,
         notes=(*job.notes, *image.notes, *lost, *_unrecorded(job, manifest)),
     )
+
+
+def _decoded(given: Given, settings: Settings) -> Image:
+    """The one picture of a job."""
+    first, levels = settings.frames == "first", settings.levels
+    return decode(given.source, max_pixels=settings.max_pixels, name=given.job.name, first=first, levels=levels)
 
 
 def _unrecorded(job: Job, manifest: Manifest | None) -> tuple[str, ...]:
@@ -198,7 +204,7 @@ def _kept(given: Given, settings: Settings, manifest: Manifest | None) -> Row:
     if job.output is None or (given.finished and settings.truths is None):
         return row
     result = decode(job.output, max_pixels=sys.maxsize)
-    image = None if given.finished else decode(given.source, max_pixels=settings.max_pixels, name=job.name)
+    image = None if given.finished else _decoded(given, settings)
     served = given.served if image is None else given.served.seen(image)
     as_stored = settings.truths is not None and FORMATS[settings.format].lossy and not settings.encoding.lossless
     notes = (*job.notes, f"scored as the {settings.format} file holds it") if as_stored else job.notes
@@ -210,7 +216,9 @@ def _judged(
 ) -> Scores | None:
     """Score a result, and write its side-by-side if there is an image; the ground truth is given back after that."""
     truths, (image, result) = settings.truths, images
-    truth = decode(truths.paths[given.job], max_pixels=settings.max_pixels) if truths else None
+    truth = None
+    if truths:
+        truth = decode(truths.paths[given.job], max_pixels=settings.max_pixels, levels=settings.levels)
     scores = _score(truth, result, served, settings)
     if image is not None:
         _compare(given, (image, result, truth), served, settings, manifest)

@@ -71,7 +71,8 @@ def restore_frames(
         BbcuError, OSError, MemoryError: what was wrong; with the number of the frame or page.
     """
     started = time.perf_counter()
-    with open_frames(given.source, max_pixels=settings.max_pixels, name=given.job.name) as frames:
+    name, levels = given.job.name, settings.levels
+    with open_frames(given.source, max_pixels=settings.max_pixels, name=name, levels=levels) as frames:
         reel = Reel.of(frames)
         roll = _Roll(given.job, info, settings, frames)
         served = given.served.seen(roll.look())

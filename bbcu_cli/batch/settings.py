@@ -11,7 +11,7 @@ from typing import Literal
 
 from bbcu_cli.batch.jobs import SAME, Job
 from bbcu_cli.cores import default_threads
-from bbcu_cli.image import EncodeOptions, ImageInfo, format_of, probe
+from bbcu_cli.image import EncodeOptions, ImageInfo, Levels, format_of, probe
 from bbcu_cli.image.compression import compression_of
 from bbcu_cli.restoration.memory import Footprint, Work, footprint
 from bbcu_cli.restoration.model import Options
@@ -82,6 +82,7 @@ class Settings:
         threads: of an encoder; None: `default_threads()`.
         progress: told now and then how much of a picture is done, 0..1, by any thread.
         frames: of an animation or of several pages, all, or the first one alone.
+        levels: black and white of inputs whose samples do not say it; None: such files are rejected.
         serve: the network for a source, by what the file says, called by one thread; None: the run's model for all.
     """
 
@@ -97,6 +98,7 @@ class Settings:
     threads: int | None = None
     progress: Callable[[Job, float], None] | None = None
     frames: Literal["all", "first"] = "all"
+    levels: Levels | None = None
     serve: Callable[[Path | bytes], Served] | None = None
 
     def of(self, job: Job) -> Settings:
@@ -124,7 +126,7 @@ class Settings:
             UsageError: it cannot be done in the memory that is allowed.
             ImageError: its ground truth cannot be read.
         """
-        truth = probe(self.truths.paths[job]) if self.truths else None
+        truth = probe(self.truths.paths[job], levels=self.levels) if self.truths else None
         work = Work(self.format, truth, self.compare, self.encoding, self.threads or default_threads())
         if self.frames == "first" or image.frames < 2:
             return footprint(image, served.model, self.options, work, served.then)
@@ -139,4 +141,5 @@ def options_key(settings: Settings) -> str:
     pixels = [options.self_ensemble, options.chroma, float(options.strength)]
     shaping = [*pixels, repr(settings.encoding), settings.format]
     shaping += ["first"] if settings.frames == "first" else []
+    shaping += [settings.levels.black, settings.levels.white] if settings.levels else []
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:32]

@@ -103,6 +103,7 @@ def _plan(request: Request, form: str, files: FileOptions, engine: EngineOptions
         frames=files.frames.value,
         compare=talk.compare,
         threads=engine.threads,
+        levels=files.levels(),
     )
     weights = engine.weights
     if weights and Path(weights).is_file():

@@ -14,7 +14,7 @@ from bbcu_cli.cli.console import note
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from bbcu_cli.image import EncodeOptions
+    from bbcu_cli.image import EncodeOptions, Levels
     from bbcu_cli.restoration.model import Model, Options
     from bbcu_cli.restoration.planes import Chroma
     from bbcu_cli.spec import Task
@@ -258,6 +258,15 @@ class FileOptions:
             rich_help_panel=FILES,
         ),
     ] = FramesChoice.all
+    range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Black and white of floating-point, signed and 32-bit inputs, e.g. 0 1; what is beyond is clipped.",
+            metavar="LOW HIGH",
+            show_default=False,
+            rich_help_panel=FILES,
+        ),
+    ] = None
     suffix: Annotated[
         str | None, typer.Option(help="Text after the stem of every output's name.", rich_help_panel=FILES)
     ] = None
@@ -308,6 +317,21 @@ class FileOptions:
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast/--no-fail-fast", help="Stop at the first failure.", rich_help_panel=FILES)
     ] = False
+
+    def levels(self) -> Levels | None:
+        """--range.
+
+        Raises:
+            UsageError: it is none.
+        """
+        from bbcu_cli.image import Levels
+
+        if self.range is None:
+            return None
+        try:
+            return Levels(*self.range)
+        except ValueError as error:
+            raise UsageError(f"--range: {error}; give two numbers, the black and the larger white.") from error
 
     def encoding(self) -> EncodeOptions:
         """How outputs are written."""

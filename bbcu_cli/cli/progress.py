@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from bbcu_cli.batch.jobs import Job, JobList
     from bbcu_cli.batch.settings import Row
+    from bbcu_cli.image import Levels
 
 
 class Reporter(Protocol):
@@ -32,7 +33,9 @@ class Reporter(Protocol):
 
 
 @contextmanager
-def report(listing: JobList, talk: TalkOptions, *, frames: str = "all") -> Iterator[Reporter]:
+def report(
+    listing: JobList, talk: TalkOptions, *, frames: str = "all", levels: Levels | None = None
+) -> Iterator[Reporter]:
     """The reporter that suits stderr and the options."""
     if talk.quiet or talk.json or not sys.stderr.isatty():
         yield _Lines(talk)
@@ -49,7 +52,7 @@ def report(listing: JobList, talk: TalkOptions, *, frames: str = "all") -> Itera
     console = Console(stderr=True, highlight=False)
     # The pace over half a minute: tiles, and the engine's reports within them, come in gusts.
     with Progress(*columns, console=console, transient=True, speed_estimate_period=30) as progress:
-        yield _Bar(progress, listing, frames)
+        yield _Bar(progress, _pixel_counts(listing, frames, levels))
 
 
 class _Lines:
@@ -72,11 +75,10 @@ class _Lines:
 class _Bar:
     """A bar that moves by the pixels of all files, above it the lines of those that are finished."""
 
-    def __init__(self, progress: Progress, listing: JobList, frames: str) -> None:
-        self._progress = progress
-        self._pixels = _pixel_counts(listing, frames)
+    def __init__(self, progress: Progress, pixels: dict[str, int]) -> None:
+        self._progress, self._pixels = progress, pixels
         self._done = dict.fromkeys(self._pixels, 0.0)
-        self._finished, self._files = 0, len(listing.jobs)
+        self._finished, self._files = 0, len(pixels)
         self._task = progress.add_task("", total=sum(self._pixels.values()), files="")
 
     def advance(self, job: Job, share: float) -> None:
@@ -99,14 +101,14 @@ class _Bar:
         self._progress.update(self._task, completed=done, files=files)
 
 
-def _pixel_counts(listing: JobList, frames: str) -> dict[str, int]:
+def _pixel_counts(listing: JobList, frames: str, levels: Levels | None) -> dict[str, int]:
     """Pixels of every input by name, of all frames or of the first, from the headers; 1 for what cannot be told."""
     from bbcu_cli.image import probe
 
     counts = {}
     for job in listing.jobs:
         try:
-            info = probe(job.source) if job.source else None
+            info = probe(job.source, levels=levels) if job.source else None
             counts[job.name] = 1 if info is None else info.pixels * (info.frames if frames == "all" else 1)
         except (ImageError, OSError):
             counts[job.name] = 1

@@ -205,7 +205,7 @@ def _restore(
     if not (files.overwrite or files.skip_existing or files.dry_run):
         refuse_existing(outputs)
     truths = _truths(listing, request.wish, Path(talk.gt), recursive=files.recursive) if talk.gt else None
-    wish, catalogue = request.wish, Catalogue.load()
+    wish, catalogue, levels = request.wish, Catalogue.load(), files.levels()
     with Shelf(lambda name: engine.load(name, wish.task, None if request.target else wish.scale)) as shelf:
         model = shelf[preferred(wish, catalogue)]
         settings = batch.Settings(
@@ -220,7 +220,15 @@ def _restore(
             truths=truths,
             compare=talk.compare,
             threads=engine.threads,
-            serve=server(wish, catalogue, shelf, weights=model if engine.weights else None, target=request.target),
+            levels=levels,
+            serve=server(
+                wish,
+                catalogue,
+                shelf,
+                weights=model if engine.weights else None,
+                target=request.target,
+                levels=levels,
+            ),
         )
         if files.dry_run:
             _print_plan(listing, model, settings, as_json=talk.json)
@@ -228,7 +236,7 @@ def _restore(
         manifest = Manifest(batch.options_key(settings))
         if any(job.source is None for job in listing.jobs) and sys.stdin.isatty():
             note("waiting for an image on standard input, from a pipe or a file (`< photo.jpg`); Ctrl-C ends it.")
-        with report(listing, talk, frames=files.frames.value) as reporter:
+        with report(listing, talk, frames=files.frames.value, levels=levels) as reporter:
             rows = []
             for row in run(listing.jobs, model, replace(settings, progress=reporter.advance), manifest):
                 rows.append(row)
@@ -298,7 +306,7 @@ def _print_plan(listing: JobList, model: Model, settings: Settings, *, as_json: 
             raise UsageError("--dry-run cannot look into stdin.")
         row: dict[str, Any] = {"schema": SCHEMA, "source": job.name, "output": str(job.output or "-")}
         try:
-            info = _probe(job)
+            info = _probe(job, settings)
             frames = frames_of(job, info, settings)
             served = settings.serve(job.source) if settings.serve else Served(model, "")
             footprint = settings.of(job).footprint(job, info, served)
@@ -335,20 +343,20 @@ def _first_picture(job: Job, info: ImageInfo, settings: Settings) -> Image:
     from bbcu_cli.batch.sequence import frames_of
     from bbcu_cli.image.decode import decode, open_frames
 
-    source = job.source or b""
+    source, most, levels = job.source or b"", settings.max_pixels, settings.levels
     if frames_of(job, info, settings) < 2:
-        return decode(source, max_pixels=settings.max_pixels, name=job.name, first=True)
-    with open_frames(source, max_pixels=settings.max_pixels, name=job.name) as frames:
+        return decode(source, max_pixels=most, name=job.name, first=True, levels=levels)
+    with open_frames(source, max_pixels=most, name=job.name, levels=levels) as frames:
         return next(frames.each).image
 
 
-def _probe(job: Job) -> ImageInfo:
+def _probe(job: Job, settings: Settings) -> ImageInfo:
     """The header of a file that may be restored."""
     from bbcu_cli.image import probe
 
     if job.error or job.source is None:
         raise ImageError(job.error)
-    return probe(job.source)
+    return probe(job.source, levels=settings.levels)
 
 
 def _conclude(rows: list[Row], listing: JobList, talk: TalkOptions) -> None:

@@ -34,7 +34,8 @@ class Shop:
         self._shelf = Shelf(lambda name: plan.loading.open(name, wish.task, None if plan.target else wish.scale))
         self.model: Model = self._shelf[preferred(wish, catalogue)]
         weights = self.model if plan.loading.weights else None
-        chosen = server(wish, catalogue, self._shelf, weights=weights, target=plan.target)
+        levels = plan.settings.levels
+        chosen = server(wish, catalogue, self._shelf, weights=weights, target=plan.target, levels=levels)
         self.settings: Settings = replace(plan.settings, serve=chosen)
         self.record = Record(plan.key, plan.run)
         self.manifest = Manifest(options_key(plan.settings))

@@ -5,6 +5,7 @@ from bbcu_cli.image.encode import EncodeOptions, encode, losses, write
 from bbcu_cli.image.formats import FORMATS, Format, format_of
 from bbcu_cli.image.image import Bands, Image, ImageInfo, Metadata
 from bbcu_cli.image.jpeg import jpeg_quality
+from bbcu_cli.image.levels import Levels
 
 __all__ = [
     "FORMATS",
@@ -13,6 +14,7 @@ __all__ = [
     "Format",
     "Image",
     "ImageInfo",
+    "Levels",
     "Metadata",
     "decode",
     "encode",

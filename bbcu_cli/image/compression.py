@@ -12,6 +12,7 @@ from PIL import JpegImagePlugin
 
 from bbcu_cli.image.formats import HEAD_BYTES, identify
 from bbcu_cli.image.jpeg import jpeg_quality
+from bbcu_cli.image.jpeg2000_file import describe
 
 _SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # as JpegImagePlugin.get_sampling counts them
 
@@ -21,7 +22,7 @@ class Compression:
     """A lossy compression.
 
     Attributes:
-        format: "JPEG", "WebP", "AVIF" or "HEIC".
+        format: "JPEG", "WebP", "AVIF", "HEIC" or "JPEG 2000".
         quality: the libjpeg quality, 1..100, that quantises about as hard; None where the file does not tell.
         sampling: of a JPEG's chroma, such as "4:2:0"; None where the file does not tell.
     """
@@ -39,8 +40,8 @@ class Compression:
 def compression_of(source: Path | bytes) -> Compression | None:
     """How a file was compressed, from its header alone; None for a lossless file, and for one that is no image.
 
-    A JPEG tells by its quantisation tables, a WebP by the kind of its bitstream. AVIF and HEIC count as lossy: hardly
-    any are not.
+    A JPEG tells by its quantisation tables, a WebP by the kind of its bitstream, JPEG 2000 by its wavelet. AVIF and
+    HEIC count as lossy: hardly any are not.
 
     Args:
         source: a path, or the whole content of a file.
@@ -50,7 +51,7 @@ def compression_of(source: Path | bytes) -> Compression | None:
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
             return _read(stream)
-    except (OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error):
+    except (EOFError, OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error):
         return None  # unreadable or damaged: decoding it will say so
 
 
@@ -61,6 +62,8 @@ def _read(stream: BinaryIO) -> Compression | None:
         return _jpeg(stream)
     if kind == "WebP":
         return Compression("WebP") if _webp_is_lossy(stream) else None
+    if kind == "JPEG 2000":
+        return Compression(kind) if describe(stream).lossy else None
     return Compression(kind) if kind in ("AVIF", "HEIC") else None
 
 

@@ -19,11 +19,14 @@ from bbcu_cli.image.frames import Frame, Frames
 from bbcu_cli.image.gif_file import GifFile
 from bbcu_cli.image.heic import HeicFile
 from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
+from bbcu_cli.image.jpeg2000_file import Jpeg2000File
 from bbcu_cli.image.jpeg_file import JpegFile
+from bbcu_cli.image.levels import Levels
 from bbcu_cli.image.pillow import PillowFile, open_webp
 from bbcu_cli.image.png_file import PngFile
 from bbcu_cli.image.pnm_file import PnmFile
 from bbcu_cli.image.raw_file import RawFile
+from bbcu_cli.image.texture_file import DdsFile, IcoFile, TgaFile
 from bbcu_cli.image.tiff_file import TiffFile, open_tiff
 
 
@@ -47,27 +50,39 @@ _READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
     "BMP": open_bmp,
     "GIF": GifFile.open,
     "PNM": PnmFile.open,
+    "JPEG 2000": Jpeg2000File.open,
+    "TGA": TgaFile.open,
+    "ICO": IcoFile.open,
+    "DDS": DdsFile.open,
     "RAW": RawFile.open,
 }
 """Name of a format -> what reads the header of a file, given its name and stream."""
 
 
-def probe(source: Path | bytes, *, name: str | None = None) -> ImageInfo:
+def probe(source: Path | bytes, *, name: str | None = None, levels: Levels | None = None) -> ImageInfo:
     """What the header of an image says; the pixels are not decoded, so they may still turn out to be damaged.
 
     Args:
         source: a path, or the whole content of a file.
         name: how to call it in errors; by default the path.
+        levels: black and white of samples whose kind does not say it; None: these are refused, but for PFM.
 
     Raises:
         ImageError: it is not an image that we read, or its header is damaged.
     """
     called = name or _name(source)
-    with _open(source, called) as file, blaming(called):
+    with _open(source, called, levels) as file, blaming(called):
         return file.info()
 
 
-def decode(source: Path | bytes, *, max_pixels: int, name: str | None = None, first: bool = False) -> Image:
+def decode(
+    source: Path | bytes,
+    *,
+    max_pixels: int,
+    name: str | None = None,
+    first: bool = False,
+    levels: Levels | None = None,
+) -> Image:
     """Decode one picture completely and upright, with all that is known about it.
 
     CMYK is converted to sRGB through the file's profile, or by Pillow's formula when it has none. Palettes become
@@ -79,13 +94,14 @@ def decode(source: Path | bytes, *, max_pixels: int, name: str | None = None, fi
         name: how to call it in errors; by default the path.
         first: of an animation or of several pages, take the picture that stands for all: the first one, or what an
             animated PNG shows where it does not move.
+        levels: as of `probe`.
 
     Raises:
         ImageError: not an image, truncated or damaged, animated or of several pages without `first`, larger than
-            `max_pixels`, or of samples that we cannot restore (floating point, 32-bit, Lab).
+            `max_pixels`, or of samples that we cannot restore (floating point, signed and 32-bit without `levels`).
     """
     called = name or _name(source)
-    with _open(source, called) as file, blaming(called):
+    with _open(source, called, levels) as file, blaming(called):
         info = file.info()
         if info.frames > 1 and not first:
             raise ImageError(f"{called} has {count_of(info)}, and a single picture is wanted here; extract one first")
@@ -101,20 +117,22 @@ def count_of(info: ImageInfo) -> str:
 
 
 @contextlib.contextmanager
-def open_frames(source: Path | bytes, *, max_pixels: int, name: str | None = None) -> Iterator[Frames]:
+def open_frames(
+    source: Path | bytes, *, max_pixels: int, name: str | None = None, levels: Levels | None = None
+) -> Iterator[Frames]:
     """The frames of an animation or the pages of a file, one after the other while the file is open.
 
     Each is decoded when it is asked for, upright and complete, as by `decode`; frames are what a viewer shows.
 
     Args:
         source: as of `decode`, of a file that `probe` says has several.
-        max_pixels, name: as of `decode`.
+        max_pixels, name, levels: as of `decode`.
 
     Raises:
         ImageError: as of `decode`, or too many; and from the iterator, with the number of the frame or page.
     """
     called = name or _name(source)
-    with _open(source, called) as file:
+    with _open(source, called, levels) as file:
         with blaming(called):
             info = file.info()
             if not isinstance(file, PillowFile | TiffFile) or info.frames < 2:
@@ -152,7 +170,7 @@ def _name(source: Path | bytes) -> str:
 
 
 @contextlib.contextmanager
-def _open(source: Path | bytes, name: str) -> Iterator[_File]:
+def _open(source: Path | bytes, name: str, levels: Levels | None) -> Iterator[_File]:
     """Look at the first bytes of a file and let the right reader read its header."""
     with contextlib.ExitStack() as stack:
         try:
@@ -169,6 +187,8 @@ def _open(source: Path | bytes, name: str) -> Iterator[_File]:
             raise ImageError(f"{name} is not an image that bbcu reads: it is {describe_stranger(head)}")
         with blaming(name):
             file = _READERS[kind](name, stream)
+            if isinstance(file, TiffFile | PnmFile):
+                file = replace(file, levels=levels)
         yield file
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -58,7 +59,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
         "GIF": Format((".gif",), writable=False, icc=False, exif=False, xmp=False, dpi=False, several="frames"),
         "PNM": Format(
             (".ppm",),
-            (".pgm", ".pbm", ".pnm", ".pam"),
+            (".pgm", ".pbm", ".pnm", ".pam", ".pfm"),
             writable=False,
             depth=16,
             icc=False,
@@ -66,6 +67,10 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
             xmp=False,
             dpi=False,
         ),
+        "JPEG 2000": Format((".jp2",), (".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), writable=False, depth=16, lossy=True),
+        "TGA": Format((".tga",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
+        "ICO": Format((".ico",), writable=False, exif=False, xmp=False),
+        "DDS": Format((".dds",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
         "RAW": Format(
             (".dng",),
             (
@@ -125,6 +130,10 @@ _SIGNATURES: Final = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\1\0", "ICO"),
+    (b"DDS ", "DDS"),
 )
 _BRANDS: Final = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
@@ -141,13 +150,11 @@ _RAWS: Final = (
     (b"II*\0\x10\0\0\0CR\x02", "Canon CR2"),
 )
 """Camera raw files by their first bytes; many others are TIFFs that only their directories tell."""
-_PNM: Final = re.compile(rb"P(?:[1-6][\s#]|7\n)")
+_PNM: Final = re.compile(rb"P(?:[1-6][\s#]|[7Ff]\n)")
 _PHASE_ONE: Final = (b"IIIITwaR", b"MMMMRawT")
 _CANON_BRAND: Final = b"crx "
 _MAGICK: Final = "ImageMagick: magick in{} out.png"
 _OTHERS: Final = (
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image", "OpenJPEG: opj_decompress -i in.jp2 -o out.png"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image", "OpenJPEG: opj_decompress -i in.j2k -o out.png"),
     (0, b"\0\0\0\x0cJXL ", "a JPEG XL image", "libjxl: djxl in.jxl out.png"),
     (0, b"\xff\x0a", "a JPEG XL image", "libjxl: djxl in.jxl out.png"),
     (0, b"II\xbc\x01", "a JPEG XR image", "jxrlib: JxrDecApp -i in.jxr -o out.tif"),
@@ -159,13 +166,10 @@ _OTHERS: Final = (
     (0, b"SIMPLE  =", "a FITS image", None),
     (128, b"DICM", "a DICOM image", "dcmtk: dcm2img in.dcm out.png"),
     (0, b"qoif", "a QOI image", _MAGICK.format(".qoi")),
-    (0, b"\0\0\x01\0", "an icon (ICO)", _MAGICK.format(".ico")),
     (0, b"icns", "an icon (ICNS)", _MAGICK.format(".icns")),
-    (0, b"DDS ", "a DDS texture", _MAGICK.format(".dds")),
     (0, b"SDPX", "a DPX image", _MAGICK.format(".dpx")),
     (0, b"XPDS", "a DPX image", _MAGICK.format(".dpx")),
     (0, b"\x8aMNG", "an MNG animation", None),
-    *((0, b"P" + digit + b"\n", "a PFM image, of light without a white", None) for digit in (b"F", b"f")),
     (0, b"PK\x03\x04", "a zip archive", None),
     (0, b"\x1f\x8b", "a gzip archive", None),
     (4, b"ftypqt", "a video", None),
@@ -195,7 +199,22 @@ def identify(head: bytes) -> str | None:
         brands = [head[8:12], *(head[at : at + 4] for at in range(16, end, 4))]
         known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
         return "AVIF" if "AVIF" in known else known[0] if known else None
-    return None
+    return "TGA" if _looks_like_tga(head) else None
+
+
+def _looks_like_tga(head: bytes) -> bool:
+    """Whether a file of no other kind begins as a Targa file does, which has no signature."""
+    if len(head) < 18:
+        return False
+    _, mapped, kind, start, colours, of_map, _, _, width, height, bits, flags = struct.unpack_from(
+        "<BBBHHBHHHHBB", head
+    )
+    depths = {1: (8,), 9: (8,), 2: (16, 24, 32), 10: (16, 24, 32), 3: (8, 16), 11: (8, 16)}
+    if bits not in depths.get(kind, ()) or not (width and height) or flags & 0xC0:
+        return False
+    if kind in (1, 9):
+        return mapped == 1 and 0 < colours <= 256 and start < 256 and of_map in (15, 16, 24, 32)
+    return mapped == 0 and start == colours == 0 and (flags & 0x0F) in (0, 1, 8)
 
 
 def raw_kind(head: bytes) -> str | None:

@@ -56,7 +56,7 @@ class PillowFile:
             size=(height, width),
             channels=1 if self._is_gray() else 3,
             depth=self._depth(),
-            alpha=self.picture.mode in _ALPHA_MODES or "transparency" in self.picture.info,
+            alpha=self._has_alpha(),
             frames=min(self._frames(), MOST_FRAMES),
         )
         copied = info.nbytes if turned in orientation.TURNED else 0  # when Pillow's picture is gone
@@ -125,6 +125,9 @@ class PillowFile:
 
     def _is_gray(self) -> bool:
         return is_gray(self.picture)
+
+    def _has_alpha(self) -> bool:
+        return self.picture.mode in _ALPHA_MODES or "transparency" in self.picture.info
 
     def _depth(self) -> int:
         return 8

@@ -18,6 +18,7 @@ from bbcu_cli.image import cmyk, metadata
 from bbcu_cli.image.color import to_8_bit, unpremultiply
 from bbcu_cli.image.frames import Frame, Frames
 from bbcu_cli.image.image import Image, ImageInfo, Metadata, Pixels
+from bbcu_cli.image.levels import Levels, Spread
 from bbcu_cli.image.orientation import SIDEWAYS, TURNED, upright
 from bbcu_cli.image.raw_file import RawFile, kind_in_tiff
 from bbcu_cli.image.tiff_directory import Directory, TiffContainer
@@ -59,6 +60,7 @@ class TiffFile:
         main: the page that is the picture.
         pictures: the pages that are pictures, not thumbnails or masks.
         fault: what is wrong with the list of pages.
+        levels: black and white of samples that do not say it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class TiffFile:
     main: Directory
     pictures: tuple[Directory, ...]
     fault: str | None
+    levels: Levels | None = None
 
     @classmethod
     def open(cls, name: str, stream: BinaryIO) -> TiffFile:
@@ -103,7 +106,7 @@ class TiffFile:
             format="TIFF",
             size=(height, width),
             channels=1 if gray else 3,
-            depth=16 if layout.bits[0] > 8 and palette is None and layout.meaning != CMYK else 8,
+            depth=16 if _is_deep(layout) else 8,
             alpha=layout.alpha is not None,
             frames=len(self.pictures),
         )
@@ -136,7 +139,9 @@ class TiffFile:
         if left:
             some = "a channel beside the colour was" if left == 1 else f"{left} channels beside the colour were"
             notes.append(f"{some} left out, because the file does not say what it means")
-        samples = read_samples(self.container, layout)
+        spread = Spread(self.levels) if self.levels and layout.open_ended else None
+        samples = read_samples(self.container, layout, spread)
+        notes += spread.notes if spread else ()
         palette = self._palette(layout)
         if palette is not None:
             samples = _looked_up(samples, palette, layout)
@@ -162,7 +167,7 @@ class TiffFile:
 
     def _layout(self) -> Layout:
         layout = read_layout(self.container, self.main)
-        refused = refusal(layout)
+        refused = refusal(layout, self.levels)
         if refused is not None:
             raise ImageError(f"{self.name} {refused}")
         return completed(layout, self.container.length)
@@ -230,6 +235,11 @@ class TiffFile:
         return first if has == [False, True] else self.main
 
 
+def _is_deep(layout: Layout) -> bool:
+    """Its samples come out with 16 bits."""
+    return layout.open_ended or (layout.bits[0] > 8 and layout.meaning not in (PALETTE, CMYK))
+
+
 def _working(layout: Layout, info: ImageInfo, length: int) -> int:
     """Bytes that `TiffFile.decode` takes at the most beside its result; `length` is that of the file."""
     stored = info.pixels * len(layout.kept) * (2 if layout.bits[0] > 8 else 1)
@@ -284,7 +294,7 @@ def _spread(bits: int, top: int) -> Pixels:
 
 def _scale(samples: Pixels, layout: Layout) -> None:
     """Spread the samples over 8 or 16 bits in place, and turn white that is zero."""
-    bits, top = layout.bits[0], np.iinfo(samples.dtype).max
+    bits, top = 16 if layout.open_ended else layout.bits[0], np.iinfo(samples.dtype).max
     inverted = layout.meaning == WHITE_IS_ZERO
     table = _spread(bits, top).astype(samples.dtype) if bits not in (8, 16) else None
     for band in _bands(samples) if inverted or table is not None else ():

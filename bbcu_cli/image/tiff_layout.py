@@ -23,6 +23,7 @@ WITH_PREDICTOR: Final = frozenset({LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR = range(7)
 COLOURS: Final[Mapping[int, int]] = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
 """What samples mean -> how many of them make a colour."""
+SIGNED, FLOATING = 2, 3
 ASSOCIATED, UNASSOCIATED, _COREL = 1, 2, 999
 _LEAST_TILE: Final = 16  # of the standard; a hostile file asks for millions of smaller ones
 _MOST_CHUNKS: Final = 1 << 18
@@ -82,6 +83,11 @@ class Layout:
     def colours(self) -> int:
         """Those of them that make the colour."""
         return COLOURS.get(self.meaning, 1)
+
+    @property
+    def open_ended(self) -> bool:
+        """The numbers are of a kind that does not say what is black and white: `Levels` do."""
+        return bool({SIGNED, FLOATING} & {*self.kinds}) or max(self.bits) > 16
 
     @property
     def alpha(self) -> int | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from bbcu_cli.image.levels import Levels
 from bbcu_cli.image.tiff_layout import (
+    BLACK_IS_ZERO,
     CMYK,
     COLOURS,
     DEFLATE,
     FAX,
+    FLOATING,
     JPEG,
     LIBTIFF,
     MASK,
@@ -17,7 +20,10 @@ from bbcu_cli.image.tiff_layout import (
     OLD_DEFLATE,
     OLD_JPEG,
     PACKBITS,
+    RGB,
+    SIGNED,
     WEBP,
+    WHITE_IS_ZERO,
     WITH_PREDICTOR,
     YCBCR,
     Layout,
@@ -40,19 +46,27 @@ _MEANINGS: Final[Mapping[int, str]] = {
     32845: "has logarithmic colours (SGI LogLuv), whose white the file does not say; convert it to 16 bits first",
     51177: "is a depth map, not a picture",
 }
-_UNSIGNED: Final = frozenset({1, 4})
-_SIGNED, _FLOATING, _COMPLEX = 2, 3, (5, 6)
+_PLAIN: Final = frozenset({1, SIGNED, FLOATING, 4})
+_COMPLEX: Final = (5, 6)
+_WHOLE_BYTES: Final = (8, 16, 32, 64)
 _MOST_SAMPLES: Final = 32
 _TO_16_BITS: Final = "convert it to 8 or 16 bits first, for example with ImageMagick: magick in.tif -depth 16 out.tif"
+_STATE: Final = (
+    "say what is black and what is white with --range LOW HIGH, for example --range 0 1, or convert it to 8 or 16 bits"
+)
 _RECOMPRESS: Final = "save it with LZW or ZIP compression"
 
 
-def refusal(layout: Layout) -> str | None:
-    """Why a page is not read, to be put behind a name; None when it is."""
-    return next((sentence for refused, sentence in _rules(layout) if refused), None)
+def refusal(layout: Layout, levels: Levels | None = None) -> str | None:
+    """Why a page is not read, to be put behind a name; None when it is.
+
+    Args:
+        levels: black and white, where they are stated.
+    """
+    return next((sentence for refused, sentence in _rules(layout, levels) if refused), None)
 
 
-def _rules(layout: Layout) -> Iterator[tuple[bool, str]]:
+def _rules(layout: Layout, levels: Levels | None) -> Iterator[tuple[bool, str]]:
     """Whether a page is refused, and why; a rule counts on those before it."""
     meaning, compression, kinds, bits = layout.meaning, layout.compression, layout.kinds, layout.bits[0]
     yield meaning in _MEANINGS, _MEANINGS.get(meaning, "")
@@ -62,17 +76,33 @@ def _rules(layout: Layout) -> Iterator[tuple[bool, str]]:
     )
     method = _COMPRESSIONS.get(compression, f"a method unknown to bbcu (number {compression})")
     yield compression not in _READ, f"is compressed by {method}, which bbcu does not read in TIFF; {_RECOMPRESS}"
-    yield (
-        _FLOATING in kinds,
-        f"has floating-point samples ({bits}-bit), whose white the file does not say; {_TO_16_BITS}",
-    )
     yield any(kind in kinds for kind in _COMPLEX), f"has complex numbers for samples; {_TO_16_BITS}"
-    yield max(layout.bits) > 16, f"has {max(layout.bits)}-bit samples; {_TO_16_BITS}"
-    yield _SIGNED in kinds, f"has signed samples, whose black the file does not say; {_TO_16_BITS}"
-    yield not _UNSIGNED.issuperset(kinds), f"has samples of an unknown kind (SampleFormat {max(kinds)}); {_TO_16_BITS}"
+    yield not _PLAIN.issuperset(kinds), f"has samples of an unknown kind (SampleFormat {max(kinds)}); {_TO_16_BITS}"
     depths = ", ".join(map(str, layout.bits))
     yield len(set(layout.bits)) > 1, f"has samples of different depths ({depths} bits); {_TO_16_BITS}"
+    if layout.open_ended:
+        yield from _rules_of_levels(layout, levels)
     yield from _rules_of_arrangement(layout, bits)
+
+
+def _rules_of_levels(layout: Layout, levels: Levels | None) -> Iterator[tuple[bool, str]]:
+    kinds, bits = {*layout.kinds}, layout.bits[0]
+    floating = FLOATING in kinds
+    yield len(kinds) > 1, f"has samples of different kinds; {_TO_16_BITS}"
+    name = f"{'floating-point' if floating else 'signed' if SIGNED in kinds else f'{bits}-bit'} samples"
+    name += f" ({bits}-bit)" if kinds & {SIGNED, FLOATING} else ""
+    yield bits not in _WHOLE_BYTES[floating:], f"has {name}, which bbcu does not read; {_TO_16_BITS}"
+    yield (
+        layout.meaning not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or layout.compression in (JPEG, WEBP),
+        f"has {name} in another form than plain gray or RGB; convert it to RGB first",
+    )
+    if levels is None:
+        yield True, f"has {name}, whose black and white the file does not say; {_STATE}"
+    else:
+        yield (
+            layout.premultiplied and levels.black != 0,
+            f"has {name} multiplied by their opacity, which needs a --range that begins at 0",
+        )
 
 
 def _rules_of_arrangement(layout: Layout, bits: int) -> Iterator[tuple[bool, str]]:
@@ -91,12 +121,13 @@ def _rules_of_arrangement(layout: Layout, bits: int) -> Iterator[tuple[bool, str
         f"is compressed as a fax though it is not black and white; {_RECOMPRESS}",
     )
     predicted = layout.predictor != 1 and layout.compression in WITH_PREDICTOR
+    known = (2, 3) if FLOATING in layout.kinds else (2,)
     yield (
-        predicted and layout.predictor != 2,
-        f"has predictor {layout.predictor}, which is not one for integers; save it without",
+        predicted and layout.predictor not in known,
+        f"has predictor {layout.predictor}, which is not one for its kind of samples; save it without",
     )
     yield (
-        predicted and bits not in (8, 16),
+        predicted and bits not in _WHOLE_BYTES,
         f"has differences of {bits}-bit samples (predictor 2), which bbcu does not read; {_TO_16_BITS}",
     )
     yield (

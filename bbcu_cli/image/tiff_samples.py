@@ -24,16 +24,19 @@ from PIL.WebPImagePlugin import WebPImageFile
 from bbcu_cli.image.deflate import zlib
 from bbcu_cli.image.image import Pixels
 from bbcu_cli.image.jpeg_stream import spliced
+from bbcu_cli.image.levels import Spread
 from bbcu_cli.image.tiff_directory import TiffContainer
 from bbcu_cli.image.tiff_layout import (
     DEFLATE,
     FAX,
     FAX_4,
+    FLOATING,
     JPEG,
     LIBTIFF,
     NONE,
     OLD_DEFLATE,
     PACKBITS,
+    SIGNED,
     WEBP,
     WITH_PREDICTOR,
     YCBCR,
@@ -59,10 +62,11 @@ class _Chunk:
     rows: int
 
 
-def read_samples(file: TiffContainer, layout: Layout) -> Pixels:
+def read_samples(file: TiffContainer, layout: Layout, spread: Spread | None = None) -> Pixels:
     """All samples that `layout` keeps, uint8 or (of more than 8 bits) uint16 (H, W, samples), not scaled.
 
-    Where YCbCr is compressed by JPEG the samples are RGB.
+    Where YCbCr is compressed by JPEG the samples are RGB. Those of an open-ended layout go through `spread`, which
+    it then needs.
 
     Raises:
         EOFError, ValueError, OSError, zlib.error: the file is damaged.
@@ -70,7 +74,8 @@ def read_samples(file: TiffContainer, layout: Layout) -> Pixels:
     height, width = layout.size
     kept = list(layout.kept)
     stored: Pixels | None = None
-    for chunk, top, samples in _bands(file, layout):
+    for chunk, top, found in _bands(file, layout):
+        samples = found if spread is None else _spread_out(found, layout, chunk.plane, spread)
         if stored is None:  # not before, because libtiff may have had one strip for the whole picture
             stored = np.empty((height, width, len(kept)), samples.dtype)
         rows = slice(top, min(top + len(samples), chunk.top + chunk.rows))
@@ -100,7 +105,8 @@ def working_of(layout: Layout, length: int) -> int:
         together = min(max(1, _BATCH_BYTES // samples), len(layout.lengths))
         unpacked = samples * (8 if layout.compression in FAX else 1)
         return together * (packed + max(packed, unpacked))
-    widened = 32 * min(_BAND_SAMPLES, columns * rows * layout.together) if 8 < layout.bits[0] < 16 else 0
+    wide = 8 < layout.bits[0] < 16 or layout.open_ended
+    widened = 32 * min(_BAND_SAMPLES, columns * rows * layout.together) if wide else 0
     return widened + (2 * packed if layout.compression == PACKBITS else 0)
 
 
@@ -316,13 +322,39 @@ def _unpacked(units: Bytes, layout: Layout) -> Pixels:
     shape = len(units), columns, together
     if bits == 8:
         samples: Pixels = units.reshape(shape)
-    elif bits == 16:
-        samples = np.ascontiguousarray(units).view(f"{layout.order}u2").astype(np.uint16).reshape(shape)
+    elif layout.predictor == 3 and layout.compression in WITH_PREDICTOR:
+        return _floats_of_planes(units, layout).reshape(shape)
+    elif bits in (16, 32, 64):
+        whole = f"u{bits // 8}"
+        samples = np.ascontiguousarray(units).view(layout.order + whole).astype(whole).reshape(shape)
     else:
         samples = _unpacked_bits(units, columns * together, bits).reshape(shape)
     if layout.predictor == 2 and layout.compression in WITH_PREDICTOR:
         samples = np.cumsum(samples, axis=1, dtype=samples.dtype)
-    return samples
+    kind = {SIGNED: "i", FLOATING: "f"}.get(layout.kinds[0])
+    return samples.view(f"{kind}{bits // 8}") if kind else samples
+
+
+def _floats_of_planes(units: Bytes, layout: Layout) -> Pixels:
+    """Predictor 3 (Adobe's technical note of 2005): differences of bytes, the highest byte of a row's samples first.
+
+    They are big-endian whatever the order of the file.
+    """
+    count, size = layout.chunk[1] * layout.together, layout.bits[0] // 8
+    summed = np.cumsum(units.reshape(len(units), -1, layout.together), axis=1, dtype=np.uint8)
+    together = summed.reshape(len(units), size, count).swapaxes(1, 2)
+    return np.ascontiguousarray(together).view(f">f{size}").astype(f"f{size}")
+
+
+def _spread_out(samples: Pixels, layout: Layout, plane: int, spread: Spread) -> Pixels:
+    """Numbers of any kind (rows, columns, samples that lie together) -> uint16."""
+    result = np.zeros(samples.shape, np.uint16)
+    for index in range(samples.shape[2]):
+        number = plane if layout.planar else index
+        if number in layout.kept:
+            spread_of = spread.opacity if number == layout.alpha else spread.colour
+            result[..., index] = spread_of(samples[..., index])
+    return result
 
 
 def _unpacked_bits(units: Bytes, count: int, bits: int) -> Pixels:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bbcu_cli.hub import Catalogue
-from bbcu_cli.image import Image, decode, probe
+from bbcu_cli.image import Image, Levels, decode, probe
 from bbcu_cli.image.compression import compression_of
 from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred, trained_scales
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
@@ -74,16 +74,23 @@ class Served:
 
 
 def server(
-    wish: Wish, catalogue: Catalogue, shelf: Shelf, *, weights: Model | None = None, target: Target | None = None
+    wish: Wish,
+    catalogue: Catalogue,
+    shelf: Shelf,
+    *,
+    weights: Model | None = None,
+    target: Target | None = None,
+    levels: Levels | None = None,
 ) -> Callable[[Path | bytes], Served]:
     """What gives the networks for a file.
 
     Args:
         weights: the network of `--weights`, which serves every file.
         target: the size of results; None: as the network of the wish makes them.
+        levels: as of `image.probe`.
     """
     if target:
-        return partial(serve_target, wish, target, catalogue, shelf, weights)
+        return partial(serve_target, wish, target, catalogue, shelf, weights, levels=levels)
     if weights:
         return lambda _: serve_all(wish, weights)
     return partial(serve, wish, catalogue, shelf)
@@ -116,7 +123,14 @@ def serve_all(wish: Wish, model: Model) -> Served:
 
 
 def serve_target(
-    wish: Wish, target: Target, catalogue: Catalogue, shelf: Shelf, weights: Model | None, source: Path | bytes
+    wish: Wish,
+    target: Target,
+    catalogue: Catalogue,
+    shelf: Shelf,
+    weights: Model | None,
+    source: Path | bytes,
+    *,
+    levels: Levels | None = None,
 ) -> Served:
     """The networks that bring a file to the size that is asked for.
 
@@ -130,12 +144,13 @@ def serve_target(
         shelf: opens them.
         weights: the network of `--weights`.
         source: a path, or the whole content of a file.
+        levels: as of `image.probe`.
 
     Raises:
         ImageError: the header cannot be read.
         UsageError: the file would be enlarged too much.
     """
-    size = probe(source).size
+    size = probe(source, levels=levels).size
     way = target.way(size, (weights.spec.scale,) if weights else trained_scales(wish, catalogue))
     if not way.scales:
         if not way.filtered:

@@ -107,6 +107,11 @@ GOOD: dict[str, list[Maker]] = {
     ],
     ".webp": [saved("RGB", "WEBP"), saved("RGBA", "WEBP", lossless=True)],
     ".avif": [saved("RGB", "AVIF")],
+    ".jp2": [saved("RGB", "JPEG2000"), saved("LA", "JPEG2000", irreversible=True)],
+    ".tga": [saved("RGBA", "TGA"), saved("L", "TGA", compression="tga_rle")],
+    ".ico": [saved("RGBA", "ICO")],
+    ".dds": [saved("RGB", "DDS"), saved("RGBA", "DDS", pixel_format="DXT5")],
+    ".pfm": [of_noise(lambda noise: b"PF\n%d %d\n-1\n" % noise.shape[1::-1] + (noise / 65535).astype("<f4").tobytes())],
     ".bmp": [saved("RGB", "BMP"), of_noise(lambda noise: bmp(noise[..., 0], 16, (0xF800, 0x7E0, 0x1F)))],
     ".gif": [saved("P", "GIF"), several("GIF")],
     ".JPEG": [saved("RGB", "PNG")],  # the content decides

@@ -346,7 +346,7 @@ def test_strangers_are_named() -> None:
         (b"", "an empty file"),
         ("schön\n".encode() * 9, "a text file"),
         (b"%PDF-1.7 ...", "a PDF document"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         (b"\0\x01\x02\x03", "of an unknown kind"),
     ):
         with pytest.raises(ImageError, match=f"it is {word}"):

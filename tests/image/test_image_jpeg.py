@@ -96,22 +96,19 @@ def test_an_intact_jpeg_that_is_not_read_is_called_by_its_kind(data: bytes, word
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        (b"\0\0\0\x0cjP  \r\n\x87\n", ("JPEG 2000", "opj_decompress")),
-        (b"\xff\x4f\xff\x51\0\x2f", ("JPEG 2000", "opj_decompress")),
         (b"\0\0\0\x0cJXL \r\n\x87\n", ("JPEG XL", "djxl")),
         (b"\xff\x0a\x7a", ("JPEG XL", "djxl")),
         (b"II\xbc\x01", ("JPEG XR", "JxrDecApp")),
         (b"8BPS\0\1", ("Photoshop", "magick")),
         (b"gimp xcf file\0", ("GIMP",)),
         (b"qoif\0\0\0\1", ("QOI", "magick")),
-        (b"PF\n64 48\n-1.0\n", ("PFM", "without a white")),
         (bytes(128) + b"DICM", ("DICOM", "dcm2img")),
         (b"<?xml version='1.0'?><svg>", ("SVG",)),
         (b"\0\0\0\x20ftypisom\0\0\2\0", ("video",)),
     ],
 )
 def test_other_kinds_under_a_familiar_name_are_called_what_they_are(head: bytes, words: tuple[str, ...]) -> None:
-    """JPEG 2000 called .jpg, and the like."""
+    """JPEG XL called .jpg, and the like."""
     with pytest.raises(ImageError) as caught:
         decode(head + bytes(200 * (b"<" not in head)), max_pixels=10**6, name="photo.jpg")
     assert all(word in str(caught.value) for word in words), caught.value

@@ -258,12 +258,15 @@ def test_packed_samples_come_out_upright(orientation: int) -> None:
 
 
 REFUSED = {
-    "signed bytes": (tiff(photo(), 8, tags={339: [2, 2, 2]}), "signed samples"),
+    "signed bytes": (
+        tiff(photo(), 8, tags={339: [2, 2, 2]}),
+        "signed samples (8-bit), whose black and white the file does not say; say",
+    ),
     "signed 16 bits": (tiff(deep(gray_photo())[..., None], 16, tags={339: 2}), "signed samples"),
     "32-bit RGB": (written([(photo().astype(np.uint32), {})]), "32-bit samples"),
     "64-bit gray": (written([(gray_photo().astype(np.uint64), {"photometric": "minisblack"})]), "64-bit samples"),
     "half floats": (written([(photo().astype(np.float16), {})]), "floating-point samples (16-bit)"),
-    "float RGB": (written([(photo().astype(np.float32), {})]), "floating-point samples (32-bit)"),
+    "float RGB": (written([(photo().astype(np.float32), {})]), "white with --range LOW HIGH"),
     "double": (written([(gray_photo().astype(np.float64), {"photometric": "minisblack"})]), "floating-point"),
     "complex": (written([(gray_photo().astype(np.complex64), {"photometric": "minisblack"})]), "complex numbers"),
     "different depths": (tiff(photo(), 8, tags={258: [8, 8, 6]}), "8, 8, 6 bits"),
