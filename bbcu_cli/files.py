@@ -79,9 +79,7 @@ def append_line(path: Path, line: str) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        if fcntl:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # where the folder is shared, appending alone is not atomic
+        hold(descriptor)  # where the folder is shared, appending alone is not atomic
         os.write(descriptor, f"\n{line}".encode())
     finally:
         os.close(descriptor)
@@ -115,12 +113,34 @@ def remove_stale_parts(folder: Path) -> int:
         with contextlib.suppress(OSError):  # locked or open: its writer lives; gone: so much the better
             if fcntl:
                 with part.open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not is_free(file):
+                        continue
                     part.unlink()
             else:
                 part.unlink()
             removed += 1
     return removed
+
+
+def hold(file: BinaryIO | int) -> None:
+    """Lock an open file until it is closed, or until its process dies; wait for whoever holds it.
+
+    Nothing happens on a file system without locks, and on Windows, where an open file cannot be removed.
+    """
+    if fcntl:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def is_free(file: BinaryIO) -> bool:
+    """Whether nobody else held this open file, which is now locked as by `hold`; False where it cannot be told."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _target(path: Path) -> Path:
@@ -139,8 +159,7 @@ def _create_part(folder: Path) -> tuple[Path, BinaryIO]:
         file = part.open("xb+")
         if fcntl is None:
             return part, file
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is ever taken for litter there
-            fcntl.flock(file, fcntl.LOCK_EX)  # waits for a `remove_stale_parts` that was quicker ...
+        hold(file)  # waits for a `remove_stale_parts` that was quicker ...
         if os.fstat(file.fileno()).st_nlink:
             return part, file
         file.close()  # ... and took the file away

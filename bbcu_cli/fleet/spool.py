@@ -10,10 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-try:
-    import fcntl
-except ImportError:  # Windows: there what a killed run left stays
-    fcntl = None  # type: ignore[assignment]
+from bbcu_cli.files import hold, is_free
 
 PREFIX: Final = "bbcu-spool-"
 _LOCK: Final = "lock"
@@ -25,17 +22,16 @@ def spool() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
         with (folder / _LOCK).open("wb") as lock:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                _remove_abandoned(folder.parent)
+            hold(lock)
+            _remove_abandoned(folder.parent)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the spools whose processes are gone: nobody holds their locks."""
+    """Remove the spools whose processes are gone: nobody holds their locks. On Windows they stay."""
     for lock in parent.glob(f"{PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("rb") as file:  # somebody else's, or gone meanwhile
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+            if is_free(file):
+                shutil.rmtree(lock.parent, ignore_errors=True)
