@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bbcu_cli.cli.console import note
-from bbcu_cli.cli.options import ENGINE
+from bbcu_cli.cli.options import ENGINE, Threads
+from bbcu_cli.cli.size import parse_box
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,29 +22,13 @@ if TYPE_CHECKING:
     from bbcu_cli.spec import ModelSpec
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "320x180", which is width x height as in image viewers."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise typer.BadParameter(f"{text!r} is not WIDTHxHEIGHT, for example 320x180.")
-    return int(height), int(width)
-
-
 def bench(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A name from `bbcu models list`; its weights are random.")
     ] = "sr-m-x4",
     size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "320x180",
     runs: Annotated[int, typer.Option(help="Timed rounds after a warm-up.", min=1)] = 5,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="CPU threads; default: OMP_NUM_THREADS, else all CPUs.",
-            envvar="BBCU_THREADS",
-            min=1,
-            rich_help_panel=ENGINE,
-        ),
-    ] = None,
+    threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=ENGINE)] = "cpu",
     folder: Annotated[
         Path | None,
@@ -81,10 +66,11 @@ def bench(
         _bench_folder(model, folder, device, threads, as_json=json)
         return
     spec = Catalogue.load()[model].spec
+    width, height = parse_box(size, "--size")
     if device not in ("cpu", "auto"):
-        _bench_cuda(model, spec, parse_size(size), device, as_json=json)
+        _bench_cuda(model, spec, (height, width), device, as_json=json)
         return
-    report = run_bench(model, spec, parse_size(size), runs=runs, threads=threads, reference=reference, peers=peers)
+    report = run_bench(model, spec, (height, width), runs=runs, threads=threads, reference=reference, peers=peers)
     if json:
         print(jsonlib.dumps(report.to_dict()))
     else:

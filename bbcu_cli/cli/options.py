@@ -24,6 +24,16 @@ PIXELS = "Quality"
 ENGINE = "Engine"
 TALK = "Reporting"
 
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="CPU threads; default: OMP_NUM_THREADS, else all CPUs.",
+        envvar="BBCU_THREADS",
+        min=1,
+        rich_help_panel=ENGINE,
+    ),
+]
+
 
 class EngineChoice(str, enum.Enum):
     """--engine."""
@@ -112,15 +122,7 @@ class EngineOptions:
         str,
         typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE", envvar="BBCU_DEVICE", rich_help_panel=ENGINE),
     ] = "auto"
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="CPU threads; default: OMP_NUM_THREADS, else all CPUs.",
-            envvar="BBCU_THREADS",
-            min=1,
-            rich_help_panel=ENGINE,
-        ),
-    ] = None
+    threads: Threads = None
     tile: Annotated[
         int | None,
         typer.Option(

@@ -19,15 +19,15 @@ _VARIABLE: Final = "BBCU_SCALE"
 _USUAL: Final = 4
 
 
-def parse_box(text: str) -> tuple[int, int]:
-    """(width, height) from text such as "3840x2160".
+def parse_box(text: str, option: str = "--fit") -> tuple[int, int]:
+    """(width, height) from what was given to an option, such as "3840x2160".
 
     Raises:
         UsageError: it is no such text.
     """
     width, by, height = text.lower().replace("\N{MULTIPLICATION SIGN}", "x").partition("x")
     if not (by and width.strip().isdecimal() and height.strip().isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--fit {text} is not a width and a height; give for example 3840x2160.")
+        raise UsageError(f"{option} {text} is not a width and a height; give for example 3840x2160.")
     return int(width), int(height)
 
 

@@ -60,6 +60,7 @@ def test_the_other_tasks_name_their_results(command: str, weights: str, output: 
         (("sr", "text.png", *X4), "text file"),
         (("sr", "cut.jpg", *X4), "cut.jpg"),
         (("sr", "photo.jpg", *X4, "-o", "blocked/out.png"), "blocked"),
+        (("bench", "--size", "32by18"), "--size 32by18 is not a width and a height"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_2(arguments: tuple[str, ...], message: str, bbcu: Bbcu) -> None:
