@@ -91,10 +91,13 @@ def sr(
 
     bbcu sr holiday/ --scale 2 -o large/ --recursive
     """
-    from bbcu_cli.restoration.choice import Wish
+    from bbcu_cli.hub import Catalogue
+    from bbcu_cli.restoration.choice import Wish, hardly_pays
 
     target, tag = size.target()
     wish = Wish("sr", size.whole or 2, model.value, input=network.input.value)
+    if not (engine.weights or talk.quiet) and (line := hardly_pays(wish, Catalogue.load())):
+        note(line)
     _restore(inputs, Request(wish, tag, target=None if size.whole else target), files, engine, fleet, talk)
 
 

@@ -25,6 +25,9 @@ UNTOLD_QUALITY: Final = 80
 # A lossless file that counts as a photo was a JPEG of a camera, most likely.
 LOSSLESS_QUALITY: Final = 90
 _WHITE: Final = Noise(0.0)
+# What the larger network for super-resolution should gain on the smaller one, in dB (Y) on this test set.
+_WORTH: Final = 0.12
+_JUDGE: Final = "Set14"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,10 @@ def choose(
         why = "a lossless file, for its noise" if compression is None else str(compression)
         if wish.input == "photo":
             why = f"--input photo{_sigma(wish)}"
-        return Choice(_narrowest(entries, level).name, why)
+        entry = _narrowest(entries, level)
+        if wish.task == "sr" and entry.spec.arch != f"bbcu-{wish.size}":
+            why += f", for which no network of --model {wish.size} was trained"
+        return Choice(entry.name, why)
     clean = preferred(wish, catalogue)
     best = max((high for _, high in _qualities(_photo_entries(wish, catalogue))), default=100)
     if wish.input != "auto":
@@ -129,6 +135,17 @@ def preferred(wish: Wish, catalogue: Catalogue) -> str:
     return "deblock" if wish.task == "deblock" else denoise_model(wish.sigma, catalogue)
 
 
+def hardly_pays(wish: Wish, catalogue: Catalogue) -> str:
+    """A sentence on the larger network, if by the measured figures it is not worth its time; else an empty one."""
+    if wish.task != "sr" or wish.size == "m":
+        return ""
+    names = (preferred(wish, catalogue), preferred(replace(wish, size="m"), catalogue))
+    large, small = (catalogue[name].measured.get(_JUDGE) for name in names)
+    if large is None or small is None or large - small >= _WORTH:
+        return ""
+    return f"--model l does not pay at x{wish.scale}: {large:.2f} dB on {_JUDGE}, --model m {small:.2f} in less time"
+
+
 def trained_scales(wish: Wish, catalogue: Catalogue) -> tuple[int, ...]:
     """Scales of the networks of the paper for a wish that are at hand."""
     names = {preferred(replace(wish, scale=scale), catalogue): scale for scale in SCALES}
@@ -166,14 +183,17 @@ def _holds(levels: tuple[float, float] | None, noise: Noise) -> bool:
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
-    """Networks of the task that say what they serve, and that are at hand."""
-    arch = f"bbcu-{wish.size}" if wish.task == "sr" else "bbcu-dncnn"
-    return [
+    """Networks of the task that say what they serve, and that are at hand; if need be of the other size.
+
+    A small network for photos does more for a photo than a large one that has seen clean pictures only.
+    """
+    entries = [
         entry
         for entry in catalogue
-        if entry.serves and (entry.spec.task, entry.spec.scale, entry.spec.arch) == (wish.task, wish.scale, arch)
-        if entry.embedded
+        if entry.serves and (entry.spec.task, entry.spec.scale) == (wish.task, wish.scale) and entry.embedded
     ]
+    of_size = [entry for entry in entries if entry.spec.arch == f"bbcu-{wish.size}"]
+    return of_size or entries
 
 
 def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:

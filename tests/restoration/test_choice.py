@@ -10,7 +10,7 @@ import pytest
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.hub import Catalogue, Entry, Serves
 from bbcu_cli.image.compression import Compression
-from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose
+from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose, hardly_pays
 from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
@@ -58,7 +58,10 @@ def jpeg(quality: int) -> Compression:
         (X2, jpeg(94), "sr-m-x2"),
         (X2, Compression("WebP"), "sr-m-x2-photo"),
         (X2, Compression("AVIF"), "sr-m-x2-photo"),
-        (replace(X2, size="l"), jpeg(75), "sr-l-x2"),
+        (replace(X2, size="l"), jpeg(75), "sr-m-x2-photo"),
+        (replace(X2, size="l"), jpeg(94), "sr-l-x2"),
+        (replace(X2, size="l"), None, "sr-l-x2"),
+        (replace(X2, size="l", input="clean"), jpeg(75), "sr-l-x2"),
         (X3, jpeg(75), "sr-m-x3"),
         (replace(X2, input="clean"), jpeg(75), "sr-m-x2"),
         (replace(X2, input="photo"), None, "sr-m-x2-photo"),
@@ -183,6 +186,18 @@ def test_white_noise_has_a_floor_of_its_own(levels: Catalogue) -> None:
     ]
     assert served == [None, None, None, entry.name, entry.name, entry.name]
     assert choose(DENOISE, jpeg(100), catalogue, Noise(3, 1)).model == entry.name
+
+
+@pytest.mark.parametrize(("gain", "said"), [(-0.1, "does not pay at x2"), (0.11, "does not pay"), (0.13, "")])
+def test_the_larger_network_has_to_be_worth_its_time(gain: float, said: str, catalogue: Catalogue) -> None:
+    """A sentence where it gains less than 0.12 dB on the smaller one by the measured figures; none without figures."""
+    large, figures = replace(X2, size="l"), {"sr-m-x2": 30.0, "sr-l-x2": 30.0 + gain}
+    assert hardly_pays(large, catalogue) == ""
+    known = Catalogue({name: replace(catalogue[name], measured={"Set14": psnr}) for name, psnr in figures.items()})
+    line = hardly_pays(large, known)
+    assert said in line
+    assert bool(line) == bool(said)
+    assert hardly_pays(X2, known) == ""
 
 
 def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
