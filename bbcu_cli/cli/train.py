@@ -228,7 +228,9 @@ def train(
     first = os.environ.get("RANK", "0") == "0"
     if first:
         arithmetic = choose_arithmetic(torch.device(device), compiled=run.compiled)
-        note(f"binary units: {arithmetic}; {torch.get_num_threads()} CPU threads")
+        if chosen.twin:
+            arithmetic = arithmetic.of_twin()
+        note(f"units: {arithmetic}; {torch.get_num_threads()} CPU threads")
     with _shown(chosen.steps) as display:
         made = run_training(run, display.step, display.lesson)
     if first:

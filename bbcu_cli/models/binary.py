@@ -37,7 +37,8 @@ class Simulation:
     Attributes:
         window: half-width of the sign's gradient; 1 is published.
         twin: be the full-precision twin: nothing is binary, x + m and the latent weights act as they are.
-        half_products: multiply signs in half precision, see `_HalfProduct`, and gradients in bfloat16.
+        half_products: multiply signs in half precision, see `_HalfProduct`, and gradients in bfloat16; a twin
+            multiplies everything in bfloat16, and adds in float32.
         kernels: training kernel set that runs whole units on the CPU, see `training_kernels`; None: torch.
     """
 
@@ -109,6 +110,11 @@ class _HalfProduct(torch.autograd.Function):
         return to_signs.float(), to_weight.float() * (weight.abs() <= 1)
 
 
+def _bfloat16_product(x: Tensor, weight: Tensor) -> Tensor:
+    """conv2d(x, W) of a twin, multiplied in bfloat16 forward and backward."""
+    return F.conv2d(x.bfloat16(), weight.bfloat16(), padding=1).float()
+
+
 class LearnableBias(nn.Module):
     """x + bias, per channel; the published shape of the bias is (1, C, 1, 1)."""
 
@@ -131,10 +137,11 @@ class BinaryConv2d(nn.Module):
         self.simulation = Simulation()
 
     def forward(self, signs: Tensor) -> Tensor:
-        if self.simulation.half_products and not self.simulation.twin:
-            product = _HalfProduct.apply(signs, self.weight)
+        twin = self.simulation.twin
+        if self.simulation.half_products:
+            product = _bfloat16_product(signs, self.weight) if twin else _HalfProduct.apply(signs, self.weight)
             return product if self.bias is None else product + self.bias.view(1, -1, 1, 1)
-        weight = self.weight if self.simulation.twin else _BinaryWeight.apply(self.weight)
+        weight = self.weight if twin else _BinaryWeight.apply(self.weight)
         return F.conv2d(signs, weight, self.bias, padding=1)
 
 

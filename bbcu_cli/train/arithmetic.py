@@ -1,4 +1,4 @@
-"""What computes the binary units of a training run on its device."""
+"""What computes the units of a training run on its device."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ class Arithmetic:
         if self.kernels is not None:
             return f"native {self.kernels} training kernels"
         return "torch, half-precision products" if self.half_products else "torch, float32 products"
+
+    def of_twin(self) -> Arithmetic:
+        """What computes a full-precision twin where this computes a binary network: torch, as fast as it can."""
+        return Arithmetic(half_products=self.half_products or _multiplies_bfloat16())
 
 
 def choose_arithmetic(device: torch.device, *, compiled: bool) -> Arithmetic:

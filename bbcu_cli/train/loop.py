@@ -176,6 +176,8 @@ class _Trainer:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
         spec, recipe = run.spec, run.recipe
+        if recipe.twin:
+            self.arithmetic = self.arithmetic.of_twin()
         if not run.resume and (run.out / CHECKPOINT).exists():
             raise TrainingError(f"{run.out} holds a run already; go on with it by --resume, or give another --out.")
         saved = self._saved() if run.resume else None

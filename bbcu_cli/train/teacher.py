@@ -165,7 +165,9 @@ def open_teacher(name: str, spec: ModelSpec, device: torch.device, arithmetic: A
         )
     module = build_model(own)
     module.load_state_dict(weights)
-    simulate(module, Simulation(twin=packed is None, kernels=arithmetic.kernels))
+    twin = packed is None
+    how = arithmetic.of_twin() if twin else arithmetic
+    simulate(module, Simulation(twin=twin, half_products=how.half_products and twin, kernels=how.kernels))
     return Teacher(name, _sha256_of(own, weights), own, placed(module, device).eval(), packed)
 
 

@@ -32,12 +32,29 @@ def test_half_products_are_exact_and_their_gradients_close() -> None:
 
 
 def test_nothing_of_the_twin_is_binary() -> None:
-    """Latent weights and shifted inputs act as they are, whatever else is asked for."""
+    """Latent weights and shifted inputs act as they are."""
     unit = BBCUB(4)
     x = torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))
-    simulate(unit, Simulation(twin=True, half_products=True))
+    simulate(unit, Simulation(twin=True))
     expected = x + unit.relu(torch.nn.functional.conv2d(unit.move0(x), unit.binary_conv.weight, padding=1))
     torch.testing.assert_close(unit(x), expected)
+
+
+def test_a_twin_may_multiply_in_bfloat16() -> None:
+    """Result and gradients are those of float32 but for the rounding of factors to 8 bits, and stay float32."""
+    torch.manual_seed(0)
+    unit = BBCUB(64, bias=True)
+    found = []
+    for half in (False, True):
+        simulate(unit, Simulation(twin=True, half_products=half))
+        x = torch.randn(2, 64, 7, 9, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = unit(x)
+        y.square().mean().backward()
+        found.append((y.detach() - x.detach(), x.grad, unit.binary_conv.weight.grad, unit.binary_conv.bias.grad))
+        unit.zero_grad()
+    for exact, half in zip(*found, strict=True):
+        assert half.dtype == torch.float32
+        assert 0 < (half - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
