@@ -105,7 +105,8 @@ void Band::plan_batches() {
         const auto liked = static_cast<ptrdiff_t>(kernels_.rows_at_once(shape.width));
         ptrdiff_t batch = 1, phase = 0;
         if (stage(s).kind == Stage::Kind::binary) {
-            const auto fit = static_cast<ptrdiff_t>(kBatchBytes / (kFeatures * shape.stride * sizeof(float)));
+            const size_t step = stage(s).step, made = step > 1 ? step * level_in(s + 1).shape.stride : 0;
+            const auto fit = static_cast<ptrdiff_t>(kBatchBytes / (kFeatures * (shape.stride + made) * sizeof(float)));
             batch = std::max<ptrdiff_t>(fit / liked, 1) * liked;
         }
         if (batch > 1 && batch_[s - 1] > 1) {
