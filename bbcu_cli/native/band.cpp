@@ -8,6 +8,7 @@ namespace bbcu {
 
 namespace {
 
+constexpr size_t kBatchBytes = 512 << 10;                    // of the rows of a batch: second-level caches hold them
 constexpr auto kPollEvery = std::chrono::milliseconds(100);  // it may wait for the interpreter
 constexpr auto kLookEvery = std::chrono::milliseconds(20);
 
@@ -67,16 +68,14 @@ Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrd
            Boundary* below)
     : run_(run), kernels_(run.network.kernels()), next_(begin), begin_(begin), end_(end), above_(above), below_(below) {
     MemoryPool* memory = run_.network.memory_.get();
-    for (const Level& level : run_.levels) {
-        pools_.emplace_back(level.shape, memory);
-        rows_at_once_.push_back(static_cast<ptrdiff_t>(kernels_.rows_at_once(level.shape.width)));
-    }
+    for (const Level& level : run_.levels) pools_.emplace_back(level.shape, memory);
+    plan_batches();
     parts_.resize(run_.levels.size());
     const size_t channels = run_.network.channels();
     for (size_t s = 0; s + 1 < begin.size(); ++s) {
-        const size_t step = stage(s).step, made = step * static_cast<size_t>(most_rows(s));
+        const size_t step = stage(s).step, made = step * static_cast<size_t>(batch_[s]);
         // A consumer that waits for one more row has all that it reads but that one, when `made` more come.
-        rings_.emplace_back(static_cast<size_t>(most_rows(s + 1)) + 1 + made);
+        rings_.emplace_back(static_cast<size_t>(batch_[s + 1]) + 1 + made);
         if (wants(s, Stage::Kind::binary)) {
             for (Row& row : rings_[s])
                 row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width), memory);
@@ -97,13 +96,38 @@ void Band::run() {
         while (ready(s)) produce(s);
 }
 
-// Rows that stage s makes at once, but for the last few.
-ptrdiff_t Band::most_rows(size_t s) const {
-    return stage(s).kind == Stage::Kind::binary ? rows_at_once_[run_.level_in[s]] : 1;
+// A stage makes its rows in batches. Where one ends, the batch of the stage below ends a row earlier: it works on the
+// rows that were just made, all but one, and finds them in the second-level cache. The rows in flight are then those
+// of a batch and one for each stage.
+void Band::plan_batches() {
+    for (size_t s = 0; s < next_.size(); ++s) {
+        const RowShape& shape = level_in(s).shape;
+        const auto liked = static_cast<ptrdiff_t>(kernels_.rows_at_once(shape.width));
+        ptrdiff_t batch = 1, phase = 0;
+        if (stage(s).kind == Stage::Kind::binary) {
+            const size_t step = stage(s).step, made = step > 1 ? step * level_in(s + 1).shape.stride : 0;
+            const auto fit = static_cast<ptrdiff_t>(kBatchBytes / (kFeatures * (shape.stride + made) * sizeof(float)));
+            batch = std::max<ptrdiff_t>(fit / liked, 1) * liked;
+        }
+        if (batch > 1 && batch_[s - 1] > 1) {
+            const auto step = static_cast<ptrdiff_t>(stage(s - 1).step);
+            const ptrdiff_t made = step * batch_[s - 1];
+            for (ptrdiff_t rows = batch; rows >= liked; rows -= liked)
+                if (made % rows == 0) {
+                    batch = rows;
+                    break;
+                }
+            phase = (step * phase_[s - 1] + 1) % batch;
+        }
+        batch_.push_back(batch);
+        phase_.push_back(phase);
+    }
 }
 
 // Rows that stage s makes next.
-ptrdiff_t Band::next_rows(size_t s) const { return std::min(most_rows(s), end_[s] - next_[s]); }
+ptrdiff_t Band::next_rows(size_t s) const {
+    return std::min(batch_[s] - (next_[s] + phase_[s]) % batch_[s], end_[s] - next_[s]);
+}
 
 // Whether stage s can make its next rows. What the band below makes is always ready: `input` waits for it.
 bool Band::ready(size_t s) const {
@@ -221,7 +245,9 @@ BinaryRow Band::binary_task(size_t s, ptrdiff_t row) {
 // Each of `count` input rows becomes `step` output rows.
 void Band::make_binary(size_t s, ptrdiff_t first, ptrdiff_t count) {
     const auto step = static_cast<ptrdiff_t>(stage(s).step);
-    for (ptrdiff_t i = 0; i < step; ++i) make_binary_rows(s, first, count, i);
+    const auto liked = static_cast<ptrdiff_t>(kernels_.rows_at_once(level_in(s).shape.width));
+    for (ptrdiff_t r = 0; r < count; r += liked)
+        for (ptrdiff_t i = 0; i < step; ++i) make_binary_rows(s, first + r, std::min(liked, count - r), i);
     for (ptrdiff_t row = first * step; row < (first + count) * step; ++row) hand_on(s, row);
     for (ptrdiff_t r = 0; r < count; ++r) pools_[run_.level_in[s]].give(std::move(input(s, first + r)->floats));
 }

@@ -97,7 +97,7 @@ public:
 
 private:
     const Stage& stage(size_t s) const { return *run_.network.stages_[s]; }
-    ptrdiff_t most_rows(size_t s) const;
+    void plan_batches();
     ptrdiff_t next_rows(size_t s) const;
     bool ready(size_t s) const;
     void produce(size_t s);
@@ -123,9 +123,9 @@ private:
     const KernelSet& kernels_;
     std::vector<ptrdiff_t> next_, begin_, end_;
     Boundary *above_, *below_;
-    std::vector<std::vector<Row>> rings_;       // per stage: its newest output rows, row r in slot r % size
-    std::vector<RowPool> pools_;                // per level
-    std::vector<ptrdiff_t> rows_at_once_;       // per level, of binary stages
+    std::vector<std::vector<Row>> rings_;   // per stage: its newest output rows, row r in slot r % size
+    std::vector<RowPool> pools_;            // per level
+    std::vector<ptrdiff_t> batch_, phase_;  // per stage: rows of a batch, which ends where (row + phase) % batch is 0
     std::vector<std::vector<FloatRow>> parts_;  // per level: a float convolution before its PixelShuffle, by column
     std::array<FloatRow, 3> image_rows_;
     std::array<FloatRow, 3> tail_rows_;             // the last convolution; rows of the enlarged input

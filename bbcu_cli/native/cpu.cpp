@@ -88,7 +88,7 @@ struct Cpu {
         const bool saves512 = (saved & 0xe0) == 0xe0;
 #endif
         avx512 = avx2 && saves512 && all(features.b, bits({16, 17, 28, 30, 31}))  // F, DQ, CD, BW, VL
-                 && all(features.c, bits({8, 14}));                               // GFNI, VPOPCNTDQ
+                 && all(features.c, bits({1, 8, 14}));                            // VBMI, GFNI, VPOPCNTDQ
         amx = avx512 && all(features.b, bits({8})) && all(features.d, bits({22, 24}));  // BMI2, AMX-BF16, AMX-TILE
     }
 };
@@ -122,7 +122,7 @@ bool has_neon() { return false; }
 const InstructionSet kScalarCpu{"scalar", "", always};
 const InstructionSet kNeonCpu{"neon", "NEON", has_neon};
 const InstructionSet kAvx2Cpu{"avx2", "AVX2, FMA, BMI and LZCNT", has_avx2};
-const InstructionSet kAvx512Cpu{"avx512", "AVX-512 F, CD, BW, DQ, VL and VPOPCNTDQ, and GFNI", has_avx512};
+const InstructionSet kAvx512Cpu{"avx512", "AVX-512 F, CD, BW, DQ, VL, VBMI and VPOPCNTDQ, and GFNI", has_avx512};
 const InstructionSet kAmxCpu{"amx", "AMX-BF16, BMI2, what avx512 needs, and Linux", has_amx};
 
 }  // namespace bbcu

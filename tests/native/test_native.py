@@ -344,7 +344,11 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
     ("source", "table", "flags"),
     [
         ("avx2", "kAvx2", "-mavx2 -mfma"),
-        ("avx512", "kAvx512", "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vpopcntdq -mgfni -mfma -w"),
+        (
+            "avx512",
+            "kAvx512",
+            "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vpopcntdq -mgfni -mfma -w",
+        ),
         ("neon", "kNeon", ""),
     ],
 )

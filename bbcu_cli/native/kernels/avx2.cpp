@@ -76,21 +76,22 @@ inline void exchange(__m256i& a, __m256i& b, int mask) {
     a = _mm256_xor_si256(a, _mm256_slli_epi16(t, kShift));
 }
 
-// From the planes of sums of 256 pixels: byte k of low[r] becomes the lowest eight bits of pixel 8 * k + r, of high[r]
-// the two after them.
+// From the planes of sums of 256 pixels: byte k of high[r] becomes the highest eight bits of pixel 8 * k + r; the other
+// two become the highest of low[r].
 inline void bytes_of_sums(const uint8_t* sums, __m256i (&low)[8], __m256i (&high)[8]) {
-    for (size_t b = 0; b < 8; ++b) low[b] = Planes::load(sums + b * Planes::block);
+    for (size_t b = 0; b < 8; ++b) high[b] = Planes::load(sums + (b + 2) * Planes::block);
     BBCU_UNROLL(4)
-    for (size_t r = 0; r < 8; r += 2) exchange<1>(low[r], low[r + 1], 0x55);
+    for (size_t r = 0; r < 8; r += 2) exchange<1>(high[r], high[r + 1], 0x55);
     BBCU_UNROLL(4)
-    for (size_t r = 0; r < 4; ++r) exchange<2>(low[r + r / 2 * 2], low[r + r / 2 * 2 + 2], 0x33);
+    for (size_t r = 0; r < 4; ++r) exchange<2>(high[r + r / 2 * 2], high[r + r / 2 * 2 + 2], 0x33);
     BBCU_UNROLL(4)
-    for (size_t r = 0; r < 4; ++r) exchange<4>(low[r], low[r + 4], 0x0f);
-    __m256i two[2] = {Planes::load(sums + 8 * Planes::block), Planes::load(sums + 9 * Planes::block)};
+    for (size_t r = 0; r < 4; ++r) exchange<4>(high[r], high[r + 4], 0x0f);
+    __m256i two[2] = {Planes::load(sums), Planes::load(sums + Planes::block)};
     exchange<1>(two[0], two[1], 0x55);
     BBCU_UNROLL(8)
     for (size_t i = 0; i < 8; ++i)
-        high[i] = _mm256_and_si256(_mm256_srli_epi16(two[i % 2], static_cast<int>(i / 2 * 2)), _mm256_set1_epi8(3));
+        low[i] = _mm256_and_si256(_mm256_slli_epi16(two[i % 2], static_cast<int>(6 - i / 2 * 2)),
+                                  _mm256_set1_epi8(static_cast<char>(0xc0)));
 }
 
 struct Avx2Rows {
@@ -104,8 +105,6 @@ struct Avx2Rows {
         int16_t* eight(size_t pixel) { return of + pixel / 8 % 16 * kNext + pixel / 128 * 8; }
     };
 
-    // From the lowest ten bits of the sums: a half is at most 288, so higher bits say nothing more.
-    template <bool kMore>
     static void subtract_sums(const uint8_t* sums, int16_t inside, Halves& halves) {
         __m256i low[8], high[8];
         bytes_of_sums(sums, low, high);
@@ -134,8 +133,7 @@ struct Avx2Rows {
             };
             BBCU_UNROLL(8)
             for (size_t i = 0; i < 8; ++i) {
-                __m256i half = _mm256_sub_epi16(top, eights[i]);
-                if (kMore) half = _mm256_srai_epi16(_mm256_slli_epi16(half, 6), 6);
+                const __m256i half = _mm256_sub_epi16(top, eights[i]);
                 _mm256_store_si256(reinterpret_cast<__m256i*>(halves.of + (8 * upper + i) * Halves::kNext), half);
             }
         }
@@ -144,7 +142,7 @@ struct Avx2Rows {
     struct Epilogue {
         __m256 scale, bias, slope, offset, leak, threshold;
         Epilogue(const BinaryRow& t, const UnitParams& unit, size_t o)
-            : scale(Avx2::set(2 * unit.scale[o])), bias(Avx2::set(unit.bias[o])), slope(Avx2::set(unit.slope[o])),
+            : scale(Avx2::set(unit.scale[o] / 32)), bias(Avx2::set(unit.bias[o])), slope(Avx2::set(unit.slope[o])),
               offset(Avx2::set(unit.offset[o])), leak(Avx2::set(t.leak)),
               threshold(Avx2::set(t.threshold ? t.threshold[o] : 0)) {}
 

@@ -89,55 +89,80 @@ void pack_signs(const float* from, size_t count, float threshold, uint8_t* packe
     }
 }
 
-// Half the +-1 product of the pixels of a block, from the planes of an output's sums: top - sum.
+// Words of the pixels of a block (step 8).
 struct Halves {
     alignas(kAlign) int16_t of[8 * Planes512::bytes];
 };
 
-// Planes become bytes by a transposition of bits; those beyond the eighth are masks of what is still to be subtracted.
-// tops: of each of the block's words.
-template <size_t kBits>
-inline void halves_of(const uint8_t* sums, const int16_t* tops, size_t words, Halves& halves) {
-    // Planes' pairs of bytes are dealt to the four lanes, so that interleaving within lanes leaves pixels in order.
-    alignas(kAlign) static constexpr uint16_t kDeal[32] = {0, 4, 8,  12, 16, 20, 24, 28, 1, 5, 9,  13, 17, 21, 25, 29,
-                                                           2, 6, 10, 14, 18, 22, 26, 30, 3, 7, 11, 15, 19, 23, 27, 31};
+// Eight planes of a block become bytes, plane n bit n of them: in bytes[r] those of the r-th 64 pixels, by eights of
+// pixels in the order 0 4 1 5 2 6 3 7.
+inline void bytes_of(const __m512i (&planes)[8], __m512i (&bytes)[kMaxWords]) {
+    // Each lane of 128 bits gets the bytes that interleaving within lanes then leaves in order.
+    alignas(kAlign) static constexpr uint8_t kDeal[64] = {0, 4, 8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60,
+                                                          1, 5, 9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61,
+                                                          2, 6, 10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62,
+                                                          3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 43, 47, 51, 55, 59, 63};
     const __m512i deal = _mm512_loadu_si512(kDeal);
     const __m512i bits = _mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201));
     __m512i pair[2][4], four[4][2];
+    BBCU_UNROLL(4)
     for (size_t i = 0; i < 4; ++i) {
-        const __m512i high = _mm512_permutexvar_epi16(deal, Planes512::load(sums + (7 - 2 * i) * Planes512::block));
-        const __m512i low = _mm512_permutexvar_epi16(deal, Planes512::load(sums + (6 - 2 * i) * Planes512::block));
+        const __m512i high = _mm512_permutexvar_epi8(deal, planes[7 - 2 * i]);
+        const __m512i low = _mm512_permutexvar_epi8(deal, planes[6 - 2 * i]);
         pair[0][i] = _mm512_unpacklo_epi8(high, low);
         pair[1][i] = _mm512_unpackhi_epi8(high, low);
     }
+    BBCU_UNROLL(2)
     for (size_t h = 0; h < 2; ++h)
         for (size_t i = 0; i < 2; ++i) {
             four[2 * h][i] = _mm512_unpacklo_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
             four[2 * h + 1][i] = _mm512_unpackhi_epi16(pair[h][2 * i], pair[h][2 * i + 1]);
         }
-    BBCU_UNROLL(16)
-    for (size_t r = 0; r < 16; ++r) {  // 32 pixels
-        if (r == 2 * words) break;
-        const __m512i* two = four[r / 4];
-        const __m512i eight = r / 2 % 2 ? _mm512_unpackhi_epi32(two[0], two[1]) : _mm512_unpacklo_epi32(two[0], two[1]);
-        const __m512i bytes = _mm512_gf2p8affine_epi64_epi8(bits, eight, 0);
-        const __m256i low = r % 2 ? _mm512_extracti64x4_epi64(bytes, 1) : _mm512_castsi512_si256(bytes);
-        __m512i half = _mm512_sub_epi16(_mm512_set1_epi16(tops[r / 2]), _mm512_cvtepu8_epi16(low));
-        BBCU_UNROLL(8)
-        for (size_t b = 8; b < kBits; ++b) {
-            __mmask32 bit;
-            std::memcpy(&bit, sums + b * Planes512::block + r * sizeof bit, sizeof bit);
-            half = _mm512_mask_sub_epi16(half, bit, half, _mm512_set1_epi16(static_cast<int16_t>(1 << b)));
-        }
-        _mm512_store_si512(halves.of + 2 * kLanes * r, half);
+    BBCU_UNROLL(4)
+    for (size_t q = 0; q < 4; ++q) {
+        bytes[2 * q] = _mm512_gf2p8affine_epi64_epi8(bits, _mm512_unpacklo_epi32(four[q][0], four[q][1]), 0);
+        bytes[2 * q + 1] = _mm512_gf2p8affine_epi64_epi8(bits, _mm512_unpackhi_epi32(four[q][0], four[q][1]), 0);
     }
 }
 
-// Affine part and residual of 16 pixels of one output, from half their product. Returns which are below the threshold.
+// The two lowest bits of the sums of four outputs are together one byte of every pixel.
+static_assert(kOutputs == 4 && kSumBits == 10, "two bits of four outputs are a byte");
+
+inline void lowest_bits(const uint8_t* sums, __m512i* lowest) {
+    __m512i planes[8];
+    for (size_t i = 0; i < kOutputs; ++i)
+        for (size_t b = 0; b < 2; ++b)
+            planes[2 * i + b] = Planes512::load(sums + (i * kSumBits + b) * Planes512::block);
+    __m512i bytes[kMaxWords];
+    bytes_of(planes, bytes);
+    for (size_t r = 0; r < kMaxWords; ++r) _mm512_store_si512(lowest + r, bytes[r]);
+}
+
+// Words of output i of a group, from its sums and what lowest_bits made. tops: of each of the block's words of planes.
+inline void halves_of(const uint8_t* sums, const __m512i* lowest, size_t i, const int16_t* tops, size_t words,
+                      Halves& halves) {
+    __m512i planes[8];
+    for (size_t b = 0; b < 8; ++b) planes[b] = Planes512::load(sums + (i * kSumBits + 2 + b) * Planes512::block);
+    __m512i highest[kMaxWords];
+    bytes_of(planes, highest);
+    // Moves bits 2 * i and 2 * i + 1 of every byte to its top.
+    const __m512i two = _mm512_set1_epi64(int64_t{2} << 2 * i | int64_t{1} << (2 * i + 8));
+    BBCU_UNROLL(8)
+    for (size_t r = 0; r < kMaxWords; ++r) {
+        if (r == words) break;
+        const __m512i low = _mm512_gf2p8affine_epi64_epi8(_mm512_load_si512(lowest + r), two, 0);
+        const __m512i top = _mm512_set1_epi16(tops[r]);
+        int16_t* to = halves.of + 4 * kLanes * r;
+        _mm512_store_si512(to, _mm512_sub_epi16(top, _mm512_unpacklo_epi8(low, highest[r])));
+        _mm512_store_si512(to + 2 * kLanes, _mm512_sub_epi16(top, _mm512_unpackhi_epi8(low, highest[r])));
+    }
+}
+
+// Affine part and residual of 16 pixels of one output, from their words. Returns which are below the threshold.
 struct Epilogue {
     __m512 scale, bias, slope, offset, leak, threshold;
     Epilogue(const BinaryRow& t, const UnitParams& unit, size_t o)
-        : scale(_mm512_set1_ps(2 * unit.scale[o])), bias(_mm512_set1_ps(unit.bias[o])),
+        : scale(_mm512_set1_ps(unit.scale[o] / 32)), bias(_mm512_set1_ps(unit.bias[o])),
           slope(_mm512_set1_ps(unit.slope[o])), offset(_mm512_set1_ps(unit.offset[o])), leak(_mm512_set1_ps(t.leak)),
           threshold(_mm512_set1_ps(t.threshold ? t.threshold[o] : 0)) {}
 
@@ -217,15 +242,16 @@ inline void finish_piece(const PlanePiece& piece, const Tops& tops, const Epilog
 template <bool kLeaky>
 void binary_rows_as(const BinaryRow* rows, size_t count) {
     const TaskTops tops(rows, count);
-    const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces,
-                            float* part) {
+    alignas(kAlign) __m512i lowest[kMaxStep][kMaxWords];
+    const auto finish = [&](const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces, float* part) {
         Halves halves;
         int16_t inside[kMaxWords];
         size_t words = 0;
         for (size_t p = 0; p < pieces.count; ++p)
             for (size_t n = 0; n < pieces.piece[p].count; ++n)
                 inside[words++] = tops.of[j][pieces.piece[p].row - rows].inside[o];
-        halves_of<decltype(bits)::value>(sums, inside, words, halves);
+        if (o % kOutputs == 0) lowest_bits(sums, lowest[j]);
+        halves_of(sums, lowest[j], o % kOutputs, inside, words, halves);
         const Epilogue epilogue(*rows, *rows->unit[j], o);
         for (size_t p = 0; p < pieces.count; ++p) {
             const PlanePiece& piece = pieces.piece[p];

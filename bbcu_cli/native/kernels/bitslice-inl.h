@@ -19,6 +19,8 @@
 //      top_j - sum_j, with sum_j what step 5 gives and top_j = 288 - M_j + all that was added.
 //   7. Outside the image a sign is 0, not +-1, but its bit is read as 0, which means +1. Half of what a tap outside
 //      adds by mistake is 32 - (how many of its 64 weights are -1): taken off top_j, at the first and last pixel apart.
+//   8. Ten bits say all of a half, so sums are kept without their higher bits. Where numbers become words of 16 bits,
+//      one for each pixel, those ten are the highest: a *word* is 64 times the half, and its sign is the word's.
 //
 // An example with two outputs, hence four lists, and six taps; bits by tap:
 //   weights of output 0: 0 1 0 1 0 0, of output 1: 0 0 1 1 0 1, so the patterns are 0 1 2 3 0 2; signs: 1 0 1 1 1 1
@@ -47,7 +49,7 @@ namespace {  // of this file of one instruction set alone; see portability.h
 
 using namespace bitslice;
 
-constexpr size_t kCarries = 4;  // an output's sum has so many more bits than a list's count
+constexpr size_t kSumBits = 10;  // that are kept of an output's sum: half a product is within -288..288 (step 8)
 
 // A number that is known when it is compiled, as a type.
 template <size_t kNumber>
@@ -180,9 +182,11 @@ inline Number<V, kBits> load_number(const uint8_t* from) {
     return n;
 }
 
+constexpr size_t one_more(size_t bits) { return bits < kSumBits ? bits + 1 : kSumBits; }
+
 template <class V, size_t kBits>
-inline Number<V, kBits + 1> add(const Number<V, kBits>& x, const Number<V, kBits>& y) {
-    Number<V, kBits + 1> z;
+inline Number<V, one_more(kBits)> add(const Number<V, kBits>& x, const Number<V, kBits>& y) {
+    Number<V, one_more(kBits)> z;
     z.bit[0] = V::exclusive(x.bit[0], y.bit[0]);
     auto carry = V::both(x.bit[0], y.bit[0]);
     BBCU_UNROLL(16)
@@ -190,14 +194,14 @@ inline Number<V, kBits + 1> add(const Number<V, kBits>& x, const Number<V, kBits
         z.bit[b] = V::sum(carry, x.bit[b], y.bit[b]);
         carry = V::carry(carry, z.bit[b], x.bit[b], y.bit[b]);
     }
-    z.bit[kBits] = carry;
+    if constexpr (kBits < kSumBits) z.bit[kBits] = carry;
     return z;
 }
 
 // x - y - 1 + 2^kBits (step 6)
 template <class V, size_t kBits>
-inline Number<V, kBits + 1> subtract(const Number<V, kBits>& x, const Number<V, kBits>& y) {
-    Number<V, kBits + 1> z;
+inline Number<V, one_more(kBits)> subtract(const Number<V, kBits>& x, const Number<V, kBits>& y) {
+    Number<V, one_more(kBits)> z;
     auto borrow = V::ones();
     BBCU_UNROLL(16)
     for (size_t b = 0; b + 1 < kBits; ++b) {
@@ -206,7 +210,7 @@ inline Number<V, kBits + 1> subtract(const Number<V, kBits>& x, const Number<V, 
     }
     constexpr size_t last = kBits - 1;
     z.bit[last] = V::sum(borrow, x.bit[last], y.bit[last]);
-    z.bit[kBits] = V::no_borrow(z.bit[last], x.bit[last], y.bit[last]);
+    if constexpr (kBits < kSumBits) z.bit[kBits] = V::no_borrow(z.bit[last], x.bit[last], y.bit[last]);
     return z;
 }
 
@@ -215,11 +219,12 @@ inline void store_number(const Number<V, kBits>& n, uint8_t* to) {
     for (size_t b = 0; b < kBits; ++b) V::store(to + b * V::block, n.bit[b]);
 }
 
-// Step 5, from the counts of the 16 lists: bit b of the sum of output j in sums[j * (kBits + kCarries) + b].
+// Step 5, from the counts of the 16 lists: bit b of the sum of output j in sums[j * kSumBits + b].
 template <class V, size_t kBits>
 inline void combine(const uint8_t* counts, uint8_t* sums) {
     constexpr size_t list = kBits * V::block;
-    Number<V, kBits + 2> both[4], split[4];  // at h, bits 2 and 3 of p: the two d_p of bit 1 added, or subtracted
+    Number<V, one_more(one_more(kBits))> both[4],
+        split[4];  // at h, bits 2 and 3 of p: the two d_p of bit 1 added, or subtracted
     BBCU_UNROLL(4)
     for (size_t h = 0; h < 4; ++h) {
         const auto difference = [&](size_t p) {
@@ -230,7 +235,7 @@ inline void combine(const uint8_t* counts, uint8_t* sums) {
         both[h] = add(low, high);
         split[h] = subtract(low, high);
     }
-    constexpr size_t output = (kBits + kCarries) * V::block;
+    constexpr size_t output = kSumBits * V::block;
     store_number(add(add(split[0], split[1]), add(split[2], split[3])), sums + output);
     store_number(add(subtract(both[0], both[1]), subtract(both[2], both[3])), sums + 2 * output);
     const auto low = add(both[0], both[1]), high = add(both[2], both[3]);

@@ -82,18 +82,18 @@ inline void exchange_halves(uint8x16_t& a, uint8x16_t& b) {
     b = vsriq_n_u8(b, before, 4);
 }
 
-// Bits of two planes, in the lowest bits of the eight pixels of each byte: pixel r of all bytes in of[r].
+// Bits of two planes, in the highest bits of the eight pixels of each byte: pixel r of all bytes in of[r].
 inline void two_bits(uint8x16_t low, uint8x16_t high, uint8x16_t (&of)[8]) {
     exchange<1>(low, high, 0x55);
-    const uint8x16_t three = vdupq_n_u8(3);
-    of[0] = vandq_u8(low, three);
-    of[1] = vandq_u8(high, three);
-    of[2] = vandq_u8(vshrq_n_u8(low, 2), three);
-    of[3] = vandq_u8(vshrq_n_u8(high, 2), three);
-    of[4] = vandq_u8(vshrq_n_u8(low, 4), three);
-    of[5] = vandq_u8(vshrq_n_u8(high, 4), three);
-    of[6] = vshrq_n_u8(low, 6);
-    of[7] = vshrq_n_u8(high, 6);
+    const uint8x16_t upper = vdupq_n_u8(0xc0);
+    of[0] = vshlq_n_u8(low, 6);
+    of[1] = vshlq_n_u8(high, 6);
+    of[2] = vandq_u8(vshlq_n_u8(low, 4), upper);
+    of[3] = vandq_u8(vshlq_n_u8(high, 4), upper);
+    of[4] = vandq_u8(vshlq_n_u8(low, 2), upper);
+    of[5] = vandq_u8(vshlq_n_u8(high, 2), upper);
+    of[6] = vandq_u8(low, upper);
+    of[7] = vandq_u8(high, upper);
 }
 
 // Byte k of v[r] belongs to pixel 8 * k + r; afterwards the bytes of all v, one after the other, follow the pixels.
@@ -147,34 +147,30 @@ struct NeonRows {
         int16_t* eight(size_t pixel) { return of + pixel; }
     };
 
-    // From the lowest ten bits of the sums: a half is at most 288, so higher bits say nothing more.
-    template <bool kMore>
     static void subtract_sums(const uint8_t* sums, int16_t inside, Halves& halves) {
         uint8x16_t low[8], high[8];
-        for (size_t b = 0; b < 8; ++b) low[b] = Planes::load(sums + b * Planes::block);
+        for (size_t b = 0; b < 8; ++b) high[b] = Planes::load(sums + (b + 2) * Planes::block);
         BBCU_UNROLL(4)
-        for (size_t r = 0; r < 8; r += 2) exchange<1>(low[r], low[r + 1], 0x55);
+        for (size_t r = 0; r < 8; r += 2) exchange<1>(high[r], high[r + 1], 0x55);
         BBCU_UNROLL(4)
-        for (size_t r = 0; r < 4; ++r) exchange<2>(low[r + r / 2 * 2], low[r + r / 2 * 2 + 2], 0x33);
+        for (size_t r = 0; r < 4; ++r) exchange<2>(high[r + r / 2 * 2], high[r + r / 2 * 2 + 2], 0x33);
         BBCU_UNROLL(4)
-        for (size_t r = 0; r < 4; ++r) exchange_halves(low[r], low[r + 4]);
-        two_bits(Planes::load(sums + 8 * Planes::block), Planes::load(sums + 9 * Planes::block), high);
+        for (size_t r = 0; r < 4; ++r) exchange_halves(high[r], high[r + 4]);
+        two_bits(Planes::load(sums), Planes::load(sums + Planes::block), low);
         in_order(low);
         in_order(high);
         const int16x8_t top = vdupq_n_s16(inside);
         BBCU_UNROLL(16)
         for (size_t i = 0; i < 16; ++i) {
             const uint8x16_t sum = i % 2 ? vzip2q_u8(low[i / 2], high[i / 2]) : vzip1q_u8(low[i / 2], high[i / 2]);
-            int16x8_t half = vsubq_s16(top, vreinterpretq_s16_u8(sum));
-            if (kMore) half = vshrq_n_s16(vshlq_n_s16(half, 6), 6);
-            vst1q_s16(halves.of + 8 * i, half);
+            vst1q_s16(halves.of + 8 * i, vsubq_s16(top, vreinterpretq_s16_u8(sum)));
         }
     }
 
     struct Epilogue {
         float32x4_t scale, bias, slope, offset, leak, threshold;
         Epilogue(const BinaryRow& t, const UnitParams& unit, size_t o)
-            : scale(Neon::set(2 * unit.scale[o])), bias(Neon::set(unit.bias[o])), slope(Neon::set(unit.slope[o])),
+            : scale(Neon::set(unit.scale[o] / 32)), bias(Neon::set(unit.bias[o])), slope(Neon::set(unit.slope[o])),
               offset(Neon::set(unit.offset[o])), leak(Neon::set(t.leak)),
               threshold(Neon::set(t.threshold ? t.threshold[o] : 0)) {}
 

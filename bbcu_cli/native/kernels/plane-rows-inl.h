@@ -4,10 +4,10 @@
 // taken together, word after word, so that the blocks of short rows are full too.
 //
 // A set S, of those whose epilogue takes 32 pixels at once, has Planes (a V of bitslice-inl.h) and
-//   Halves                        half the products of a block of pixels of one output
+//   Halves                        words of a block of pixels of one output: 64 times half the product
 //     eight(pixel)                where the 8 that begin with `pixel`, a multiple of 8, lie one after the other
 //     kNext                       from there to where the next 8 lie, within 32
-//   subtract_sums<kMore>(sums, inside, halves)   makes them: inside - sum; kMore: sums have more than 10 bits
+//   subtract_sums(sums, inside, halves)   makes them: inside - 64 * sum
 //   Epilogue(task, unit, o)       affine part and residual of output o
 //     finish<kLeaky>(half, residual, out)    of 32 pixels; returns the bits of those below the threshold
 //   below(floats, threshold)      those bits of any 32 floats
@@ -92,7 +92,10 @@ void gather_window(const PlaneBlockPieces& pieces, size_t stride, uint8_t* windo
     }
 }
 
-// Step 7. Half the product of a pixel of output o: inside - sum, plus left at the first pixel, plus right at the last.
+// The word of a half, or of what one is made of (step 8).
+inline int16_t word_of(int half) { return static_cast<int16_t>(static_cast<uint16_t>(half * 64)); }
+
+// Step 7. The word of a pixel of output o: inside - 64 * sum, plus left at the first pixel, plus right at the last.
 struct Tops {
     int16_t inside[kFeatures], left[kFeatures], right[kFeatures];
     void set(const PlaneWeights& weights, const uint8_t* const rows[3]) {
@@ -107,9 +110,9 @@ struct Tops {
                     top -= tap[0] + tap[1] + tap[2];
                 }
             }
-            inside[o] = static_cast<int16_t>(top);
-            left[o] = static_cast<int16_t>(first);
-            right[o] = static_cast<int16_t>(last);
+            inside[o] = word_of(top);
+            left[o] = word_of(first);
+            right[o] = word_of(last);
         }
     }
 };
@@ -132,7 +135,7 @@ template <size_t kBlock>
 struct PlaneMemory {
     alignas(kAlign) uint8_t window[(kPlanes + 1) * kBlock];
     alignas(kAlign) uint8_t counts[kLists * kMaxBits * kBlock];
-    alignas(kAlign) uint8_t sums[kMaxStep][kOutputs * (kMaxBits + kCarries) * kBlock];
+    alignas(kAlign) uint8_t sums[kMaxStep][kOutputs * kSumBits * kBlock];
     alignas(kAlign) float parts[kMaxStep][8 * kBlock];  // of one output, by unit, before they are interleaved
     PlaneMemory() { std::memset(window + kPlanes * kBlock, 0, kBlock); }
 };
@@ -181,8 +184,8 @@ inline void interleave_block(const PlaneBlockPieces& pieces, const PlaneMemory<V
     }
 }
 
-// One block. finish(bits, sums, j, o, pieces, part) completes output o of unit j: into the task's row and signs where
-// part is null, otherwise into part. pack_span(floats, count, threshold, packed) makes signs of pixels.
+// One block. finish(sums, j, o, pieces, part) completes output o of unit j, given the sums of its group: into the task's
+// row and signs where part is null, otherwise into part. pack_span(floats, count, threshold, packed) makes signs of pixels.
 template <class V, class Finish, class PackSpan>
 inline void plane_block(const PlaneBlockPieces& pieces, PlaneMemory<V::block>& memory, const Finish& finish,
                         const PackSpan& pack_span) {
@@ -203,11 +206,7 @@ inline void plane_block(const PlaneBlockPieces& pieces, PlaneMemory<V::block>& m
         for (size_t i = 0; i < kOutputs; ++i) {
             const size_t o = g * kOutputs + i;
             for (size_t j = 0; j < task.step; ++j)
-                with_bits(plane_weights(task, j).group[g].bits, [&](auto bits) {
-                    constexpr size_t sum_bits = decltype(bits)::value + kCarries;
-                    finish(Constant<sum_bits>(), memory.sums[j] + i * sum_bits * V::block, j, o, pieces,
-                           task.step > 1 ? memory.parts[j] : nullptr);
-                });
+                finish(memory.sums[j], j, o, pieces, task.step > 1 ? memory.parts[j] : nullptr);
             if (task.step > 1) interleave_block<V>(pieces, memory, o, pack_span);
         }
     }
@@ -277,8 +276,7 @@ template <class S, bool kLeaky>
 void binary_rows_as(const BinaryRow* rows, size_t count) {
     using Planes = typename S::Planes;
     const TaskTops tops(rows, count);
-    const auto finish = [&](auto bits, const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces,
-                            float* part) {
+    const auto finish = [&](const uint8_t* sums, size_t j, size_t o, const PlaneBlockPieces& pieces, float* part) {
         const typename S::Epilogue epilogue(*rows, *rows->unit[j], o);
         // Rows at the image's edges have other tops.
         typename S::Halves halves;
@@ -287,7 +285,7 @@ void binary_rows_as(const BinaryRow* rows, size_t count) {
             const PlanePiece& piece = pieces.piece[p];
             const Tops& top = tops.of[j][piece.row - rows];
             if (!last || top.inside[o] != last->inside[o])
-                S::template subtract_sums<(decltype(bits)::value > 10)>(sums, top.inside[o], halves);
+                S::subtract_sums(sums + o % kOutputs * kSumBits * Planes::block, top.inside[o], halves);
             last = &top;
             finish_piece<S, kLeaky>(piece, top, epilogue, halves, o, part);
         }
@@ -309,7 +307,7 @@ void bare_row(const uint8_t* const rows[3], const uint8_t* weights, size_t width
     row.weights[0] = weights;
     row.step = 1;
     row.width = width;
-    const auto finish = [&](auto, const uint8_t* sums, size_t, size_t o, const PlaneBlockPieces&, float*) {
+    const auto finish = [&](const uint8_t* sums, size_t, size_t o, const PlaneBlockPieces&, float*) {
         sink[o] = static_cast<uint8_t>(sink[o] ^ *sums);
     };
     plane_blocks<Planes, Planes>(&row, 1, finish, pack_span<S>);

@@ -170,9 +170,9 @@ inline __m512i popcount(__m512i v) {
     const auto words = as<Lanes<uint64_t, __m512i>>(v);
     return from_lanes<__m512i, int64_t>([&](unsigned i) { return __builtin_popcountll(words[i]); });
 }
-inline __m512i permute_epi16(__m512i index, __m512i v) {
-    const auto from = as<Lanes<uint16_t, __m512i>>(index), lanes = as<Lanes<uint16_t, __m512i>>(v);
-    return from_lanes<__m512i, uint16_t>([&](unsigned i) { return lanes[from[i] % 32]; });
+inline __m512i permute_epi8(__m512i index, __m512i v) {
+    const auto from = as<Lanes<uint8_t, __m512i>>(index), lanes = as<Lanes<uint8_t, __m512i>>(v);
+    return from_lanes<__m512i, uint8_t>([&](unsigned i) { return lanes[from[i] % 64]; });
 }
 // Lanes of a and b by turns, from the lower (high = 0) or the upper half of each 128 bits.
 template <class Lane>
@@ -256,7 +256,7 @@ inline To part(V v, unsigned i) {
 #define _mm512_cvtepi32_epi16 emulated::narrow<int32_t, int16_t, __m256i>
 #define _mm512_cvtepi64_epi32 emulated::narrow<int64_t, int32_t, __m256i>
 #define _mm512_cvtepi32_ps emulated::to_float
-#define _mm512_permutexvar_epi16 emulated::permute_epi16
+#define _mm512_permutexvar_epi8 emulated::permute_epi8
 #define _mm512_unpacklo_epi8(a, b) emulated::unpack<uint8_t>(a, b, 0)
 #define _mm512_unpackhi_epi8(a, b) emulated::unpack<uint8_t>(a, b, 1)
 #define _mm512_unpacklo_epi16(a, b) emulated::unpack<uint16_t>(a, b, 0)
