@@ -10,18 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal
 
-from bbcu_cli.batch.settings import Row
 from bbcu_cli.cores import default_threads, usable_cpus
 from bbcu_cli.errors import BbcuError, EngineError, UsageError
-from bbcu_cli.fleet.driver import Outcome
+from bbcu_cli.fleet.driver import Outcome, Told
 from bbcu_cli.fleet.nodes import Here, Node, difference, here, probe
-from bbcu_cli.fleet.plan import Piece, Plan
+from bbcu_cli.fleet.plan import Asked, Piece, Plan
 from bbcu_cli.fleet.stores import EXTRA
-from bbcu_cli.fleet.worker import Refused, restore_piece
+from bbcu_cli.fleet.worker import Refused
 
-Work = Callable[[Plan, Piece], "tuple[Row, ...] | Refused | BbcuError"]
+Work = Callable[[Plan, Piece[Asked]], "tuple[Told, ...] | Refused | BbcuError"]
 _REACH: Final = 10.0  # seconds for a connection to the head of a cluster
 _PROBE: Final = 120.0  # seconds for a node to start a process and tell what it has
 _FRESH: Final = 5.0  # seconds that the list of nodes is believed
@@ -135,16 +134,18 @@ def fitted(plan: Plan, address: str, nodes: list[Node]) -> Plan:
     return replace(plan, loading=loading, settings=replace(plan.settings, threads=threads))
 
 
-class RayPieces:
+class RayPieces(Generic[Asked, Told]):
     """The executor of `drive`: each piece is a task; `with` cancels those that are under way at the end."""
 
-    def __init__(self, ray: Any, plan: Plan, refused: list[Node], note: Callable[[str], None], work: Work) -> None:
+    def __init__(
+        self, ray: Any, plan: Plan, refused: list[Node], note: Callable[[str], None], work: Work[Asked, Told]
+    ) -> None:
         """Start nothing yet.
 
         Args:
             refused: nodes that must not work.
             note: tells a person.
-            work: what is done with a piece on a node: `restore_piece`.
+            work: what is done with a piece on a node.
         """
         self._ray, self._note = ray, note
         self._refused = {node.id for node in refused}
@@ -154,11 +155,11 @@ class RayPieces:
         self._plan = ray.put(plan)
         resources = {"num_cpus": self._threads, "num_gpus": self._gpus, "memory": self._memory}
         self._task = ray.remote(max_retries=0, **resources)(_on_node(work))
-        self._under_way: dict[Any, Piece] = {}
+        self._under_way: dict[Any, Piece[Asked]] = {}
         self._looked, self._slots, self.nodes = 0.0, 1, 0
         self._waits = False
 
-    def __enter__(self) -> RayPieces:
+    def __enter__(self) -> RayPieces[Asked, Told]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,14 +197,14 @@ class RayPieces:
         shares = [has.get("CPU", 0) // self._threads, has.get("memory", 0) // self._memory]
         return int(min([*shares, *([has.get("GPU", 0) // self._gpus] if self._gpus else [])]))
 
-    def submit(self, piece: Piece) -> None:
+    def submit(self, piece: Piece[Asked]) -> None:
         """Hand a piece to Ray."""
         task = self._task
         if self._refused:
             task = task.options(label_selector={"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"})
         self._under_way[task.remote(self._plan, piece)] = piece
 
-    def wait(self) -> list[Outcome]:
+    def wait(self) -> list[Outcome[Asked, Told]]:
         """What has ended.
 
         Raises:
@@ -216,7 +217,7 @@ class RayPieces:
                 return ended
             self.room()  # tells when no node is left
 
-    def _outcome(self, reference: Any, piece: Piece) -> Outcome | None:
+    def _outcome(self, reference: Any, piece: Piece[Asked]) -> Outcome[Asked, Told] | None:
         """What became of a piece; None when it is on its way again, since its node was refused."""
         errors = self._ray.exceptions
         deadly = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
@@ -245,8 +246,8 @@ _DEATHS: Final[dict[str, Literal["its node was lost", "its machine was out of me
 }
 
 
-def _on_node(work: Work) -> Callable[[Plan, Piece], tuple[str, Any]]:
-    def on_node(plan: Plan, piece: Piece) -> tuple[str, Any]:
+def _on_node(work: Work[Asked, Told]) -> Callable[[Plan, Piece[Asked]], tuple[str, Any]]:
+    def on_node(plan: Plan, piece: Piece[Asked]) -> tuple[str, Any]:
         import ray
 
         return ray.get_runtime_context().get_node_id(), work(plan, piece)
@@ -256,8 +257,8 @@ def _on_node(work: Work) -> Callable[[Plan, Piece], tuple[str, Any]]:
 
 @contextmanager
 def pieces_on(
-    address: str, plan: Plan, note: Callable[[str], None], work: Work = restore_piece, *, cpus: int | None = None
-) -> Iterator[RayPieces]:
+    address: str, plan: Plan, note: Callable[[str], None], work: Work[Asked, Told], *, cpus: int | None = None
+) -> Iterator[RayPieces[Asked, Told]]:
     """An executor on the nodes of a cluster that have the same bbcu and weights; the others are named.
 
     Args:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from bbcu_cli.batch.settings import Row
 from bbcu_cli.errors import BbcuError
 from bbcu_cli.fleet.nodes import difference, here
-from bbcu_cli.fleet.plan import Piece, Plan
+from bbcu_cli.fleet.plan import Ask, Piece, Plan
 from bbcu_cli.fleet.restore import restore
 from bbcu_cli.fleet.shop import Shop
 
@@ -20,7 +20,7 @@ class Refused:
     reason: str
 
 
-def restore_piece(plan: Plan, piece: Piece) -> tuple[Row, ...] | Refused | BbcuError:
+def restore_piece(plan: Plan, piece: Piece[Ask]) -> tuple[Row, ...] | Refused | BbcuError:
     """Restore the pictures of a piece.
 
     Returns:

@@ -29,9 +29,10 @@ from bbcu_cli.fleet.cluster import pieces_on
 from bbcu_cli.fleet.driver import TRIES, drive
 from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
 from bbcu_cli.fleet.nodes import Here, difference, here
-from bbcu_cli.fleet.plan import Loading, Plan
+from bbcu_cli.fleet.plan import Ask, Loading, Plan
 from bbcu_cli.fleet.restore import restore
 from bbcu_cli.fleet.shop import Shop
+from bbcu_cli.fleet.worker import Refused, restore_piece
 from bbcu_cli.image import EncodeOptions
 from bbcu_cli.restoration.choice import Wish
 from bbcu_cli.restoration.model import Options
@@ -135,7 +136,7 @@ def plan_of(root: Path, **changes: Any) -> Plan:
     """A plan as the command line makes it."""
     settings = Settings(Options(memory=500 << 20), EncodeOptions(), "PNG", 10**8, threads=1)
     weights = root / "w.safetensors"
-    loading = Loading(str(weights), threads=1)
+    loading = Loading(str(weights), str(weights), threads=1)
     fields = {"digests": (("--weights", read_packed(weights).sha256),), **changes}
     return Plan(Wish("sr", 2), settings, loading, **fields)
 
@@ -180,7 +181,7 @@ def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp
 
     stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     with pieces_on(cluster.address, plan_of(place), print, deadly) as executor:
-        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor)}
+        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor, Ask.failed)}
     assert len(rows) == 24
     failed = {Path(row.source).name: row.error for row in rows.values() if row.status == "failed"}
     assert set(failed) == {"007.png", "013.png"}
@@ -193,7 +194,7 @@ def test_a_node_with_another_bbcu_or_other_weights_is_refused_by_name(place: Pat
     """All of them here, so that nothing is done, and the sentence says what one has."""
     plan = plan_of(place, digests=(("sr-m-x2", "0" * 64),))
     reason = r"No node of the cluster \S+ may work: of \S+ \(.*\), its weights of sr-m-x2 are others\."
-    with pytest.raises(UsageError, match=reason), pieces_on(cluster.address, plan, print):
+    with pytest.raises(UsageError, match=reason), pieces_on(cluster.address, plan, print, restore_piece):
         pass
     assert difference("9.9", {}, here()) == f"it has bbcu {here().version} instead of 9.9"
     assert difference("9.9", {}, Here("", {}, "none", urls=False)) == "it has no bbcu"
@@ -211,7 +212,6 @@ def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
 def test_weights_that_differ_on_a_node_are_noticed_there(place: Path, tmp_path: Path) -> None:
     """A path may hold another file on another machine: such a node does nothing."""
     from bbcu_cli.fleet.plan import Piece
-    from bbcu_cli.fleet.worker import Refused, restore_piece
 
     plan = plan_of(place, digests=(("--weights", "0" * 64),), home=str(tmp_path))
     told = restore_piece(plan, Piece(()))

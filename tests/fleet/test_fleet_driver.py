@@ -51,7 +51,7 @@ def asks(number: int) -> Iterator[Ask]:
 def test_every_picture_has_one_row_whatever_dies(losses: int) -> None:
     """Pieces of lost nodes are done again, and a bounded number is under way."""
     executor = Fake(losses=losses)
-    rows = list(drive(pieces(asks(1000)), executor))
+    rows = list(drive(pieces(asks(1000)), executor, Ask.failed))
     assert Counter(row.source for row in rows) == dict.fromkeys((ask.source for ask in asks(1000)), 1)
     assert {row.status for row in rows} == {"done"}
     assert executor.most <= 4
@@ -61,7 +61,7 @@ def test_a_picture_that_kills_its_workers_fails_alone() -> None:
     """It is found by splitting, tried three times by itself, and every other picture is done."""
     deadly = frozenset({"s3://in/00000007.jpg", "s3://in/00000040.jpg"})
     executor = Fake(deadly=deadly)
-    rows = {row.source: row for row in drive(pieces(asks(70)), executor)}
+    rows = {row.source: row for row in drive(pieces(asks(70)), executor, Ask.failed)}
     assert len(rows) == 70
     assert {row.source for row in rows.values() if row.status == "failed"} == deadly
     assert f"its worker died {TRIES} times" in rows["s3://in/00000007.jpg"].error
@@ -130,7 +130,7 @@ def driven(number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     tracemalloc.start()
     try:
         stream = list_inputs(["s3://b/in/"], "s3://b/out/", NAMING, refuse_existing=True)
-        rows = sum(1 for _ in drive(pieces(stream.asks), Fake(room=64)))
+        rows = sum(1 for _ in drive(pieces(stream.asks), Fake(room=64), Ask.failed))
         return rows, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
