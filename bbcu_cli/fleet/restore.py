@@ -20,13 +20,12 @@ from bbcu_cli.batch.run import run
 from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.errors import BbcuError, EngineError
 from bbcu_cli.fleet import stores
+from bbcu_cli.fleet.ahead import AHEAD, ahead
 from bbcu_cli.fleet.plan import Ask
 from bbcu_cli.fleet.shop import Shop
 from bbcu_cli.fleet.spool import spool
 from bbcu_cli.fleet.stores import Entry, is_url
 
-AHEAD: Final = 8
-"""Pictures that are fetched before their turn, and that are published at a time."""
 STRETCH: Final = 256
 """Pictures that `batch` is given at a time, so that those that need no work are told meanwhile."""
 
@@ -42,12 +41,12 @@ def restore(asks: Iterable[Ask], shop: Shop, *, again: bool = False) -> Iterator
     """
     with spool() as place, ThreadPoolExecutor(AHEAD, "transfer") as pool:
         desk = _Desk(shop, place, again=again)
-        ahead = _fetched_ahead(asks, desk, pool)
+        pictures = (_Picture(ask, ready) for ask, ready in ahead(asks, desk.fetch, pool))
         told: deque[_Picture] = deque()
         try:
-            while (first := next(ahead, None)) is not None:
+            while (first := next(pictures, None)) is not None:
                 working: deque[_Picture] = deque()
-                jobs = _jobs(chain([first], islice(ahead, STRETCH - 1)), told, working)
+                jobs = _jobs(chain([first], islice(pictures, STRETCH - 1)), told, working)
                 settings = desk.settings(first.ask)
                 for row in run(jobs, shop.model, settings, shop.manifest, tidy=False):
                     working[0].publish(row, desk, pool)
@@ -77,17 +76,6 @@ class _Picture:
         job = self.ready.result()
         assert isinstance(job, Job)  # noqa: S101 - nothing else is restored
         self.row = pool.submit(desk.publish, self.ask, job, row)
-
-
-def _fetched_ahead(asks: Iterable[Ask], desk: _Desk, pool: ThreadPoolExecutor) -> Iterator[_Picture]:
-    """The pictures, while the next ones are being fetched."""
-    stream, waiting = iter(asks), deque[_Picture]()
-    while True:
-        for ask in islice(stream, AHEAD - len(waiting)):
-            waiting.append(_Picture(ask, pool.submit(desk.fetch, ask)))
-        if not waiting:
-            return
-        yield waiting.popleft()
 
 
 def _jobs(pictures: Iterable[_Picture], told: deque[_Picture], working: deque[_Picture]) -> Iterator[Job]:

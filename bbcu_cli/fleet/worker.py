@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from bbcu_cli.batch.settings import Row
 from bbcu_cli.errors import BbcuError
+from bbcu_cli.fleet.evaluate import Answer, Exam, Question, evaluate
 from bbcu_cli.fleet.nodes import difference, here
 from bbcu_cli.fleet.plan import Ask, Piece, Plan
 from bbcu_cli.fleet.restore import restore
@@ -31,6 +32,15 @@ def restore_piece(plan: Plan, piece: Piece[Ask]) -> tuple[Row, ...] | Refused | 
         if isinstance(shop, Refused):
             return shop
         return tuple(restore(piece.asks, shop, again=piece.deaths > 0))
+    except BbcuError as error:
+        return error
+
+
+def evaluate_piece(exam: Exam, plan: Plan, piece: Piece[Question]) -> tuple[Answer, ...] | Refused | BbcuError:
+    """Restore and score the pictures of a piece; returns as `restore_piece`."""
+    try:
+        shop = _opened(plan)
+        return shop if isinstance(shop, Refused) else tuple(evaluate(piece.asks, shop, exam))
     except BbcuError as error:
         return error
 
