@@ -5,6 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from bbcu_cli.fleet import stores
 from bbcu_cli.fleet.driver import TRIES, Outcome, drive
 from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
 from bbcu_cli.fleet.plan import Ask, Piece
+from bbcu_cli.fleet.spool import PREFIX, _remove_abandoned, spool
 
 NAMING = Naming("_x2", None, ".png", recursive=True)
 
@@ -142,3 +145,28 @@ def test_the_memory_of_the_driver_does_not_grow_with_the_names(monkeypatch: pyte
     (few, small), (many, large) = driven(4_000, monkeypatch), driven(40_000, monkeypatch)
     assert (few, many) == (4_000, 40_000)
     assert large - small < 1 << 20
+
+
+def test_a_spool_is_held_before_another_process_can_take_it_for_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of one machine begin at the same time, and each removes what dead ones left."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock = fcntl.flock
+
+    def late(file: Any, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            _remove_abandoned(tmp_path)  # as another worker does just before
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with spool() as place:
+        assert place.is_dir()
+        _remove_abandoned(tmp_path)
+        (place / "picture").write_bytes(b"x")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / f"{PREFIX}dead").mkdir()
+    (tmp_path / f"{PREFIX}dead" / "lock").touch()
+    with spool() as place:
+        assert list(tmp_path.iterdir()) == [place]

@@ -242,6 +242,78 @@ def test_a_picture_of_a_web_server(place: Path, tmp_path: Path) -> None:
             server.kill()
 
 
+@pytest.fixture(scope="module")
+def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, ground truth in `set`, the same reduced in `small`, and results in `out_x2`."""
+    root = tmp_path_factory.mktemp("hr")
+    (root / "w.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"])))
+    rng = np.random.default_rng(9)
+    for folder in ("set", "small", "out_x2"):
+        (root / folder).mkdir()
+    for name in "abc":
+        picture = Pillow.fromarray(rng.integers(0, 255, (24, 28, 3), np.uint8))
+        picture.save(root / "set" / f"{name}.png")
+        picture.resize((14, 12)).save(root / "small" / f"{name}.png")
+        picture.point(lambda value: value // 2).save(root / "out_x2" / f"{name}_x2.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("set", "--task sr --scale 2"),
+        ("set", "--task sr --scale 2 --jpeg 80"),
+        ("set", "--task sr --scale 2 --input small"),
+        ("set", "--pred out_x2"),
+        ("set/a.png", "--pred out_x2/a_x2.png"),
+        ("set/a.png", "--task sr --scale 2"),
+    ],
+    ids=" ".join,
+)
+def test_an_evaluation_of_a_bucket_is_that_of_folders(asked: tuple[str, str], hr: Path, bucket: Bucket) -> None:
+    """Each figure to the last bit, and the same title, facts and lines."""
+    bucket.put({name: content for name, content in files(hr).items() if name.endswith(".png")})
+    bucket.put({"set/.hidden.png": b"x", "set/notes.txt": b"x"})
+    gt, options = asked
+    weights = ["--weights", str(hr / "w.safetensors")] if "--task" in options else []
+
+    def run(place: str) -> list[str]:
+        words = ["eval", "--gt", f"{place}/{gt}", *options.split(), "--json", *weights]
+        words = [f"{place}/{word}" if word.startswith(("small", "out_x2")) else word for word in words]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return [done.stdout, done.stderr]
+
+    assert run(bucket.url) == run(str(hr))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--gt s3://denied/set --task sr", "s3://denied/set cannot be looked at: access is denied"),
+        ("--gt BUCKET/none.png --task sr", "BUCKET/none.png does not exist."),
+        ("--gt BUCKET/empty/ --task sr", "No image in BUCKET/empty/."),
+        ("--gt BUCKET/set --task sr --scale 2", "BUCKET/set/bad.png is damaged"),
+        ("--gt BUCKET/set --pred BUCKET/set/", "BUCKET/set/bad.png is damaged"),
+        ("--gt BUCKET/set --pred BUCKET/other", "No ground truth in 'BUCKET/set' for b.png"),
+        ("--gt BUCKET/empty --pred BUCKET/other", "BUCKET/empty does not exist."),
+        ("--gt FOLDER --pred BUCKET/other --cluster local", "--cluster is for --task"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(arguments: str, sentence: str, hr: Path, bucket: Bucket) -> None:
+    """In the user's names, with exit code 2 and no figures."""
+    picture = (hr / "set" / "a.png").read_bytes()
+    bucket.put({"set/a.png": picture, "set/bad.png": b"\x89PNG\r\n\x1a\nno", "other/b.png": picture})
+    meant = {"BUCKET": bucket.url, "FOLDER": str(hr / "set")}
+    for name, value in meant.items():
+        arguments, sentence = arguments.replace(name, value), sentence.replace(name, value)
+    done = CliRunner().invoke(app, ["eval", *arguments.split(), "--quiet"])
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert sentence in done.stderr
+    assert "bbcu-spool" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_without_the_extra_one_sentence_names_it(place: Path) -> None:
     """A bbcu without fsspec says how to get it."""
     hidden = "import sys\nsys.modules['fsspec'] = sys.modules['fsspec.core'] = None\n"
