@@ -44,7 +44,7 @@ def restore_archive(
     files, engine, fleet, talk = options
     form, extension = output_format
     _require_possible(files, talk)
-    plan = request.plan(form, files, engine, talk)
+    plan = request.plan(form, files, engine, talk, [*inputs, files.output or ""])
     naming = Naming(request.tag, files.suffix, extension or ".png", files.recursive, files.exclude or ())
     listing = list_inputs(inputs, files.output, naming, refuse_existing=plan.settings.existing == "refuse")
     tally = Tally()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,23 @@ class Request:
     strength: float = 1
     target: Target | None = None
 
-    def plan(self, form: str, files: FileOptions, engine: EngineOptions, talk: TalkOptions) -> Plan:
-        """What is asked of every machine; `form` is the output format. Errors as of `plan_of`."""
+    def plan(
+        self,
+        form: str,
+        files: FileOptions,
+        engine: EngineOptions,
+        talk: TalkOptions,
+        places: Iterable[str] = (),
+    ) -> Plan:
+        """What is asked of every machine.
+
+        Args:
+            form: name of the output format.
+            places: the inputs and the output, paths or URLs.
+
+        Raises:
+            BbcuError: as `plan_of`.
+        """
         from bbcu_cli.batch.settings import Settings
 
         settings = Settings(
@@ -43,12 +59,15 @@ class Request:
             threads=engine.threads,
             levels=files.levels(),
         )
-        return plan_of(self.wish, settings, engine, self.target)
+        return plan_of(self.wish, settings, engine, places, self.target)
 
 
-def plan_of(wish: Wish, settings: Settings, engine: EngineOptions, target: Target | None = None) -> Plan:
-    """A plan for the networks that the options name; errors as of `hub.locate`."""
+def plan_of(
+    wish: Wish, settings: Settings, engine: EngineOptions, places: Iterable[str], target: Target | None = None
+) -> Plan:
+    """A plan for the networks that the options name, and for the places of pictures; errors as of `hub.locate`."""
     from bbcu_cli.fleet.plan import Loading, Plan, network_digests
+    from bbcu_cli.fleet.stores import scheme_of
     from bbcu_cli.hub import Catalogue, locate
 
     file = None
@@ -62,4 +81,5 @@ def plan_of(wish: Wish, settings: Settings, engine: EngineOptions, target: Targe
     loading = Loading(
         engine.weights, file, engine.engine.value, engine.device, engine.threads, engine.hub_repo, engine.offline
     )
-    return Plan(wish, settings, loading, digests, str(Path.cwd()), target)
+    schemes = tuple(sorted(set(filter(None, map(scheme_of, places)))))
+    return Plan(wish, settings, loading, digests, str(Path.cwd()), target, schemes)

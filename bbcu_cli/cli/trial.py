@@ -152,9 +152,8 @@ def restored_and_scored(
     wish, exam, report = _meant(gt, options, border)
     exam = replace(exam, pictures=with_views)
     with _questions(gt, options, pairing, wish, travel=cluster is not None) as questions:
-        plan = plan_of(
-            wish, Settings(engine.options(), EncodeOptions(), "PNG", MAX_PIXELS, threads=engine.threads), engine
-        )
+        settings = Settings(engine.options(), EncodeOptions(), "PNG", MAX_PIXELS, threads=engine.threads)
+        plan = plan_of(wish, settings, engine, [gt, options.input or ""])
         answers: list[Answer] = []
         with closing(_answers(questions, plan, exam, cluster)) as stream:
             for answer in stream:

@@ -89,7 +89,7 @@ def pieces(asks: Iterable[Asked], size: int = PIECE) -> Iterator[Piece[Asked]]:
 def _expand(text: str) -> list[str]:
     """A typed input -> files, or a folder. Raises a UsageError where nothing is there."""
     if is_url(text):
-        if not stores.is_web(text) and glob.has_magic(text):
+        if not stores.is_web(text) and glob.has_magic(text) and stores.kind(text) is None:
             return _matching(text)
         return [text]
     path = Path(text).expanduser()

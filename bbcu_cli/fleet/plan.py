@@ -111,6 +111,7 @@ class Plan:
         digests: of the networks that may serve, or of the one file of `loading.weights`.
         home: the folder that relative paths start from; empty: where the process is.
         target: the size of results; None: as the network of the wish makes them.
+        schemes: kinds of URLs that are read or written.
         run: stands for this run, so that what one of its own tries has published is known.
         version: of bbcu; all machines have the same.
     """
@@ -121,6 +122,7 @@ class Plan:
     digests: tuple[tuple[str, str], ...]
     home: str = ""
     target: Target | None = None
+    schemes: tuple[str, ...] = ()
     run: str = field(default_factory=lambda: secrets.token_hex(8))
     version: str = __version__
 

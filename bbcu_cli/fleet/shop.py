@@ -61,7 +61,11 @@ class Shop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._shelf.__exit__(kind, error, trace)
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the engines hold."""
+        self._shelf.close()
 
     def tidy(self, output: Path) -> None:
         """Remove what killed runs left in the folder of an output, when it is first seen."""

@@ -48,9 +48,10 @@ def evaluate_piece(exam: Exam, plan: Plan, piece: Piece[Question]) -> tuple[Answ
 @lru_cache(maxsize=1)
 def _opened(plan: Plan) -> Shop | Refused:
     """The networks of a plan, if they are the same as elsewhere; a process serves one plan, and keeps them."""
-    if reason := difference(plan.version, dict(plan.digests), here()):
+    if reason := difference(plan.version, dict(plan.digests), here(), plan.schemes):
         return Refused(reason)
     shop = Shop(plan)
     if plan.loading.weights and shop.model.sha256 != plan.digests[0][1]:
+        shop.close()
         return Refused(f"its {plan.loading.weights} is another file")
     return shop

@@ -281,7 +281,58 @@ def test_a_node_with_another_bbcu_or_other_weights_is_refused_by_name(place: Pat
     with pytest.raises(UsageError, match=reason), pieces_on(cluster.address, plan, print, restore_piece):
         pass
     assert difference("9.9", {}, here()) == f"it has bbcu {here().version} instead of 9.9"
-    assert difference("9.9", {}, Here("", {}, "none", urls=False)) == "it has no bbcu"
+    assert difference("9.9", {}, Here("", {}, "none", ())) == "it has no bbcu"
+
+
+def test_one_node_that_has_something_else_is_named_and_the_others_work(
+    place: Path, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is seen at the start or by a worker, that node does nothing, and each picture has its row."""
+    nodes, told = iter(["it has bbcu 9.9 instead of this one"]), []
+    monkeypatch.setattr("bbcu_cli.fleet.cluster.difference", lambda *_: next(nodes, ""))
+    lost = str(next(iter(cluster.worker_nodes)).node_id)
+
+    def choosy(plan: Plan, piece: Any) -> Any:  # travels to the nodes as it is
+        import ray
+
+        from bbcu_cli.fleet.worker import Refused, restore_piece
+
+        if ray.get_runtime_context().get_node_id() == lost:
+            return Refused("its weights are others")
+        return restore_piece(plan, piece)
+
+    stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
+    with pieces_on(cluster.address, plan_of(place), told.append, choosy) as executor:
+        rows = list(drive(pieces(stream.asks, 1), executor, Ask.failed))
+        assert executor.room() <= 4
+    assert Counter(row.status for row in rows) == {"done": 23, "failed": 1}
+    assert len({row.source for row in rows}) == 24
+    assert told[0].endswith("is refused: it has bbcu 9.9 instead of this one")
+    for line in told[1:]:
+        assert line.startswith("node ")
+        assert lost[:8] in line
+        assert line.endswith("is refused: its weights are others")
+
+
+def test_a_local_cluster_that_can_never_do_it_says_so(place: Path, tmp_path: Path) -> None:
+    """Nothing waits for a node that cannot come."""
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "local", "--memory", "900TB")
+    assert done.exit_code == 2, done.output
+    assert "This machine has not what a worker takes" in done.stderr
+    assert "less --memory" in done.stderr
+
+
+def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray says of it, on one line."""
+    import ray
+
+    def none(**_: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nPlease start one.")
+
+    monkeypatch.setattr(ray, "init", none)
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "auto")
+    assert done.exit_code == 2
+    assert "The cluster 'auto' cannot be used: Could not find any running Ray instance. Please start" in done.stderr
 
 
 def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
@@ -290,7 +341,9 @@ def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert len(lines) == 3
-    assert all("1 CPUs" in line and f"bbcu {here().version}, the same weights" in line for line in lines)
+    assert all(
+        "1 CPUs" in line and "s3://" in line and f"bbcu {here().version}, the same weights" in line for line in lines
+    )
 
 
 def test_weights_that_differ_on_a_node_are_noticed_there(place: Path, tmp_path: Path) -> None:

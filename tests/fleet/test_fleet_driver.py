@@ -5,17 +5,23 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bbcu_cli.batch.settings import Row
+from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.fleet import stores
+from bbcu_cli.fleet.cluster import RayPieces, fitted
 from bbcu_cli.fleet.driver import TRIES, Outcome, drive
 from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
-from bbcu_cli.fleet.plan import Ask, Piece
+from bbcu_cli.fleet.nodes import Here, Node, difference, here
+from bbcu_cli.fleet.plan import Ask, Loading, Piece, Plan
 from bbcu_cli.fleet.spool import PREFIX, _remove_abandoned, spool
+from bbcu_cli.image import EncodeOptions
+from bbcu_cli.restoration.choice import Wish
+from bbcu_cli.restoration.model import Options
 
 NAMING = Naming("_x2", None, ".png", recursive=True)
 
@@ -145,6 +151,38 @@ def test_the_memory_of_the_driver_does_not_grow_with_the_names(monkeypatch: pyte
     (few, small), (many, large) = driven(4_000, monkeypatch), driven(40_000, monkeypatch)
     assert (few, many) == (4_000, 40_000)
     assert large - small < 1 << 20
+
+
+def test_ray_is_told_what_a_worker_takes() -> None:
+    """CPUs, a GPU where the device is one, and the memory that bbcu allows itself, so that it schedules and scales."""
+    asked: dict[str, Any] = {}
+
+    class Ray:
+        def put(self, value: object) -> object:
+            return value
+
+        def remote(self, **resources: Any) -> Any:
+            asked.update(resources)
+            return lambda work: work
+
+    node = Node("n", "n", 16, 2, 64e9, here())
+    settings = Settings(Options(memory=3 << 30), EncodeOptions(), "PNG", 10**8)
+    for device, threads, gpus, cpus in (("auto", None, 0, 8), ("cuda:1", 4, 1, 4), ("cpu", 2, 0, 2)):
+        plan = Plan(Wish("sr", 2), settings, Loading(device=device, threads=threads), ())
+        plan = fitted(plan, "auto", [node])
+        RayPieces(Ray(), "auto", plan, [], print, lambda *_: ())
+        assert asked == {"max_retries": 0, "num_cpus": cpus, "num_gpus": gpus, "memory": 3 << 30}
+        assert (plan.loading.threads, plan.settings.threads) == (cpus, cpus)
+        assert plan.loading.device == ("cuda" if gpus else "cpu")
+
+
+def test_a_node_that_cannot_open_the_urls_is_told() -> None:
+    """It would fail picture by picture."""
+    able = here()
+    bare = Here(able.version, able.digests, able.engine, ())
+    assert difference(able.version, {}, bare, ["s3"]) == "it cannot open s3://, which needs fsspec and s3fs"
+    assert difference(able.version, {}, bare) == ""
+    assert difference(able.version, {}, replace(bare, urls=("s3",)), ["s3", "unusual"]) == ""
 
 
 def test_a_spool_is_held_before_another_process_can_take_it_for_abandoned(

@@ -163,6 +163,50 @@ def test_a_damaged_object_fails_alone_under_its_own_name(place: Path, bucket: Bu
     assert list(bucket.get("out")) == ["a.png"]
 
 
+def test_with_fail_fast_the_first_failure_ends_the_run_as_among_files(
+    place: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    """The same exit code and the same sentence; what cannot be read and what is in the way alike."""
+    good, bad = (place / "in" / "a.png").read_bytes(), b"\x89PNG\r\n\x1a\nno"
+    (tmp_path / "in").mkdir()
+    for name, content in (("b.png", bad), ("c.png", good)):
+        bucket.put({f"in/{name}": content})
+        (tmp_path / "in" / name).write_bytes(content)
+    sentences = []
+    for root in (str(tmp_path), bucket.url):
+        done = bbcu(place, f"{root}/in", "-o", f"{root}/out", "--fail-fast")
+        assert done.exit_code == 2, done.output
+        sentences.append([line.replace(root, "ROOT") for line in done.stderr.splitlines() if "error:" in line])
+    assert sentences[0] == sentences[1] != []
+    bucket.put({"taken/b.png": b"mine"})
+    done = bbcu(place, f"{bucket.url}/in", "-o", f"{bucket.url}/taken", "--fail-fast")
+    assert (done.exit_code, "taken/b.png exists; use --overwrite" in done.stderr) == (2, True), done.output
+
+
+def test_names_that_are_patterns_or_chains_to_others_are_names(place: Path, bucket: Bucket) -> None:
+    """Listed and typed alike: brackets, `::`, a percent sign, a number sign, a question mark, a blank."""
+    picture = (place / "in" / "a.png").read_bytes()
+    names = ["a[1].png", "b::c.png", "d::file:///e.png", "f%20g#h.png", "i j.png", "\u00fc.png"]
+    bucket.put({f"in/{name}": picture for name in names})
+    done = bbcu(place, f"{bucket.url}/in/", "-r", "-o", f"{bucket.url}/out")
+    assert done.exit_code == 0, done.output
+    assert bucket.get("out") == {name: (place / "good" / "a.png").read_bytes() for name in names}
+    done = bbcu(place, f"{bucket.url}/in/a[1].png", "-o", f"{bucket.url}/typed")
+    assert done.exit_code == 0, done.output
+    assert list(bucket.get("typed")) == ["a[1].png"]
+    done = bbcu(place, f"{bucket.url}/in/[bi]*.png", "-o", f"{bucket.url}/matched")
+    assert set(bucket.get("matched")) == {"b::c.png", "i j.png"}, done.output
+
+
+def test_side_by_sides_lie_beside_the_results(place: Path, bucket: Bucket, tmp_path: Path) -> None:
+    """--compare puts the same picture as among files."""
+    bucket.put({"in/a.png": (place / "in" / "a.png").read_bytes()})
+    for root, source in ((bucket.url, f"{bucket.url}/in/a.png"), (str(tmp_path), str(place / "in" / "a.png"))):
+        assert bbcu(place, source, "-o", f"{root}/out", "--compare").exit_code == 0
+    assert bucket.get("out") == files(tmp_path / "out")
+    assert set(bucket.get("out")) == {"a.png", "a_compare.png"}
+
+
 def test_a_store_that_answers_503_now_and_then_is_asked_again(place: Path, bucket: Bucket, store: Store) -> None:
     """Every fourth request fails, and nothing is missing."""
     bucket.put({f"in/{name}": content for name, content in files(place / "in").items()})
