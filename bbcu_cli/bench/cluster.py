@@ -12,15 +12,16 @@ from typing import Any
 
 from bbcu_cli.batch.jobs import plan_jobs
 from bbcu_cli.batch.run import run
-from bbcu_cli.batch.settings import Settings
+from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.bench.folder import MAX_PIXELS
 from bbcu_cli.cores import checked_threads
 from bbcu_cli.errors import UsageError
 from bbcu_cli.fleet.cluster import RayPieces, pieces_on
 from bbcu_cli.fleet.driver import drive
 from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
-from bbcu_cli.fleet.plan import Loading, Plan, network_digests
+from bbcu_cli.fleet.plan import Ask, Loading, Plan, network_digests
 from bbcu_cli.fleet.shop import Shop
+from bbcu_cli.fleet.worker import restore_piece
 from bbcu_cli.hub import Catalogue
 from bbcu_cli.image import EncodeOptions
 from bbcu_cli.restoration.choice import Wish
@@ -83,8 +84,13 @@ def bench_cluster(
     loading = Loading(model, threads=count)
     digests = tuple(pair for pair in network_digests(wish.task, wish.scale, catalogue) if pair[0] == model)
     plan = Plan(wish, settings, loading, digests, str(Path.cwd()))
-    with TemporaryDirectory(prefix="bbcu-bench-") as place, pieces_on(address, plan, note, cpus=count) as executor:
-        list(drive(pieces(_asks(folder, f"{place}/first"), 1), executor))  # processes start, networks are opened
+    with (
+        TemporaryDirectory(prefix="bbcu-bench-") as place,
+        pieces_on(address, plan, note, restore_piece, cpus=count) as executor,
+    ):
+        list(
+            drive(pieces(_asks(folder, f"{place}/first"), 1), executor, Ask.failed)
+        )  # processes start, networks are opened
         alone, cluster = [], []
         with Shop(plan) as shop:
             jobs = plan_jobs([str(folder)], f"{place}/a", tag="", suffix=None, extension=None, recursive=False).jobs
@@ -100,9 +106,9 @@ def bench_cluster(
         return ClusterReport(model, len(rows), megapixels, count, executor.nodes, tuple(alone), tuple(cluster))
 
 
-def _timed(folder: Path, output: str, executor: RayPieces) -> float:
+def _timed(folder: Path, output: str, executor: RayPieces[Ask, Row]) -> float:
     started = time.perf_counter()
-    for _ in drive(pieces(_asks(folder, output)), executor):
+    for _ in drive(pieces(_asks(folder, output)), executor, Ask.failed):
         pass
     return time.perf_counter() - started
 

@@ -56,7 +56,7 @@ def _node_line(node: Node) -> str:
         has.insert(1, f"{node.gpus:g} GPUs")
     if node.trouble:
         return f"  {node.name}: {', '.join(has)}; refused: {node.trouble}"
-    urls = "URLs" if node.found.urls else "no URLs (fsspec is not installed)"
+    urls = " ".join(f"{scheme}://" for scheme in node.found.urls) or "no URLs (fsspec is not installed)"
     return f"- {node.name}: {', '.join(has)}; bbcu {node.found.version}, the same weights; {node.found.engine}; {urls}"
 
 

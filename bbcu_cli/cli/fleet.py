@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -19,29 +18,11 @@ from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.batch.settings import Row
+    from bbcu_cli.cli.request import Request
     from bbcu_cli.fleet.listing import Listing
-    from bbcu_cli.fleet.plan import Plan
-    from bbcu_cli.restoration.choice import Wish
-    from bbcu_cli.restoration.planes import Chroma
-    from bbcu_cli.restoration.size import Target
 
 _TOLD_AGAIN: Final = 20  # failures that the end repeats
 _Options = tuple[FileOptions, EngineOptions, FleetOptions, TalkOptions]
-
-
-class Request(Protocol):
-    """What tells the three commands apart."""
-
-    @property
-    def wish(self) -> Wish: ...
-    @property
-    def tag(self) -> str: ...
-    @property
-    def chroma(self) -> Chroma: ...
-    @property
-    def strength(self) -> float: ...
-    @property
-    def target(self) -> Target | None: ...
 
 
 def restore_archive(
@@ -55,28 +36,30 @@ def restore_archive(
     from bbcu_cli.fleet.cluster import pieces_on
     from bbcu_cli.fleet.driver import drive
     from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+    from bbcu_cli.fleet.plan import Ask
     from bbcu_cli.fleet.restore import restore
     from bbcu_cli.fleet.shop import Shop
+    from bbcu_cli.fleet.worker import restore_piece
 
     files, engine, fleet, talk = options
     form, extension = output_format
     _require_possible(files, talk)
-    plan = _plan(request, form, files, engine, talk)
+    plan = request.plan(form, files, engine, talk, [*inputs, files.output or ""])
     naming = Naming(request.tag, files.suffix, extension or ".png", files.recursive, files.exclude or ())
     listing = list_inputs(inputs, files.output, naming, refuse_existing=plan.settings.existing == "refuse")
     tally = Tally()
     if fleet.cluster:
-        with pieces_on(fleet.cluster, plan, note) as executor, _told(talk, tally, lambda: executor.nodes) as tell:
-            for row in drive(pieces(listing.asks), executor):
+        with (
+            pieces_on(fleet.cluster, plan, note, restore_piece) as executor,
+            _told(talk, tally, lambda: executor.nodes) as tell,
+        ):
+            for row in drive(pieces(listing.asks), executor, Ask.failed):
                 tell(row)
         _conclude(tally, listing, talk)
         return
-    with Shop(plan) as shop:
-        for line in shop.model.notes:
-            note(line)
-        with _told(talk, tally) as tell:
-            for row in restore(listing.asks, shop):
-                tell(row)
+    with Shop(plan, note) as shop, _told(talk, tally) as tell:
+        for row in restore(listing.asks, shop):
+            tell(row)
     _conclude(tally, listing, talk)
 
 
@@ -85,36 +68,6 @@ def _require_possible(files: FileOptions, talk: TalkOptions) -> None:
     for given, option in ((talk.gt, "--gt"), (files.dry_run, "--dry-run")):
         if given:
             raise UsageError(f"{option} is for files on this machine, without --cluster; leave it out.")
-
-
-def _plan(request: Request, form: str, files: FileOptions, engine: EngineOptions, talk: TalkOptions) -> Plan:
-    from bbcu_cli.batch.settings import Settings
-    from bbcu_cli.fleet.plan import Loading, Plan, network_digests
-    from bbcu_cli.hub import Catalogue, locate
-
-    settings = Settings(
-        options=engine.options(request.chroma, request.strength),
-        encoding=files.encoding(),
-        format=form,
-        max_pixels=files.max_pixels,
-        existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
-        fail_fast=files.fail_fast,
-        preserve_times=files.preserve_times,
-        frames=files.frames.value,
-        compare=talk.compare,
-        threads=engine.threads,
-        levels=files.levels(),
-    )
-    weights = engine.weights
-    if weights and Path(weights).is_file():
-        weights = str(Path(weights).resolve())  # nodes are elsewhere
-    loading = Loading(weights, engine.engine.value, engine.device, engine.threads, engine.hub_repo, engine.offline)
-    if engine.weights:
-        found = locate(engine.weights, hub_repo=engine.hub_repo, offline=engine.offline)
-        digests: tuple[tuple[str, str], ...] = (("--weights", found.file.sha256),)
-    else:
-        digests = network_digests(request.wish.task, None if request.target else request.wish.scale, Catalogue.load())
-    return Plan(request.wish, settings, loading, digests, str(Path.cwd()), request.target)
 
 
 @dataclass(slots=True)

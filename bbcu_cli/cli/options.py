@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bbcu_cli.cli.console import note
 from bbcu_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bbcu_cli.image import EncodeOptions, Levels
-    from bbcu_cli.restoration.model import Model, Options
+    from bbcu_cli.restoration.model import Options
     from bbcu_cli.restoration.planes import Chroma
-    from bbcu_cli.spec import Task
 
 FILES = "Files"
 PIXELS = "Quality"
@@ -165,25 +162,6 @@ class EngineOptions:
         from bbcu_cli.restoration.model import Options
 
         return Options(self.tile, self.memory, self.self_ensemble, chroma, strength)
-
-    def load(self, name: str, task: Task, scale: int | None) -> Model:
-        """The model called `name`, or that of --weights, on the engine asked for; errors as of `load_model`."""
-        from bbcu_cli.restoration.model import load_model
-
-        model = load_model(
-            self.weights or name,
-            task=task,
-            scale=scale,
-            engine=self.engine.value,
-            device=self.device,
-            threads=self.threads,
-            hub_repo=self.hub_repo,
-            offline=self.offline,
-            progress=sys.stderr.isatty(),
-        )
-        for line in model.notes:
-            note(line)
-        return model
 
 
 class InputChoice(enum.Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ import typer
 
 from bbcu_cli.cli.console import note, shown
 from bbcu_cli.cli.options import PIXELS, EngineOptions, FileOptions, FleetOptions, NetworkOptions, TalkOptions
+from bbcu_cli.cli.request import Request
 from bbcu_cli.cli.rows import SCHEMA, failure_text, plan_text, scores_text, size_json
 from bbcu_cli.cli.size import SizeOptions
 from bbcu_cli.cli.streams import stdout_is_closed
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from bbcu_cli.image import Image, ImageInfo
     from bbcu_cli.restoration.choice import Wish
     from bbcu_cli.restoration.model import Model
-    from bbcu_cli.restoration.planes import Chroma
-    from bbcu_cli.restoration.size import Target
 
 Inputs = Annotated[
     list[str],
@@ -56,17 +55,6 @@ class ChromaChoice(str, enum.Enum):
 
     keep = "keep"
     restore = "restore"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What tells the three commands apart."""
-
-    wish: Wish
-    tag: str
-    chroma: Chroma = "restore"
-    strength: float = 1
-    target: Target | None = None
 
 
 def sr(
@@ -169,17 +157,12 @@ def _restore(
     talk: TalkOptions,
 ) -> None:
     """What the three commands share: parse, run the batch, print."""
-    from bbcu_cli.batch import settings as batch
     from bbcu_cli.batch.jobs import SAME, compare_path, plan_jobs, refuse_existing
-    from bbcu_cli.batch.manifest import Manifest
     from bbcu_cli.batch.run import run
     from bbcu_cli.cli.fleet import restore_archive
     from bbcu_cli.cli.progress import report
+    from bbcu_cli.fleet.shop import Shop
     from bbcu_cli.fleet.stores import is_url
-    from bbcu_cli.hub import Catalogue
-    from bbcu_cli.restoration.choice import preferred
-    from bbcu_cli.restoration.model import Shelf
-    from bbcu_cli.restoration.serving import server
 
     if files.overwrite and files.skip_existing:
         raise UsageError("--overwrite and --skip-existing exclude each other.")
@@ -208,40 +191,17 @@ def _restore(
     if not (files.overwrite or files.skip_existing or files.dry_run):
         refuse_existing(outputs)
     truths = _truths(listing, request.wish, Path(talk.gt), recursive=files.recursive) if talk.gt else None
-    wish, catalogue, levels = request.wish, Catalogue.load(), files.levels()
-    with Shelf(lambda name: engine.load(name, wish.task, None if request.target else wish.scale)) as shelf:
-        model = shelf[preferred(wish, catalogue)]
-        settings = batch.Settings(
-            options=engine.options(request.chroma, request.strength),
-            encoding=files.encoding(),
-            format=form,
-            max_pixels=files.max_pixels,
-            existing="skip" if files.skip_existing else "overwrite" if files.overwrite else "refuse",
-            fail_fast=files.fail_fast,
-            preserve_times=files.preserve_times,
-            frames=files.frames.value,
-            truths=truths,
-            compare=talk.compare,
-            threads=engine.threads,
-            levels=levels,
-            serve=server(
-                wish,
-                catalogue,
-                shelf,
-                weights=model if engine.weights else None,
-                target=request.target,
-                levels=levels,
-            ),
-        )
+    plan = request.plan(form, files, engine, talk)
+    with Shop(plan, note) as shop:
+        settings = replace(shop.settings, truths=truths)
         if files.dry_run:
-            _print_plan(listing, model, settings, as_json=talk.json)
+            _print_plan(listing, shop.model, settings, as_json=talk.json)
             return
-        manifest = Manifest(batch.options_key(settings))
         if any(job.source is None for job in listing.jobs) and sys.stdin.isatty():
             note("waiting for an image on standard input, from a pipe or a file (`< photo.jpg`); Ctrl-C ends it.")
-        with report(listing, talk, frames=files.frames.value, levels=levels) as reporter:
+        with report(listing, talk, frames=settings.frames, levels=settings.levels) as reporter:
             rows = []
-            for row in run(listing.jobs, model, replace(settings, progress=reporter.advance), manifest):
+            for row in run(listing.jobs, shop.model, replace(settings, progress=reporter.advance), shop.manifest):
                 rows.append(row)
                 reporter.finish(row)
     _conclude(rows, listing, talk)

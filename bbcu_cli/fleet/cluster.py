@@ -7,26 +7,26 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal
 
-from bbcu_cli.batch.settings import Row
 from bbcu_cli.cores import default_threads, usable_cpus
 from bbcu_cli.errors import BbcuError, EngineError, UsageError
-from bbcu_cli.fleet.driver import Outcome
+from bbcu_cli.fleet.driver import Outcome, Told
 from bbcu_cli.fleet.nodes import Here, Node, difference, here, probe
-from bbcu_cli.fleet.plan import Piece, Plan
+from bbcu_cli.fleet.plan import Asked, Piece, Plan
 from bbcu_cli.fleet.stores import EXTRA
-from bbcu_cli.fleet.worker import Refused, restore_piece
+from bbcu_cli.fleet.worker import Refused
 
-Work = Callable[[Plan, Piece], "tuple[Row, ...] | Refused | BbcuError"]
+Work = Callable[[Plan, Piece[Asked]], "tuple[Told, ...] | Refused | BbcuError"]
 _REACH: Final = 10.0  # seconds for a connection to the head of a cluster
 _PROBE: Final = 120.0  # seconds for a node to start a process and tell what it has
 _FRESH: Final = 5.0  # seconds that the list of nodes is believed
 _STOP: Final = 15.0  # seconds for workers to stop in good order
 _MOST_THREADS: Final = 8  # of a worker where none were asked for: more pictures at a time do more than more threads
+_LESS: Final = "Fewer --threads and less --memory take less."
 _OBJECTS: Final = 100 << 20  # bytes of Ray's object store where we start it: rows are small
 
 
@@ -89,8 +89,8 @@ def _silence() -> None:
         worker.print_to_stdstream = lambda *_: None
 
 
-def nodes_of(ray: Any, version: str, digests: dict[str, str]) -> list[Node]:
-    """The nodes that are alive, each asked what it has."""
+def nodes_of(ray: Any, version: str, digests: dict[str, str], schemes: Sequence[str] = ()) -> list[Node]:
+    """The nodes that are alive, each asked what it has; arguments as of `difference`."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     look = ray.remote(num_cpus=0, max_retries=0)(probe())
     asked = [look.options(label_selector=_only(node["NodeID"])).remote() for node in alive]
@@ -98,16 +98,20 @@ def nodes_of(ray: Any, version: str, digests: dict[str, str]) -> list[Node]:
     found = []
     for node, reference in zip(alive, asked, strict=True):
         resources = node["Resources"]
-        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
         try:
             seen = Here(**ray.get(reference, timeout=0))
-            trouble = difference(version, digests, seen)
+            trouble = difference(version, digests, seen, schemes)
         except Exception as error:  # noqa: BLE001 - a node that fails in whatever way is not asked to work
-            seen = Here("", {}, "none", urls=False)
+            seen = Here("", {}, "none", ())
             trouble = f"it does not answer ({type(error).__name__})"
         size = (resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
-        found.append(Node(node["NodeID"], name, *size, seen, trouble))
+        found.append(Node(node["NodeID"], _called(node), *size, seen, trouble))
     return found
+
+
+def _called(node: dict[str, Any]) -> str:
+    """A node by its name, for a person."""
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
 
 
 def survey(address: str) -> list[Node]:
@@ -130,21 +134,31 @@ def fitted(plan: Plan, address: str, nodes: list[Node]) -> Plan:
     smallest = min((int(node.cpus) for node in nodes if node.cpus >= 1), default=1)
     usual = default_threads() if address == "local" else min(smallest, _MOST_THREADS)
     threads = plan.loading.threads or usual
-    device = "cpu" if plan.loading.device == "auto" else plan.loading.device
+    device = {"auto": "cpu"}.get(plan.loading.device, plan.loading.device)
+    device = "cuda" if device.startswith("cuda") else device  # a worker sees one GPU, whatever its number
     loading = replace(plan.loading, threads=threads, device=device)
     return replace(plan, loading=loading, settings=replace(plan.settings, threads=threads))
 
 
-class RayPieces:
+class RayPieces(Generic[Asked, Told]):
     """The executor of `drive`: each piece is a task; `with` cancels those that are under way at the end."""
 
-    def __init__(self, ray: Any, plan: Plan, refused: list[Node], note: Callable[[str], None], work: Work) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        address: str,
+        plan: Plan,
+        refused: list[Node],
+        note: Callable[[str], None],
+        work: Work[Asked, Told],
+    ) -> None:
         """Start nothing yet.
 
         Args:
+            address: of the cluster.
             refused: nodes that must not work.
             note: tells a person.
-            work: what is done with a piece on a node: `restore_piece`.
+            work: what is done with a piece on a node.
         """
         self._ray, self._note = ray, note
         self._refused = {node.id for node in refused}
@@ -154,11 +168,12 @@ class RayPieces:
         self._plan = ray.put(plan)
         resources = {"num_cpus": self._threads, "num_gpus": self._gpus, "memory": self._memory}
         self._task = ray.remote(max_retries=0, **resources)(_on_node(work))
-        self._under_way: dict[Any, Piece] = {}
+        self._under_way: dict[Any, Piece[Asked]] = {}
         self._looked, self._slots, self.nodes = 0.0, 1, 0
+        self._grows = address != "local"
         self._waits = False
 
-    def __enter__(self) -> RayPieces:
+    def __enter__(self) -> RayPieces[Asked, Told]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,7 +188,11 @@ class RayPieces:
                 self._ray.cancel(reference, force=True)
 
     def room(self) -> int:
-        """Two pieces for every worker that fits: one waits while one is done, and an autoscaler sees that more wait."""
+        """Two pieces for every worker that fits: one waits while one is done, and an autoscaler sees that more wait.
+
+        Raises:
+            UsageError: none fits, and no other node can come.
+        """
         if time.monotonic() > self._looked + _FRESH or not self._looked:
             self._look()
         return 2 * max(1, self._slots)
@@ -187,7 +206,9 @@ class RayPieces:
         if not self._slots and not self._waits:
             gpus = f", {self._gpus} GPU" if self._gpus else ""
             takes = f"{self._threads} CPUs{gpus}, {self._memory >> 20} MB"
-            self._note(f"no node has what a worker takes ({takes}); waiting for one. Fewer --threads take less.")
+            if not self._grows:
+                raise UsageError(f"This machine has not what a worker takes ({takes}). {_LESS}")
+            self._note(f"no node has what a worker takes ({takes}); waiting for one. {_LESS}")
         self._waits = not self._slots
 
     def _fits(self, node: dict[str, Any]) -> int:
@@ -196,14 +217,14 @@ class RayPieces:
         shares = [has.get("CPU", 0) // self._threads, has.get("memory", 0) // self._memory]
         return int(min([*shares, *([has.get("GPU", 0) // self._gpus] if self._gpus else [])]))
 
-    def submit(self, piece: Piece) -> None:
+    def submit(self, piece: Piece[Asked]) -> None:
         """Hand a piece to Ray."""
         task = self._task
         if self._refused:
             task = task.options(label_selector={"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"})
         self._under_way[task.remote(self._plan, piece)] = piece
 
-    def wait(self) -> list[Outcome]:
+    def wait(self) -> list[Outcome[Asked, Told]]:
         """What has ended.
 
         Raises:
@@ -216,7 +237,7 @@ class RayPieces:
                 return ended
             self.room()  # tells when no node is left
 
-    def _outcome(self, reference: Any, piece: Piece) -> Outcome | None:
+    def _outcome(self, reference: Any, piece: Piece[Asked]) -> Outcome[Asked, Told] | None:
         """What became of a piece; None when it is on its way again, since its node was refused."""
         errors = self._ray.exceptions
         deadly = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
@@ -230,7 +251,8 @@ class RayPieces:
         if isinstance(told, Refused):
             if node not in self._refused:
                 self._refused.add(node)
-                self._note(f"node {node[:8]} is refused: {told.reason}")
+                name = next((_called(known) for known in self._ray.nodes() if known["NodeID"] == node), node)
+                self._note(f"node {name} is refused: {told.reason}")
             self.submit(piece)
             return None
         if isinstance(told, BbcuError):
@@ -245,8 +267,8 @@ _DEATHS: Final[dict[str, Literal["its node was lost", "its machine was out of me
 }
 
 
-def _on_node(work: Work) -> Callable[[Plan, Piece], tuple[str, Any]]:
-    def on_node(plan: Plan, piece: Piece) -> tuple[str, Any]:
+def _on_node(work: Work[Asked, Told]) -> Callable[[Plan, Piece[Asked]], tuple[str, Any]]:
+    def on_node(plan: Plan, piece: Piece[Asked]) -> tuple[str, Any]:
         import ray
 
         return ray.get_runtime_context().get_node_id(), work(plan, piece)
@@ -256,8 +278,8 @@ def _on_node(work: Work) -> Callable[[Plan, Piece], tuple[str, Any]]:
 
 @contextmanager
 def pieces_on(
-    address: str, plan: Plan, note: Callable[[str], None], work: Work = restore_piece, *, cpus: int | None = None
-) -> Iterator[RayPieces]:
+    address: str, plan: Plan, note: Callable[[str], None], work: Work[Asked, Told], *, cpus: int | None = None
+) -> Iterator[RayPieces[Asked, Told]]:
     """An executor on the nodes of a cluster that have the same bbcu and weights; the others are named.
 
     Args:
@@ -269,11 +291,11 @@ def pieces_on(
         UsageError: the cluster cannot be reached, or no node may work.
     """
     with connected(address, cpus or max(usable_cpus(), plan.loading.threads or default_threads())) as ray:
-        nodes = nodes_of(ray, plan.version, dict(plan.digests))
+        nodes = nodes_of(ray, plan.version, dict(plan.digests), plan.schemes)
         refused = [node for node in nodes if node.trouble]
         if len(refused) == len(nodes):
             raise UsageError(f"No node of the cluster {address} may work: of {refused[0].name}, {refused[0].trouble}.")
         for node in refused:
             note(f"node {node.name} is refused: {node.trouble}")
-        with RayPieces(ray, fitted(plan, address, nodes), refused, note, work) as executor:
+        with RayPieces(ray, address, fitted(plan, address, nodes), refused, note, work) as executor:
             yield executor

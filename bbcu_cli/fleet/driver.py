@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
-from bbcu_cli.batch.settings import Row
-from bbcu_cli.fleet.plan import Piece
+from bbcu_cli.fleet.plan import Asked, Piece
+
+Told = TypeVar("Told")
+"""What a worker answers for one picture."""
 
 TRIES: Final = 3
 """Workers that a picture may kill while it is alone with them."""
@@ -16,37 +18,42 @@ _PARTS: Final = 4  # that a piece is split into whose worker died: 16, 4, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a piece: its rows, or None and how its worker died."""
+class Outcome(Generic[Asked, Told]):
+    """What became of a piece: an answer for each picture, or None and how its worker died."""
 
-    piece: Piece
-    rows: tuple[Row, ...] | None
+    piece: Piece[Asked]
+    told: tuple[Told, ...] | None
     death: str = ""
 
 
-class Executor(Protocol):
+class Executor(Protocol[Asked, Told]):
     """Who does the work."""
 
     def room(self) -> int:
         """How many pieces may be under way now, at the least 1."""
         ...
 
-    def submit(self, piece: Piece) -> None:
+    def submit(self, piece: Piece[Asked]) -> None:
         """Take a piece; returns at once."""
         ...
 
-    def wait(self) -> list[Outcome]:
+    def wait(self) -> list[Outcome[Asked, Told]]:
         """What has ended, at the least one piece; errors that end the run are raised."""
         ...
 
 
-def drive(pieces: Iterator[Piece], executor: Executor) -> Iterator[Row]:
-    """Have all pieces done, and yield a row for every picture, once, as pieces end.
+def drive(
+    pieces: Iterator[Piece[Asked]], executor: Executor[Asked, Told], failed: Callable[[Asked, str], Told]
+) -> Iterator[Told]:
+    """Have all pieces done, and yield an answer for every picture, once, as pieces end.
 
     The pieces are taken from their stream when there is room for them: the driver holds those that are under way and
     those that wait for another try, which are no more than were under way.
+
+    Args:
+        failed: the answer for a picture that killed its workers, and why it is not tried again.
     """
-    again: deque[Piece] = deque()
+    again: deque[Piece[Asked]] = deque()
     under_way, exhausted = 0, False
     while True:
         while under_way < executor.room():
@@ -62,26 +69,25 @@ def drive(pieces: Iterator[Piece], executor: Executor) -> Iterator[Row]:
             continue
         for outcome in executor.wait():
             under_way -= 1
-            if outcome.rows is not None:
-                yield from outcome.rows
-            elif (row := _last_try(outcome)) is not None:
-                yield row
+            if outcome.told is not None:
+                yield from outcome.told
+            elif _last(outcome.piece):
+                [ask] = outcome.piece.asks
+                yield failed(ask, _deadly(outcome.death))
             else:
                 again.extend(_smaller(outcome.piece))
 
 
-def _last_try(outcome: Outcome) -> Row | None:
-    """The row of a picture that is not tried again."""
-    piece = outcome.piece
-    if len(piece.asks) > 1 or piece.alone + 1 < TRIES:
-        return None
-    [ask] = piece.asks
-    return ask.failed(
-        f"its worker died {TRIES} times, the last time so: {outcome.death}; try it by itself, with less --memory"
-    )
+def _last(piece: Piece[Asked]) -> bool:
+    """Whether a piece whose worker died is not tried again: a picture that was alone with enough of them."""
+    return len(piece.asks) == 1 and piece.alone + 1 >= TRIES
 
 
-def _smaller(piece: Piece) -> Iterator[Piece]:
+def _deadly(death: str) -> str:
+    return f"its worker died {TRIES} times, the last time so: {death}; try it by itself, with less --memory"
+
+
+def _smaller(piece: Piece[Asked]) -> Iterator[Piece[Asked]]:
     """The parts of a piece whose worker died, so that in the end a picture that kills is alone."""
     asks, deaths = piece.asks, piece.deaths + 1
     if len(asks) == 1:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from bbcu_cli.batch.jobs import EXCLUDED, SAME, STDIO, ending, matches, walk
 from bbcu_cli.errors import UsageError
 from bbcu_cli.fleet import stores
-from bbcu_cli.fleet.plan import PIECE, Ask, Piece
+from bbcu_cli.fleet.plan import PIECE, Ask, Asked, Piece
 from bbcu_cli.fleet.stores import is_url
 from bbcu_cli.image.formats import SUFFIXES
 
@@ -79,7 +79,7 @@ def list_inputs(inputs: Sequence[str], output: str | None, naming: Naming, *, re
     return listing
 
 
-def pieces(asks: Iterable[Ask], size: int = PIECE) -> Iterator[Piece]:
+def pieces(asks: Iterable[Asked], size: int = PIECE) -> Iterator[Piece[Asked]]:
     """The pictures in pieces of that many."""
     stream = iter(asks)
     while batch := tuple(islice(stream, size)):
@@ -89,7 +89,7 @@ def pieces(asks: Iterable[Ask], size: int = PIECE) -> Iterator[Piece]:
 def _expand(text: str) -> list[str]:
     """A typed input -> files, or a folder. Raises a UsageError where nothing is there."""
     if is_url(text):
-        if not stores.is_web(text) and glob.has_magic(text):
+        if not stores.is_web(text) and glob.has_magic(text) and stores.kind(text) is None:
             return _matching(text)
         return [text]
     path = Path(text).expanduser()

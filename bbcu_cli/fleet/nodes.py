@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bbcu_cli import __version__
 from bbcu_cli.engines.select import available
+from bbcu_cli.fleet.stores import PACKAGES, openable
 from bbcu_cli.hub import Catalogue
 
 
@@ -20,13 +20,13 @@ class Here:
         version: of bbcu; empty where it is not installed.
         digests: SHA-256 of every network in the catalogue, by name.
         engine: that `auto` takes, with its device and kernels.
-        urls: whether fsspec is there.
+        urls: the kinds of them that it opens, of the usual ones.
     """
 
     version: str
     digests: dict[str, str]
     engine: str
-    urls: bool
+    urls: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,15 @@ def here() -> Here:
     digests = {entry.name: entry.sha256 or "" for entry in Catalogue.load()}
     able = [info for info in available() if info.unavailable is None]
     engine = f"{able[0].name} on {able[0].device}, {able[0].detail}" if able else "none"
-    return Here(__version__, digests, engine, importlib.util.find_spec("fsspec") is not None)
+    return Here(__version__, digests, engine, openable())
 
 
-def difference(version: str, digests: Mapping[str, str], found: Here) -> str:
+def difference(version: str, digests: Mapping[str, str], found: Here, schemes: Sequence[str] = ()) -> str:
     """How what a node has differs from what it should have, as a clause about the node; empty if it does not.
 
     Args:
         digests: of networks by name; names that are in no catalogue are not compared.
+        schemes: kinds of URLs that it has to open.
     """
     if not found.version:
         return "it has no bbcu"
@@ -68,7 +69,10 @@ def difference(version: str, digests: Mapping[str, str], found: Here) -> str:
         return f"it has bbcu {found.version} instead of {version}"
     known = Catalogue.load().entries
     others = [name for name, digest in digests.items() if name in known and found.digests.get(name, "") != digest]
-    return f"its weights of {', '.join(others)} are others" if others else ""
+    if others:
+        return f"its weights of {', '.join(others)} are others"
+    closed = [scheme for scheme in schemes if scheme in PACKAGES and scheme not in found.urls]
+    return f"it cannot open {closed[0]}://, which needs fsspec and {PACKAGES[closed[0]]}" if closed else ""
 
 
 def probe() -> Callable[[], dict[str, Any]]:
@@ -87,6 +91,6 @@ def probe() -> Callable[[], dict[str, Any]]:
             from bbcu_cli import __version__ as version
         except ImportError:
             version = ""
-        return {"version": version, "digests": {}, "engine": "none", "urls": False}
+        return {"version": version, "digests": {}, "engine": "none", "urls": ()}
 
     return look

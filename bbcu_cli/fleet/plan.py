@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass, field
-from typing import Final
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Final, Generic, TypeVar
 
 from bbcu_cli import __version__
 from bbcu_cli.batch.settings import Row, Settings, options_key
@@ -18,6 +19,9 @@ from bbcu_cli.restoration.memory import DEFAULT_MEMORY
 from bbcu_cli.restoration.model import Model, load_model
 from bbcu_cli.restoration.size import Target
 from bbcu_cli.spec import Task
+
+Asked = TypeVar("Asked")
+"""What a worker is asked for one picture."""
 
 PIECE: Final = 16
 """Pictures that are handed to a worker at a time: enough to be worth the trip, few enough to be made again."""
@@ -45,7 +49,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Generic[Asked]):
     """Pictures that go to a worker together.
 
     Attributes:
@@ -54,16 +58,22 @@ class Piece:
         alone: of them, while it was a single picture.
     """
 
-    asks: tuple[Ask, ...]
+    asks: tuple[Asked, ...]
     deaths: int = 0
     alone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How a network is opened; see `load_model`."""
+    """How a network is opened; see `load_model`.
+
+    Attributes:
+        weights: those that serve every file, as they were asked for; None: of the catalogue.
+        file: where they lie, if they are a file: the same on all machines.
+    """
 
     weights: str | None = None
+    file: str | None = None
     engine: EngineName = "auto"
     device: str = "auto"
     threads: int | None = None
@@ -72,8 +82,8 @@ class Loading:
 
     def open(self, name: str, task: Task, scale: int | None) -> Model:
         """The model of that name, or that of `weights`; errors as of `load_model`."""
-        return load_model(
-            self.weights or name,
+        model = load_model(
+            self.file or self.weights or name,
             task=task,
             scale=scale,
             engine=self.engine,
@@ -81,7 +91,9 @@ class Loading:
             threads=self.threads,
             hub_repo=self.hub_repo,
             offline=self.offline,
+            progress=sys.stderr.isatty(),
         )
+        return replace(model, name=self.weights or name)
 
 
 def network_digests(task: Task, scale: int | None, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
@@ -99,6 +111,7 @@ class Plan:
         digests: of the networks that may serve, or of the one file of `loading.weights`.
         home: the folder that relative paths start from; empty: where the process is.
         target: the size of results; None: as the network of the wish makes them.
+        schemes: kinds of URLs that are read or written.
         run: stands for this run, so that what one of its own tries has published is known.
         version: of bbcu; all machines have the same.
     """
@@ -109,6 +122,7 @@ class Plan:
     digests: tuple[tuple[str, str], ...]
     home: str = ""
     target: Target | None = None
+    schemes: tuple[str, ...] = ()
     run: str = field(default_factory=lambda: secrets.token_hex(8))
     version: str = __version__
 

@@ -18,15 +18,14 @@ from typing import Any, Final
 from bbcu_cli.batch.jobs import Job, compare_path
 from bbcu_cli.batch.run import run
 from bbcu_cli.batch.settings import Row, Settings
-from bbcu_cli.errors import BbcuError, EngineError
+from bbcu_cli.errors import BbcuError, UsageError
 from bbcu_cli.fleet import stores
+from bbcu_cli.fleet.ahead import AHEAD, ahead
 from bbcu_cli.fleet.plan import Ask
 from bbcu_cli.fleet.shop import Shop
 from bbcu_cli.fleet.spool import spool
 from bbcu_cli.fleet.stores import Entry, is_url
 
-AHEAD: Final = 8
-"""Pictures that are fetched before their turn, and that are published at a time."""
 STRETCH: Final = 256
 """Pictures that `batch` is given at a time, so that those that need no work are told meanwhile."""
 
@@ -38,20 +37,19 @@ def restore(asks: Iterable[Ask], shop: Shop, *, again: bool = False) -> Iterator
         again: an earlier try of this run may have finished some of them: these are not made again.
 
     Raises:
-        EngineError: the first failure, with `fail_fast`.
+        BbcuError: the first failure, with `fail_fast`.
     """
     with spool() as place, ThreadPoolExecutor(AHEAD, "transfer") as pool:
         desk = _Desk(shop, place, again=again)
-        ahead = _fetched_ahead(asks, desk, pool)
+        pictures = (_Picture(ask, ready) for ask, ready in ahead(asks, desk.fetch, pool))
         told: deque[_Picture] = deque()
         try:
-            while (first := next(ahead, None)) is not None:
+            while (first := next(pictures, None)) is not None:
                 working: deque[_Picture] = deque()
-                jobs = _jobs(chain([first], islice(ahead, STRETCH - 1)), told, working)
+                jobs = _jobs(chain([first], islice(pictures, STRETCH - 1)), told, working)
                 settings = desk.settings(first.ask)
-                for row in run(jobs, shop.model, settings, shop.manifest, tidy=False):
-                    working[0].publish(row, desk, pool)
-                    working.popleft()
+                for row in desk.restored(run(jobs, shop.model, settings, shop.manifest, tidy=False), working):
+                    working.popleft().publish(row, desk, pool)
                     yield from _finished(told, len(working) + 2 * AHEAD, shop)
                 yield from _finished(told, 2 * AHEAD, shop)
             yield from _finished(told, 0, shop)
@@ -79,17 +77,6 @@ class _Picture:
         self.row = pool.submit(desk.publish, self.ask, job, row)
 
 
-def _fetched_ahead(asks: Iterable[Ask], desk: _Desk, pool: ThreadPoolExecutor) -> Iterator[_Picture]:
-    """The pictures, while the next ones are being fetched."""
-    stream, waiting = iter(asks), deque[_Picture]()
-    while True:
-        for ask in islice(stream, AHEAD - len(waiting)):
-            waiting.append(_Picture(ask, pool.submit(desk.fetch, ask)))
-        if not waiting:
-            return
-        yield waiting.popleft()
-
-
 def _jobs(pictures: Iterable[_Picture], told: deque[_Picture], working: deque[_Picture]) -> Iterator[Job]:
     """What `batch` gets of them; the others have their rows."""
     for picture in pictures:
@@ -107,7 +94,7 @@ def _finished(told: deque[_Picture], most: int, shop: Shop) -> Iterator[Row]:
     while told and (told[0].row.done() or len(told) > most):
         row = told.popleft().row.result()
         if row.status == "failed" and shop.settings.fail_fast:
-            raise EngineError(row.error if row.source in row.error else f"{row.source}: {row.error}")
+            raise UsageError(row.error if row.source in row.error else f"{row.source}: {row.error}")
         yield row
 
 
@@ -121,10 +108,21 @@ class _Desk:
 
     def settings(self, ask: Ask) -> Settings:
         """Those of `batch`: outputs of a store are in the spool, where nothing is in the way."""
-        settings = replace(self._shop.settings, fail_fast=False)
+        settings = self._shop.settings
         if is_url(ask.output):
             return replace(settings, existing="overwrite")
         return replace(settings, existing="skip") if self._again and settings.existing == "refuse" else settings
+
+    def restored(self, rows: Iterator[Row], working: deque[_Picture]) -> Iterator[Row]:
+        """What `batch` says of the pictures that it works on, of which the first is the next to have a row."""
+        try:
+            yield from rows
+        except BbcuError as error:
+            if not working:
+                raise
+            ask, ready = working[0].ask, working[0].ready.result()
+            assert isinstance(ready, Job)  # noqa: S101 - nothing else is restored
+            raise type(error)(self._in_their_words(ask, ready, ask.failed(str(error))).error) from error
 
     def fetch(self, ask: Ask) -> Job | Row:
         """The job of a picture, with its source on this machine; or its row, where nothing is to be done."""

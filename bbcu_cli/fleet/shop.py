@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +28,16 @@ class Shop:
         manifest: of the outputs in folders.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        """Open the preferred network. Errors as of `load_model`."""
+    def __init__(self, plan: Plan, note: Callable[[str], None] | None = None) -> None:
+        """Open the preferred network. Errors as of `load_model`.
+
+        Args:
+            note: tells a person where weights were found, and why a faster engine does not serve.
+        """
         wish, catalogue = plan.wish, Catalogue.load()
         self.plan = plan
-        self._shelf = Shelf(lambda name: plan.loading.open(name, wish.task, None if plan.target else wish.scale))
+        self._note = note
+        self._shelf = Shelf(self._open)
         self.model: Model = self._shelf[preferred(wish, catalogue)]
         weights = self.model if plan.loading.weights else None
         levels = plan.settings.levels
@@ -41,13 +47,25 @@ class Shop:
         self.manifest = Manifest(options_key(plan.settings))
         self._tidied: set[Path] = set()
 
+    def _open(self, name: str) -> Model:
+        wish = self.plan.wish
+        model = self.plan.loading.open(name, wish.task, None if self.plan.target else wish.scale)
+        if self._note:
+            for line in model.notes:
+                self._note(line)
+        return model
+
     def __enter__(self) -> Shop:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._shelf.__exit__(kind, error, trace)
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the engines hold."""
+        self._shelf.close()
 
     def tidy(self, output: Path) -> None:
         """Remove what killed runs left in the folder of an output, when it is first seen."""

@@ -21,8 +21,10 @@ def spool() -> Iterator[Path]:
     """A folder of this process's own, removed at the end; what killed runs left beside it goes as well."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        with (folder / _LOCK).open("wb") as lock:
+        with (folder / "new").open("wb") as lock:
             hold(lock)
+            with contextlib.suppress(OSError):  # Windows keeps the name of an open file, and takes nothing for litter
+                (folder / "new").rename(folder / _LOCK)  # nobody sees it before it is held
             _remove_abandoned(folder.parent)
             yield folder
     finally:

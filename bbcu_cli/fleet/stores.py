@@ -6,6 +6,7 @@ Credentials, profiles and endpoints are those of fsspec and its file systems (en
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from bbcu_cli.errors import StoreError, UsageError
 
 _T = TypeVar("_T")
 EXTRA: Final = "which is not installed; run: pip install 'bbcu-cli[fleet]'"
+PACKAGES: Final = {
+    "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp",
+}  # fmt: skip
+"""What fsspec needs beside itself for the usual kinds of URLs."""
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _WEB: Final = ("http", "https")
 # Behind the retries of the store's own client, which take a second or two.
@@ -50,9 +55,22 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
+def scheme_of(url: str) -> str:
+    """The kind of a URL, "s3" for example; empty for a path."""
+    match = _URL.match(url)
+    return match[1] if match else ""
+
+
+def openable() -> tuple[str, ...]:
+    """Which of the usual kinds of URLs can be opened on this machine."""
+    if importlib.util.find_spec("fsspec") is None:
+        return ()
+    return tuple(scheme for scheme, package in PACKAGES.items() if importlib.util.find_spec(package))
+
+
 def is_web(url: str) -> bool:
     """Whether a URL is one of a web server: read only, one picture each."""
-    return _scheme(url) in _WEB
+    return scheme_of(url) in _WEB
 
 
 def name_of(url: str) -> str:
@@ -177,21 +195,19 @@ def _put(url: str, action: Callable[[], Any]) -> None:
         raise StoreError(f"{url} cannot be written: there is no such bucket.") from error
 
 
-def _scheme(url: str) -> str:
-    match = _URL.match(url)
-    return match[1] if match else ""
-
-
 def _system(url: str) -> tuple[Any, str]:
     """Fsspec's file system for a URL, without a memory of listings, and the path in it."""
     try:
-        from fsspec.core import url_to_fs
+        import fsspec
     except ImportError as error:
         raise UsageError(f"{url} needs fsspec, {EXTRA}.") from error
-    if _scheme(url) in {"file", "local"}:
+    if scheme_of(url) in {"file", "local"}:
         raise UsageError(f"{url} is on this machine; give it as a path.")
     try:
-        system, path = url_to_fs(url, use_listings_cache=False)
+        # As `url_to_fs` does it, but that takes "::" in a name for a chain of file systems.
+        kind = fsspec.get_filesystem_class(scheme_of(url))
+        told = kind._get_kwargs_from_urls(url)  # noqa: SLF001
+        system, path = fsspec.filesystem(scheme_of(url), use_listings_cache=False, **told), kind._strip_protocol(url)  # noqa: SLF001
     except ImportError as error:  # fsspec's sentence names the package
         raise UsageError(f"{url} cannot be opened: {str(error).rstrip('.')}.") from error
     except ValueError as error:
@@ -293,7 +309,7 @@ def _s3_pages(system: Any, folder: str, path: str, recursive: bool) -> Iterator[
     request = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", **system.req_kw}
     if not recursive:
         request["Delimiter"] = "/"
-    scheme = _scheme(folder)
+    scheme = scheme_of(folder)
     while True:
         page = _asked(folder, "listed", lambda: system.call_s3("list_objects_v2", **request))
         for found in page.get("Contents", []):

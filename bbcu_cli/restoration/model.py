@@ -99,6 +99,10 @@ class Shelf:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the engines hold."""
         for model in self._models.values():
             model.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -194,8 +194,13 @@ class Restorer:
     @property
     def told(self) -> str:
         """The networks that served, with how many pictures where there are several."""
-        names = sorted(self.counts)
-        return names[0] if len(names) == 1 else ", ".join(f"{name} ({self.counts[name]})" for name in names)
+        return counted(self.counts)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Names of networks, with how many pictures they served where there are several."""
+    names = sorted(counts)
+    return names[0] if len(names) == 1 else ", ".join(f"{name} ({counts[name]})" for name in names)
 
 
 def _asking(served: Served, look: Callable[[Image], Served], *, asks_noise: bool) -> Served:

@@ -43,9 +43,15 @@ def evaluate_files(trial: Trial, truths: Iterable[Path], restore: RestoreFile) -
     for path in truths:
         image = decode(path, max_pixels=MAX_PIXELS)
         with named(path):
-            truth, file, given = trial.encode(image)
-            pictures = (truth, restore(file).pixels, given)
-            yield _evaluated(path.stem, pictures, trial.convention, trial.task)
+            evaluated = score_file(trial, path.stem, image, restore)
+        yield evaluated
+
+
+def score_file(trial: Trial, name: str, image: Image, restore: RestoreFile) -> Evaluated:
+    """Make the file of one ground truth, restore and score it; errors as of `evaluate_files`."""
+    truth, file, given = trial.encode(image)
+    pictures = (truth, restore(file).pixels, given)
+    return _evaluated(name, pictures, trial.convention, trial.task)
 
 
 def given_convention(task: Task, scale: int, border: int | None = None) -> Convention:
@@ -67,14 +73,19 @@ def evaluate_given(
     """
     check_sizes(pairs, scale, enlarged=scale)
     for one in pairs:
-        truth, source = (decode(path, max_pixels=MAX_PIXELS) for path in (one.truth, one.restored))
-        with named(one.restored):
-            result = restore(one.restored)
-            baseline = Image(_enlarged(source.pixels, scale))
-            a, b, peak = comparable(truth, result, scale)
-            _, c, _ = comparable(truth, baseline, scale)
-            pictures = (_rgb(a), _rgb(b), _rgb(c))
-            yield _evaluated(one.called, pictures, convention, task, peak)
+        yield score_given(one, task, scale, convention, restore)
+
+
+def score_given(one: Pair, task: Task, scale: int, convention: Convention, restore: RestoreFile) -> Evaluated:
+    """Restore and score one input, whose size fits its ground truth; errors as of `evaluate_given`."""
+    truth, source = (decode(path, max_pixels=MAX_PIXELS) for path in (one.truth, one.restored))
+    with named(one.restored):
+        result = restore(one.restored)
+        baseline = Image(_enlarged(source.pixels, scale))
+        a, b, peak = comparable(truth, result, scale)
+        _, c, _ = comparable(truth, baseline, scale)
+        pictures = (_rgb(a), _rgb(b), _rgb(c))
+        return _evaluated(one.called, pictures, convention, task, peak)
 
 
 def _enlarged(pixels: Pixels, scale: int) -> Pixels:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,9 +31,10 @@ from bbcu_cli.fleet.cluster import pieces_on
 from bbcu_cli.fleet.driver import TRIES, drive
 from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
 from bbcu_cli.fleet.nodes import Here, difference, here
-from bbcu_cli.fleet.plan import Loading, Plan
+from bbcu_cli.fleet.plan import Ask, Loading, Plan
 from bbcu_cli.fleet.restore import restore
 from bbcu_cli.fleet.shop import Shop
+from bbcu_cli.fleet.worker import Refused, restore_piece
 from bbcu_cli.image import EncodeOptions
 from bbcu_cli.restoration.choice import Wish
 from bbcu_cli.restoration.model import Options
@@ -49,22 +52,31 @@ NAMING = Naming("_x2", None, ".png", recursive=False)
 @pytest.fixture(scope="module")
 def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
     """Three nodes of one CPU."""
+    from ray._private import services
     from ray.cluster_utils import Cluster
 
-    for tries_left in (2, 1, 0):  # Ray gives a process 30 seconds to start, which a busy machine may not
+    asked = services.get_node
+
+    def patient(*arguments: Any) -> Any:
+        """Ray gives a node 30 seconds to start, which a busy machine may not."""
+        for _ in range(600):
+            with contextlib.suppress(RuntimeError):
+                return asked(*arguments)
+            time.sleep(0.5)
+        return asked(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services, "get_node", patient)
+        patch.setenv("RAY_worker_register_timeout_seconds", "300")
         found = Cluster()
         try:
             found.add_node(**NODE, include_dashboard=False)
             found.add_node(wait=False, **NODE)
             found.add_node(wait=False, **NODE)
-            found.wait_for_nodes(timeout=180)
-            break
-        except Exception:
+            found.wait_for_nodes(timeout=300)
+            yield found
+        finally:
             found.shutdown()
-            if not tries_left:
-                raise
-    yield found
-    found.shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,6 +98,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = bbcu(root, "in", "-o", str(root / "good"))
     assert done.exit_code == 1, done.output
     return root
+
+
+@pytest.fixture(scope="module")
+def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, ground truth in `set`, and the same reduced to a half in `small`."""
+    root = tmp_path_factory.mktemp("hr")
+    (root / "w.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"])))
+    rng = np.random.default_rng(9)
+    for folder in ("set", "small"):
+        (root / folder).mkdir()
+    for name in "abcde":
+        picture = Pillow.fromarray(rng.integers(0, 255, (24, 28, 3), np.uint8))
+        picture.save(root / "set" / f"{name}.png")
+        picture.resize((14, 12)).save(root / "small" / f"{name}.png")
+    return root
+
+
+def run_eval(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["eval", *arguments])
 
 
 def make_pictures(folder: Path, number: int) -> None:
@@ -115,6 +146,12 @@ def litter(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name[0] == "." and path.name != f"{RECORDS}.jsonl"]
 
 
+def rows_of(text: str) -> dict[str, dict[str, Any]]:
+    """The rows of --json by their source, without the times."""
+    rows = [json.loads(line) for line in text.splitlines()]
+    return {row["source"]: {name: value for name, value in row.items() if "seconds" not in name} for row in rows}
+
+
 def fill(bucket: str, folder: Path) -> Any:
     """A bucket with these pictures under in/; returns a client of it."""
     import s3fs
@@ -135,7 +172,7 @@ def plan_of(root: Path, **changes: Any) -> Plan:
     """A plan as the command line makes it."""
     settings = Settings(Options(memory=500 << 20), EncodeOptions(), "PNG", 10**8, threads=1)
     weights = root / "w.safetensors"
-    loading = Loading(str(weights), threads=1)
+    loading = Loading(str(weights), str(weights), threads=1)
     fields = {"digests": (("--weights", read_packed(weights).sha256),), **changes}
     return Plan(Wish("sr", 2), settings, loading, **fields)
 
@@ -161,8 +198,56 @@ def test_a_folder_that_all_nodes_share(place: Path, cluster: Any, tmp_path: Path
         assert (done.exit_code, status in done.stderr) == (1, True), done.output
     assert pictures(tmp_path / "out") == pictures(place / "good")
     assert not litter(tmp_path / "out")
+    alone, shared = (
+        bbcu(place, "in", "-o", str(tmp_path / "out"), "--overwrite", "--json", *more)
+        for more in ((), ("--cluster", cluster.address))
+    )
+    assert rows_of(shared.stdout) == rows_of(alone.stdout)
     again = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     assert sum(f"{ask.output} exists; use --overwrite" in ask.error for ask in again.asks) == 23
+
+
+@pytest.mark.parametrize("how", ["paper", "photo", "given"])
+def test_an_evaluation_on_three_nodes_is_that_of_one_machine(
+    how: str, hr: Path, cluster: Any, store: Store, tmp_path: Path
+) -> None:
+    """Each figure to the last bit, with the same facts and lines, of a shared folder and of a bucket."""
+    options = {
+        "paper": ["--task", "sr", "--scale", "2"],
+        "photo": ["--task", "sr", "--scale", "2", "--jpeg", "80"],
+        "given": ["--task", "sr", "--scale", "2", "--input", str(hr / "small")],
+    }[how]
+    common = [*options, "--threads", "1", "--weights", str(hr / "w.safetensors"), "--json"]
+    whole = run_eval("--gt", str(hr / "set"), *common, "--report", str(tmp_path / "one.html"))
+    assert whole.exit_code == 0, whole.output
+    many = ("--cluster", cluster.address)
+    shared = run_eval("--gt", str(hr / "set"), *common, *many, "--report", str(tmp_path / "many.html"))
+    assert (shared.exit_code, shared.stdout) == (0, whole.stdout), shared.output
+    assert sorted(shared.stderr.splitlines()) == sorted(whole.stderr.splitlines())
+    assert (tmp_path / "many.html").read_bytes() == (tmp_path / "one.html").read_bytes()
+    if how == "paper":
+        return
+    name = f"eval-{how}"
+    fill(name, hr / "set").put(str(hr / "small"), f"{name}/small", recursive=True)
+    common = [f"s3://{name}/small" if text == str(hr / "small") else text for text in common]
+    store.fail_every(11)
+    stored = run_eval("--gt", f"s3://{name}/in", *common, *many)
+    store.fail_every(0)
+    assert stored.exit_code == 0, stored.output
+    figures, expected = json.loads(stored.stdout), json.loads(whole.stdout)
+    assert {**figures, "title": ""} == {**expected, "title": ""}
+
+
+def test_an_evaluation_on_a_cluster_ends_with_the_first_bad_picture(hr: Path, cluster: Any, tmp_path: Path) -> None:
+    """In the same sentence and with the same exit code as on one machine, with no figures."""
+    bad = tmp_path / "bad"
+    shutil.copytree(hr / "set", bad)
+    (bad / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    common = ["--gt", str(bad), "--task", "sr", "--scale", "2", "--weights", str(hr / "w.safetensors"), "--quiet"]
+    whole, shared = run_eval(*common), run_eval(*common, "--cluster", cluster.address)
+    assert whole.exit_code == shared.exit_code == 2
+    assert shared.stderr == whole.stderr
+    assert shared.stdout == ""
 
 
 def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp_path: Path) -> None:
@@ -180,7 +265,7 @@ def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp
 
     stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     with pieces_on(cluster.address, plan_of(place), print, deadly) as executor:
-        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor)}
+        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor, Ask.failed)}
     assert len(rows) == 24
     failed = {Path(row.source).name: row.error for row in rows.values() if row.status == "failed"}
     assert set(failed) == {"007.png", "013.png"}
@@ -193,10 +278,61 @@ def test_a_node_with_another_bbcu_or_other_weights_is_refused_by_name(place: Pat
     """All of them here, so that nothing is done, and the sentence says what one has."""
     plan = plan_of(place, digests=(("sr-m-x2", "0" * 64),))
     reason = r"No node of the cluster \S+ may work: of \S+ \(.*\), its weights of sr-m-x2 are others\."
-    with pytest.raises(UsageError, match=reason), pieces_on(cluster.address, plan, print):
+    with pytest.raises(UsageError, match=reason), pieces_on(cluster.address, plan, print, restore_piece):
         pass
     assert difference("9.9", {}, here()) == f"it has bbcu {here().version} instead of 9.9"
-    assert difference("9.9", {}, Here("", {}, "none", urls=False)) == "it has no bbcu"
+    assert difference("9.9", {}, Here("", {}, "none", ())) == "it has no bbcu"
+
+
+def test_one_node_that_has_something_else_is_named_and_the_others_work(
+    place: Path, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is seen at the start or by a worker, that node does nothing, and each picture has its row."""
+    nodes, told = iter(["it has bbcu 9.9 instead of this one"]), []
+    monkeypatch.setattr("bbcu_cli.fleet.cluster.difference", lambda *_: next(nodes, ""))
+    lost = str(next(iter(cluster.worker_nodes)).node_id)
+
+    def choosy(plan: Plan, piece: Any) -> Any:  # travels to the nodes as it is
+        import ray
+
+        from bbcu_cli.fleet.worker import Refused, restore_piece
+
+        if ray.get_runtime_context().get_node_id() == lost:
+            return Refused("its weights are others")
+        return restore_piece(plan, piece)
+
+    stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
+    with pieces_on(cluster.address, plan_of(place), told.append, choosy) as executor:
+        rows = list(drive(pieces(stream.asks, 1), executor, Ask.failed))
+        assert executor.room() <= 4
+    assert Counter(row.status for row in rows) == {"done": 23, "failed": 1}
+    assert len({row.source for row in rows}) == 24
+    assert told[0].endswith("is refused: it has bbcu 9.9 instead of this one")
+    for line in told[1:]:
+        assert line.startswith("node ")
+        assert lost[:8] in line
+        assert line.endswith("is refused: its weights are others")
+
+
+def test_a_local_cluster_that_can_never_do_it_says_so(place: Path, tmp_path: Path) -> None:
+    """Nothing waits for a node that cannot come."""
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "local", "--memory", "900TB")
+    assert done.exit_code == 2, done.output
+    assert "This machine has not what a worker takes" in done.stderr
+    assert "less --memory" in done.stderr
+
+
+def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray says of it, on one line."""
+    import ray
+
+    def none(**_: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.\nPlease start one.")
+
+    monkeypatch.setattr(ray, "init", none)
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "auto")
+    assert done.exit_code == 2
+    assert "The cluster 'auto' cannot be used: Could not find any running Ray instance. Please start" in done.stderr
 
 
 def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
@@ -205,13 +341,14 @@ def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert len(lines) == 3
-    assert all("1 CPUs" in line and f"bbcu {here().version}, the same weights" in line for line in lines)
+    assert all(
+        "1 CPUs" in line and "s3://" in line and f"bbcu {here().version}, the same weights" in line for line in lines
+    )
 
 
 def test_weights_that_differ_on_a_node_are_noticed_there(place: Path, tmp_path: Path) -> None:
     """A path may hold another file on another machine: such a node does nothing."""
     from bbcu_cli.fleet.plan import Piece
-    from bbcu_cli.fleet.worker import Refused, restore_piece
 
     plan = plan_of(place, digests=(("--weights", "0" * 64),), home=str(tmp_path))
     told = restore_piece(plan, Piece(()))

@@ -5,14 +5,23 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bbcu_cli.batch.settings import Row
+from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.fleet import stores
+from bbcu_cli.fleet.cluster import RayPieces, fitted
 from bbcu_cli.fleet.driver import TRIES, Outcome, drive
 from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
-from bbcu_cli.fleet.plan import Ask, Piece
+from bbcu_cli.fleet.nodes import Here, Node, difference, here
+from bbcu_cli.fleet.plan import Ask, Loading, Piece, Plan
+from bbcu_cli.fleet.spool import PREFIX, _remove_abandoned, spool
+from bbcu_cli.image import EncodeOptions
+from bbcu_cli.restoration.choice import Wish
+from bbcu_cli.restoration.model import Options
 
 NAMING = Naming("_x2", None, ".png", recursive=True)
 
@@ -51,7 +60,7 @@ def asks(number: int) -> Iterator[Ask]:
 def test_every_picture_has_one_row_whatever_dies(losses: int) -> None:
     """Pieces of lost nodes are done again, and a bounded number is under way."""
     executor = Fake(losses=losses)
-    rows = list(drive(pieces(asks(1000)), executor))
+    rows = list(drive(pieces(asks(1000)), executor, Ask.failed))
     assert Counter(row.source for row in rows) == dict.fromkeys((ask.source for ask in asks(1000)), 1)
     assert {row.status for row in rows} == {"done"}
     assert executor.most <= 4
@@ -61,7 +70,7 @@ def test_a_picture_that_kills_its_workers_fails_alone() -> None:
     """It is found by splitting, tried three times by itself, and every other picture is done."""
     deadly = frozenset({"s3://in/00000007.jpg", "s3://in/00000040.jpg"})
     executor = Fake(deadly=deadly)
-    rows = {row.source: row for row in drive(pieces(asks(70)), executor)}
+    rows = {row.source: row for row in drive(pieces(asks(70)), executor, Ask.failed)}
     assert len(rows) == 70
     assert {row.source for row in rows.values() if row.status == "failed"} == deadly
     assert f"its worker died {TRIES} times" in rows["s3://in/00000007.jpg"].error
@@ -130,7 +139,7 @@ def driven(number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     tracemalloc.start()
     try:
         stream = list_inputs(["s3://b/in/"], "s3://b/out/", NAMING, refuse_existing=True)
-        rows = sum(1 for _ in drive(pieces(stream.asks), Fake(room=64)))
+        rows = sum(1 for _ in drive(pieces(stream.asks), Fake(room=64), Ask.failed))
         return rows, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -142,3 +151,60 @@ def test_the_memory_of_the_driver_does_not_grow_with_the_names(monkeypatch: pyte
     (few, small), (many, large) = driven(4_000, monkeypatch), driven(40_000, monkeypatch)
     assert (few, many) == (4_000, 40_000)
     assert large - small < 1 << 20
+
+
+def test_ray_is_told_what_a_worker_takes() -> None:
+    """CPUs, a GPU where the device is one, and the memory that bbcu allows itself, so that it schedules and scales."""
+    asked: dict[str, Any] = {}
+
+    class Ray:
+        def put(self, value: object) -> object:
+            return value
+
+        def remote(self, **resources: Any) -> Any:
+            asked.update(resources)
+            return lambda work: work
+
+    node = Node("n", "n", 16, 2, 64e9, here())
+    settings = Settings(Options(memory=3 << 30), EncodeOptions(), "PNG", 10**8)
+    for device, threads, gpus, cpus in (("auto", None, 0, 8), ("cuda:1", 4, 1, 4), ("cpu", 2, 0, 2)):
+        plan = Plan(Wish("sr", 2), settings, Loading(device=device, threads=threads), ())
+        plan = fitted(plan, "auto", [node])
+        RayPieces(Ray(), "auto", plan, [], print, lambda *_: ())
+        assert asked == {"max_retries": 0, "num_cpus": cpus, "num_gpus": gpus, "memory": 3 << 30}
+        assert (plan.loading.threads, plan.settings.threads) == (cpus, cpus)
+        assert plan.loading.device == ("cuda" if gpus else "cpu")
+
+
+def test_a_node_that_cannot_open_the_urls_is_told() -> None:
+    """It would fail picture by picture."""
+    able = here()
+    bare = Here(able.version, able.digests, able.engine, ())
+    assert difference(able.version, {}, bare, ["s3"]) == "it cannot open s3://, which needs fsspec and s3fs"
+    assert difference(able.version, {}, bare) == ""
+    assert difference(able.version, {}, replace(bare, urls=("s3",)), ["s3", "unusual"]) == ""
+
+
+def test_a_spool_is_held_before_another_process_can_take_it_for_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of one machine begin at the same time, and each removes what dead ones left."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock = fcntl.flock
+
+    def late(file: Any, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            _remove_abandoned(tmp_path)  # as another worker does just before
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with spool() as place:
+        assert place.is_dir()
+        _remove_abandoned(tmp_path)
+        (place / "picture").write_bytes(b"x")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / f"{PREFIX}dead").mkdir()
+    (tmp_path / f"{PREFIX}dead" / "lock").touch()
+    with spool() as place:
+        assert list(tmp_path.iterdir()) == [place]

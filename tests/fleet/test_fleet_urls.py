@@ -163,6 +163,50 @@ def test_a_damaged_object_fails_alone_under_its_own_name(place: Path, bucket: Bu
     assert list(bucket.get("out")) == ["a.png"]
 
 
+def test_with_fail_fast_the_first_failure_ends_the_run_as_among_files(
+    place: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    """The same exit code and the same sentence; what cannot be read and what is in the way alike."""
+    good, bad = (place / "in" / "a.png").read_bytes(), b"\x89PNG\r\n\x1a\nno"
+    (tmp_path / "in").mkdir()
+    for name, content in (("b.png", bad), ("c.png", good)):
+        bucket.put({f"in/{name}": content})
+        (tmp_path / "in" / name).write_bytes(content)
+    sentences = []
+    for root in (str(tmp_path), bucket.url):
+        done = bbcu(place, f"{root}/in", "-o", f"{root}/out", "--fail-fast")
+        assert done.exit_code == 2, done.output
+        sentences.append([line.replace(root, "ROOT") for line in done.stderr.splitlines() if "error:" in line])
+    assert sentences[0] == sentences[1] != []
+    bucket.put({"taken/b.png": b"mine"})
+    done = bbcu(place, f"{bucket.url}/in", "-o", f"{bucket.url}/taken", "--fail-fast")
+    assert (done.exit_code, "taken/b.png exists; use --overwrite" in done.stderr) == (2, True), done.output
+
+
+def test_names_that_are_patterns_or_chains_to_others_are_names(place: Path, bucket: Bucket) -> None:
+    """Listed and typed alike: brackets, `::`, a percent sign, a number sign, a question mark, a blank."""
+    picture = (place / "in" / "a.png").read_bytes()
+    names = ["a[1].png", "b::c.png", "d::file:///e.png", "f%20g#h.png", "i j.png", "\u00fc.png"]
+    bucket.put({f"in/{name}": picture for name in names})
+    done = bbcu(place, f"{bucket.url}/in/", "-r", "-o", f"{bucket.url}/out")
+    assert done.exit_code == 0, done.output
+    assert bucket.get("out") == {name: (place / "good" / "a.png").read_bytes() for name in names}
+    done = bbcu(place, f"{bucket.url}/in/a[1].png", "-o", f"{bucket.url}/typed")
+    assert done.exit_code == 0, done.output
+    assert list(bucket.get("typed")) == ["a[1].png"]
+    done = bbcu(place, f"{bucket.url}/in/[bi]*.png", "-o", f"{bucket.url}/matched")
+    assert set(bucket.get("matched")) == {"b::c.png", "i j.png"}, done.output
+
+
+def test_side_by_sides_lie_beside_the_results(place: Path, bucket: Bucket, tmp_path: Path) -> None:
+    """--compare puts the same picture as among files."""
+    bucket.put({"in/a.png": (place / "in" / "a.png").read_bytes()})
+    for root, source in ((bucket.url, f"{bucket.url}/in/a.png"), (str(tmp_path), str(place / "in" / "a.png"))):
+        assert bbcu(place, source, "-o", f"{root}/out", "--compare").exit_code == 0
+    assert bucket.get("out") == files(tmp_path / "out")
+    assert set(bucket.get("out")) == {"a.png", "a_compare.png"}
+
+
 def test_a_store_that_answers_503_now_and_then_is_asked_again(place: Path, bucket: Bucket, store: Store) -> None:
     """Every fourth request fails, and nothing is missing."""
     bucket.put({f"in/{name}": content for name, content in files(place / "in").items()})
@@ -240,6 +284,78 @@ def test_a_picture_of_a_web_server(place: Path, tmp_path: Path) -> None:
             assert "give --output" in bbcu(place, f"{url}/a.png").stderr
         finally:
             server.kill()
+
+
+@pytest.fixture(scope="module")
+def hr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, ground truth in `set`, the same reduced in `small`, and results in `out_x2`."""
+    root = tmp_path_factory.mktemp("hr")
+    (root / "w.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"])))
+    rng = np.random.default_rng(9)
+    for folder in ("set", "small", "out_x2"):
+        (root / folder).mkdir()
+    for name in "abc":
+        picture = Pillow.fromarray(rng.integers(0, 255, (24, 28, 3), np.uint8))
+        picture.save(root / "set" / f"{name}.png")
+        picture.resize((14, 12)).save(root / "small" / f"{name}.png")
+        picture.point(lambda value: value // 2).save(root / "out_x2" / f"{name}_x2.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("set", "--task sr --scale 2"),
+        ("set", "--task sr --scale 2 --jpeg 80"),
+        ("set", "--task sr --scale 2 --input small"),
+        ("set", "--pred out_x2"),
+        ("set/a.png", "--pred out_x2/a_x2.png"),
+        ("set/a.png", "--task sr --scale 2"),
+    ],
+    ids=" ".join,
+)
+def test_an_evaluation_of_a_bucket_is_that_of_folders(asked: tuple[str, str], hr: Path, bucket: Bucket) -> None:
+    """Each figure to the last bit, and the same title, facts and lines."""
+    bucket.put({name: content for name, content in files(hr).items() if name.endswith(".png")})
+    bucket.put({"set/.hidden.png": b"x", "set/notes.txt": b"x"})
+    gt, options = asked
+    weights = ["--weights", str(hr / "w.safetensors")] if "--task" in options else []
+
+    def run(place: str) -> list[str]:
+        words = ["eval", "--gt", f"{place}/{gt}", *options.split(), "--json", *weights]
+        words = [f"{place}/{word}" if word.startswith(("small", "out_x2")) else word for word in words]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return [done.stdout, done.stderr]
+
+    assert run(bucket.url) == run(str(hr))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--gt s3://denied/set --task sr", "s3://denied/set cannot be looked at: access is denied"),
+        ("--gt BUCKET/none.png --task sr", "BUCKET/none.png does not exist."),
+        ("--gt BUCKET/empty/ --task sr", "No image in BUCKET/empty/."),
+        ("--gt BUCKET/set --task sr --scale 2", "BUCKET/set/bad.png is damaged"),
+        ("--gt BUCKET/set --pred BUCKET/set/", "BUCKET/set/bad.png is damaged"),
+        ("--gt BUCKET/set --pred BUCKET/other", "No ground truth in 'BUCKET/set' for b.png"),
+        ("--gt BUCKET/empty --pred BUCKET/other", "BUCKET/empty does not exist."),
+        ("--gt FOLDER --pred BUCKET/other --cluster local", "--cluster is for --task"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(arguments: str, sentence: str, hr: Path, bucket: Bucket) -> None:
+    """In the user's names, with exit code 2 and no figures."""
+    picture = (hr / "set" / "a.png").read_bytes()
+    bucket.put({"set/a.png": picture, "set/bad.png": b"\x89PNG\r\n\x1a\nno", "other/b.png": picture})
+    meant = {"BUCKET": bucket.url, "FOLDER": str(hr / "set")}
+    for name, value in meant.items():
+        arguments, sentence = arguments.replace(name, value), sentence.replace(name, value)
+    done = CliRunner().invoke(app, ["eval", *arguments.split(), "--quiet"])
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert sentence in done.stderr
+    assert "bbcu-spool" not in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_without_the_extra_one_sentence_names_it(place: Path) -> None:
