@@ -121,7 +121,7 @@ def is_name(wanted: str | os.PathLike[str]) -> bool:
     """Whether it is the name of a model, rather than a path or a reference to the hub."""
     if not isinstance(wanted, str):
         return False
-    return not ("/" in wanted or os.sep in wanted or Path(wanted).suffix in (".safetensors", ".pth", ".pt"))
+    return not ("/" in wanted or os.sep in wanted or Path(wanted).suffix.lower() in (".safetensors", ".pth", ".pt"))
 
 
 def _read_file(path: Path) -> PackedFile:
