@@ -105,3 +105,35 @@ def test_the_choice_of_an_engine_does_not_import_torch(system: str, tmp_path: Pa
     module, *asked = done.stdout.split()
     assert module == "bbcu_cli.engines.cpu"
     assert any(path.endswith("nvcuda.dll") for path in asked) == (system == "nt")
+
+
+HIDE_HUB = HIDE_TORCH.replace('("torch", "triton")', '("huggingface_hub", "hf_xet", "httpx2", "filelock")')
+
+
+@pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
+@pytest.mark.parametrize(
+    ("arguments", "subject"),
+    [
+        (("sr", str(CHELSEA), "-o", "out.png"), ""),
+        (("models", "list"), ""),
+        (("models", "verify"), ""),
+        (("doctor",), ""),
+        (("models", "path", "sr-m-x2"), ""),
+        (("models", "pull", "sr-m-x2"), ""),
+        (("sr", str(CHELSEA), "-o", "out.png", "--weights", "hf://user/repo"), "hf://user/repo"),
+        (("models", "pull", "hf://user/repo"), "hf://user/repo"),
+        (("models", "push", "sr-m-x2", "--to", "user/repo"), "A model card"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]) if value[0] == "models" else value[0],
+)
+def test_what_needs_the_hub_says_so(arguments: tuple[str, ...], subject: str, tmp_path: Path) -> None:
+    """The models that ship need no client of the hub; what does is one sentence with the command that helps."""
+    command = [sys.executable, "-c", HIDE_HUB, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == (3 if subject else 0), done.stderr
+    if subject:
+        assert done.stderr.splitlines()[-1] == (
+            f"bbcu: error: {subject} needs the client of the Hugging Face hub, which is not installed; "
+            "run: pip install 'bbcu-cli[hub]'."
+        )
+        assert list(tmp_path.iterdir()) == []
