@@ -10,6 +10,9 @@ import importlib.util
 from typing import Final
 
 WITHOUT_TORCH: Final = "needs PyTorch, which is not installed; run: pip install 'bbcu-cli[torch]'"
+WITHOUT_HUB: Final = (
+    "needs the client of the Hugging Face hub, which is not installed; run: pip install 'bbcu-cli[hub]'"
+)
 
 
 class BbcuError(Exception):
@@ -72,3 +75,14 @@ def require_torch(what: str) -> None:
     """Raise an EngineUnavailableError where torch is not installed: `what` (a sentence's subject) needs it."""
     if importlib.util.find_spec("torch") is None:
         raise EngineUnavailableError(f"{what} {WITHOUT_TORCH}.")
+
+
+def hub_is_installed() -> bool:
+    """Whether the client of the Hugging Face hub is there."""
+    return importlib.util.find_spec("huggingface_hub") is not None
+
+
+def require_hub(what: str) -> None:
+    """Raise a WeightsUnavailableError where the hub's client is not installed: `what`, a subject, needs it."""
+    if not hub_is_installed():
+        raise WeightsUnavailableError(f"{what} {WITHOUT_HUB}.")

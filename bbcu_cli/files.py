@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 
 from bbcu_cli.errors import OutputError, UsageError
@@ -17,11 +18,45 @@ from bbcu_cli.errors import OutputError, UsageError
 # would be.
 try:
     import fcntl
-except ImportError:  # Windows: there an open file cannot be removed, which serves as well
+except ImportError:  # Windows: there an open file cannot be removed, which serves as well; see _MOMENT
     fcntl = None  # type: ignore[assignment]
 
 TEMP_PREFIX: Final = ".bbcu-"  # temporary files and manifests of ours; never an input
 _PART: Final = re.compile(r"\.bbcu-[0-9a-f]{16}\.part")
+_WINDOWS: Final = os.name == "nt"
+# Source: Microsoft, "Naming Files, Paths, and Namespaces" and "Maximum Path Length Limitation".
+_DEVICE: Final = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|com[1-9\xb9\xb2\xb3]|lpt[1-9\xb9\xb2\xb3]) *(\..*)?", re.IGNORECASE
+)
+_FORBIDDEN: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+_MOMENT: Final = (
+    60.0  # seconds; an open file of Windows cannot take its name, so a part is closed a moment before it does
+)
+_PAUSES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)  # while somebody has a file open there: a scanner for viruses, say
+_LONG: Final = 200  # characters; a folder takes 248, a file 260, and one of ours beside it has 27 of them
+
+
+def name_complaint(path: PurePath) -> str:
+    """What Windows has against a path as that of a new file, in a sentence; empty where nothing, and on other systems.
+
+    Such names would be devices (`nul.png` swallows what is written), streams of other files (`a:b.png`), or lose their
+    last character.
+    """
+    if not _WINDOWS:
+        return ""
+    for name in path.parts[1:] if path.anchor else path.parts:
+        if name == "..":
+            continue
+        if _DEVICE.fullmatch(name):
+            reason = "is a device"
+        elif found := _FORBIDDEN.search(name):
+            reason = f"has {found[0]!r}"
+        elif name.endswith((".", " ")):
+            reason = "ends with a dot or a space"
+        else:
+            continue
+        return f"{path} cannot be written: on Windows, no file can be called {name!r}, which {reason}."
+    return ""
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], Any], *, overwrite: bool = True) -> None:
@@ -39,6 +74,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any], *, overwrite: boo
         UsageError: the file exists and `overwrite` is False.
         OutputError: the system refused (disk full, no permission, ...). Nothing is left behind, whatever is raised.
     """
+    if complaint := name_complaint(path):
+        raise OutputError(complaint)
     target = _target(path)
     if not overwrite and target.exists():
         raise _in_the_way(path)
@@ -77,7 +114,8 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: the system refused.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    binary = getattr(os, "O_BINARY", 0)  # Windows writes two characters for a line break otherwise
+    descriptor = os.open(_of_any_length(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary, 0o666)
     try:
         hold(descriptor)  # where the folder is shared, appending alone is not atomic
         os.write(descriptor, f"\n{line}".encode())
@@ -91,8 +129,10 @@ def make_folder(path: Path) -> None:
     Raises:
         OutputError: a file is in the way, or the system refused.
     """
+    if complaint := name_complaint(path):
+        raise OutputError(complaint)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        _of_any_length(path).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(f"folder {path} cannot be made: a file is in the way") from error
     except OSError as error:
@@ -116,6 +156,8 @@ def remove_stale_parts(folder: Path) -> int:
                     if not is_free(file):
                         continue
                     part.unlink()
+            elif time.time() - part.stat().st_mtime < _MOMENT:
+                continue
             else:
                 part.unlink()
             removed += 1
@@ -145,7 +187,20 @@ def is_free(file: BinaryIO) -> bool:
 
 def _target(path: Path) -> Path:
     """Where a symbolic link leads; realpath, unlike resolve, takes a link that leads to itself."""
-    return Path(os.path.realpath(path))
+    return _of_any_length(Path(os.path.realpath(path)))
+
+
+def _of_any_length(path: Path) -> Path:
+    """The same path in the form that Windows takes with more than 260 characters."""
+    # Without "..", which that form does not know.
+    return Path(unlimited(os.path.abspath(path))) if _WINDOWS else path  # noqa: PTH100
+
+
+def unlimited(path: str) -> str:
+    """An absolute Windows path, in the form that may be long if it is."""
+    if len(path) < _LONG or path.startswith("\\\\?\\"):
+        return path
+    return f"\\\\?\\UNC{path[1:]}" if path.startswith("\\\\") else f"\\\\?\\{path}"
 
 
 def _in_the_way(path: Path) -> UsageError:
@@ -177,7 +232,7 @@ def _finish(file: BinaryIO, target: Path) -> None:
 
 def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
     if overwrite:
-        part.replace(target)
+        _rename(part, target)
         return
     try:
         target.hardlink_to(part)  # unlike a rename, this fails when the name is taken
@@ -186,9 +241,21 @@ def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
     except OSError:  # a file system without hard links
         if target.exists():
             raise FileExistsError(target) from None
-        part.replace(target)
+        _rename(part, target)
         return
     part.unlink()
+
+
+def _rename(part: Path, target: Path) -> None:
+    """Windows refuses while somebody has one of the two open, which passes."""
+    for pause in _PAUSES if _WINDOWS else ():
+        try:
+            part.replace(target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    part.replace(target)
 
 
 def _sync_folder(folder: Path) -> None:

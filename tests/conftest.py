@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,29 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_PACKAGES, *filter(None, [os.environ
 os.environ["PYTHONSAFEPATH"] = "1"
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Where PyTorch is not published, a file of tests that imports it is skipped."""
+    report = yield
+    if report.failed and "No module named 'torch'" in str(report.longrepr):
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 1, "Skipped: needs PyTorch")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """So is a test that imports it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        pytest.skip("needs PyTorch")
+
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

@@ -10,12 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
+import bbcu_cli.files
 from bbcu_cli.errors import BbcuError, ImageError, OutputError, UsageError
-from bbcu_cli.files import parts_folder, remove_stale_parts, write_atomic
+from bbcu_cli.files import (
+    append_line,
+    make_folder,
+    name_complaint,
+    parts_folder,
+    remove_stale_parts,
+    unlimited,
+    write_atomic,
+)
 from bbcu_cli.hub import Catalogue, push
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes, links and signals")
@@ -242,3 +251,148 @@ def test_writers_and_cleaners_at_once_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     assert failures == []
     assert names(tmp_path) == ["a"]
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as this module can tell, the system is Windows."""
+    monkeypatch.setattr(bbcu_cli.files, "_WINDOWS", True)
+    monkeypatch.setattr(bbcu_cli.files, "fcntl", None)
+    monkeypatch.setattr(bbcu_cli.files, "_PAUSES", (0.0, 0.0))
+    monkeypatch.delattr(os, "fchmod", raising=False)
+    monkeypatch.delattr(os, "O_DIRECTORY", raising=False)
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nul.png", "'nul.png', which is a device"),
+        (r"C:\out\CON", "'CON', which is a device"),
+        (r"out\com1.tar.png", "'com1.tar.png', which is a device"),
+        (r"LPT9 .png", "'LPT9 .png', which is a device"),
+        (r"out\aux\a.png", "'aux', which is a device"),
+        ("photo:1.png", "'photo:1.png', which has ':'"),
+        (r"C:\photos\a?.png", "'a?.png', which has '?'"),
+        ("tab\t.png", r"'tab\t.png', which has '\t'"),
+        (r"holiday.\a.png", "'holiday.', which ends with a dot or a space"),
+        (r"\\server\share\a ", "'a ', which ends with a dot or a space"),
+    ],
+)
+def test_names_that_windows_takes_for_something_else_are_named(path: str, reason: str) -> None:
+    """A picture would be swallowed by a device, hidden in a stream of another file, or called otherwise."""
+    assert name_complaint(PureWindowsPath(path)) == (
+        f"{path} cannot be written: on Windows, no file can be called {reason}."
+    )
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize(
+    "path",
+    [
+        r"C:\photos\a.png",
+        r"c:a.png",
+        r"..\..\a.png",
+        r"\\server\share\a.png",
+        r"\\?\C:\a.png",
+        "console.png",
+        "com10.png",
+        "日本 größe.png",
+        ".bbcu-manifest.jsonl",
+    ],
+)
+def test_names_that_windows_takes_are_left_alone(path: str) -> None:
+    """Drives, shares and dots at the front are no trouble."""
+    assert name_complaint(PureWindowsPath(path)) == ""
+
+
+def test_elsewhere_any_name_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another system forbids is no reason here."""
+    monkeypatch.setattr(bbcu_cli.files, "_WINDOWS", False)
+    assert name_complaint(PureWindowsPath("nul.png")) == ""
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize("write", [lambda path: write_atomic(path, put(b"")), make_folder], ids=["file", "folder"])
+def test_nothing_is_written_under_such_a_name(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """An error before anything is made."""
+    with pytest.raises(OutputError, match=r"which is a device\.$"):
+        write(tmp_path / "nul.png")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "long"),
+    [
+        ("C:\\" + "a" * 300, "\\\\?\\C:\\" + "a" * 300),
+        ("\\\\server\\share\\" + "a" * 300, "\\\\?\\UNC\\server\\share\\" + "a" * 300),
+        ("\\\\?\\C:\\" + "a" * 300, "\\\\?\\C:\\" + "a" * 300),
+        (r"C:\photos\a.png", r"C:\photos\a.png"),
+    ],
+    ids=["drive", "share", "long form", "short"],
+)
+def test_long_windows_paths_get_the_form_without_a_limit(path: str, long: str) -> None:
+    """Only they: the form knows no forward slashes and looks odd."""
+    assert unlimited(path) == long
+
+
+def test_long_paths_are_written(tmp_path: Path) -> None:
+    """More than the 260 characters that a Windows path has by default, and our names on top."""
+    folder = tmp_path.joinpath(*["deep" * 20] * 4)
+    make_folder(folder)
+    path = folder / f"{'photo' * 30}.png"
+    write_atomic(path, put(b"one"), overwrite=False)
+    write_atomic(path, put(b"two"))
+    append_line(folder / f"{'record' * 10}.jsonl", "{}")
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_atomic(path, put(b"three"), overwrite=False)
+    (found,) = parts_folder(path).glob("*.png")
+    assert found.read_bytes() == b"two"
+
+
+def test_line_breaks_of_records_are_one_byte(tmp_path: Path) -> None:
+    """On every system, so that a folder of outputs means the same to all of them."""
+    append_line(tmp_path / "a", "one")
+    append_line(tmp_path / "a", "two")
+    assert (tmp_path / "a").read_bytes() == b"\none\ntwo"
+
+
+@pytest.mark.usefixtures("windows")
+def test_without_locks_files_are_as_whole(tmp_path: Path) -> None:
+    """Windows has no fcntl: written, replaced, kept, and what a killed run left goes once it is old."""
+    path = tmp_path / "a.png"
+    write_atomic(path, put(b"one"), overwrite=False)
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_atomic(path, put(b"two"), overwrite=False)
+    write_atomic(path, put(b"three"))
+    assert path.read_bytes() == b"three"
+    for name in ("0" * 16, "1" * 16):
+        (tmp_path / f".bbcu-{name}.part").touch()
+    os.utime(tmp_path / f".bbcu-{'0' * 16}.part", (0, 0))
+    assert remove_stale_parts(tmp_path) == 1
+    assert names(tmp_path) == [f".bbcu-{'1' * 16}.part", "a.png"]
+
+
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize("refusals", [0, 1, 2, 3])
+def test_a_file_that_is_looked_at_for_a_moment_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    """Windows refuses while a scanner reads it: that is tried again, and said if it stays so."""
+    path, left, replace = tmp_path / "a.png", [refusals], Path.replace
+    path.write_bytes(b"old")
+
+    def replaced(part: Path, target: Path) -> Path:
+        if left[0]:
+            left[0] -= 1
+            raise PermissionError(errno.EACCES, "Access is denied")
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    if refusals < 3:
+        write_atomic(path, put(b"new"))
+    else:
+        with pytest.raises(OutputError, match=r"a\.png cannot be written: Access is denied"):
+            write_atomic(path, put(b"new"))
+    assert path.read_bytes() == (b"new" if refusals < 3 else b"old")
+    assert names(tmp_path) == ["a.png"]

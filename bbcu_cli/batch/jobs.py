@@ -13,6 +13,7 @@ from typing import Final
 
 from bbcu_cli.batch.manifest import Manifest
 from bbcu_cli.errors import ImageError, UsageError
+from bbcu_cli.files import name_complaint
 from bbcu_cli.image.formats import FORMATS, SUFFIXES, format_of, is_image_name
 
 STDIO: Final = "-"
@@ -311,7 +312,7 @@ def _stdin_job(typed: list[str], output: str | None) -> JobList:
     target = None if output in (None, STDIO) else Path(output).expanduser()
     if target and output and not _is_image(target, output):
         raise UsageError(f"Output {output!r} for stdin must be a file with an image extension, such as out.png.")
-    return JobList((Job(None, target),))
+    return _checked(JobList((Job(None, target),)))
 
 
 def _folds_case(folder: Path) -> bool:
@@ -344,8 +345,12 @@ def _checked(listing: JobList) -> JobList:
 
 
 def _harmless(job: Job, sources: set[str]) -> Job:
-    """The job, failed if it would write over an input."""
-    if job.error or job.output is None or job.source is None or os.path.realpath(job.output) not in sources:
+    """The job, failed if it would write over an input, or under a name that cannot be."""
+    if job.error or job.output is None:
+        return job
+    if complaint := name_complaint(job.output):
+        return replace(job, error=complaint)
+    if job.source is None or os.path.realpath(job.output) not in sources:
         return job
     return replace(
         job, error=f"{job.source} would overwrite the input {job.output}; choose another --output or --suffix."

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from bbcu_cli.batch.jobs import EXCLUDED, SAME, STDIO, ending, matches, walk
 from bbcu_cli.errors import UsageError
+from bbcu_cli.files import name_complaint
 from bbcu_cli.fleet import stores
 from bbcu_cli.fleet.plan import PIECE, Ask, Asked, Piece
 from bbcu_cli.fleet.stores import is_url
@@ -240,17 +241,19 @@ def _settled(group: list[Ask]) -> list[Ask]:
 def _in_full(ask: Ask, other: str) -> Ask:
     """The picture with the whole name of its input before what follows the stem."""
     name, _ = _split(ask.source)
-    folder, slash, output = ask.output.rpartition("/")
+    output, folder = _split(ask.output)
     said = f"named in full, since {other} would be written to {output} as well"
-    return replace(ask, output=f"{folder}{slash}{name.name}{output.removeprefix(name.stem)}", notes=(said,))
+    return replace(ask, output=_join(folder, f"{name.name}{output.name.removeprefix(name.stem)}"), notes=(said,))
 
 
 def _checked(ask: Ask, *, refuse: bool) -> Ask:
-    """The picture, failed if its output is an input or, where that is a path, is taken."""
+    """The picture, failed if its output is an input or, where that is a path, is taken or cannot be."""
     if ask.error:
         return ask
     if _same(ask.source, ask.output):
         return replace(ask, error=f"{ask.source} would be overwritten; choose another --output or --suffix.")
+    if not is_url(ask.output) and (complaint := name_complaint(Path(ask.output))):
+        return replace(ask, error=complaint)
     if refuse and not is_url(ask.output) and os.path.lexists(ask.output):
         taken = f"{ask.output} exists; use --overwrite to replace it or --skip-existing to keep it."
         return replace(ask, error=taken)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from bbcu_cli.checkpoint.packed import MAX_FILE_BYTES, PackedFile
-from bbcu_cli.errors import CheckpointError, OutputError, WeightsUnavailableError
+from bbcu_cli.errors import CheckpointError, OutputError, WeightsUnavailableError, hub_is_installed
 from bbcu_cli.files import write_whole
 from bbcu_cli.hub.reference import HubRef
 
@@ -40,7 +40,9 @@ def endpoint() -> str:
 
 
 def cached(ref: HubRef) -> Path | None:
-    """The file in the hub's cache, unverified; no request is made."""
+    """The file in the hub's cache, unverified; no request is made. Without the hub's client there is no cache."""
+    if not hub_is_installed():
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     with plain_words(ref.repo, str(ref)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bbcu_cli.checkpoint.packed import PackedFile, read_packed
-from bbcu_cli.errors import CheckpointError, WeightsUnavailableError
+from bbcu_cli.errors import CheckpointError, WeightsUnavailableError, require_hub
 from bbcu_cli.hub import client
 from bbcu_cli.hub.catalogue import REFRESH, Catalogue, Entry, remedy, weights_dir
 from bbcu_cli.hub.reference import SCHEME, HubRef, for_model, parse
@@ -55,7 +55,7 @@ def locate(
         catalogue: by default the one that ships with bbcu.
 
     Raises:
-        WeightsUnavailableError: not here and not to be had; says what to do.
+        WeightsUnavailableError: not here and not to be had, or the hub's client is not installed; says what to do.
         CheckpointError: the file named by its path is not a valid packed model, or a hub file is of another network.
         UsageError: no model has that name, or the hub reference is malformed.
     """
@@ -121,7 +121,7 @@ def is_name(wanted: str | os.PathLike[str]) -> bool:
     """Whether it is the name of a model, rather than a path or a reference to the hub."""
     if not isinstance(wanted, str):
         return False
-    return not ("/" in wanted or os.sep in wanted or Path(wanted).suffix in (".safetensors", ".pth", ".pt"))
+    return not ("/" in wanted or os.sep in wanted or Path(wanted).suffix.lower() in (".safetensors", ".pth", ".pt"))
 
 
 def _read_file(path: Path) -> PackedFile:
@@ -145,6 +145,7 @@ def _embedded(entry: Entry) -> Located:
 
 def _from_hub(ref: HubRef, read: Read, name: str, *, offline: bool, progress: bool, refresh: bool) -> Located:
     """From the cache if it holds a good file, else from the hub; a damaged file in the cache is replaced."""
+    require_hub(name)
     switched_off = "--offline" if offline else client.offline_variable()
     path = client.cached(ref)
     damage = ""

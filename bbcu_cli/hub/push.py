@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bbcu_cli.checkpoint.packed import FORMAT, VERSION, PackedModel
-from bbcu_cli.errors import OutputError, UsageError
+from bbcu_cli.errors import OutputError, UsageError, require_hub
 from bbcu_cli.files import write_whole
 from bbcu_cli.hub import client
 from bbcu_cli.hub.reference import MODEL_FILE, HubRef
@@ -64,7 +64,11 @@ def layout(content: bytes, model: PackedModel, about: Description, repo: str | N
         model: what is in it.
         about: for the card.
         repo: "user/name" if it is known where the files go, for the command that the card shows.
+
+    Raises:
+        WeightsUnavailableError: the hub's client, which writes the card, is not installed.
     """
+    require_hub("A model card")
     digest = hashlib.sha256(content).hexdigest()
     config = {
         "library_name": LIBRARY,

@@ -345,3 +345,18 @@ def test_outputs_can_keep_the_endings_of_their_sources(photos: Path, tmp_path: P
         "sub/a.jpg": "sub/a.jpg",
         "sub/größe 1.webp": "sub/größe 1.webp",
     }
+
+
+def test_names_that_windows_takes_for_something_else_fail_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that came from another system: the others are restored, and it is known before any work."""
+    for name in ("aux.jpg", "10:30.jpg", "fine.jpg"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("bbcu_cli.files._WINDOWS", True)
+    errors = {job.name: job.error for job in plan(tmp_path, output=tmp_path / "out").jobs}
+    assert errors.pop(str(tmp_path / "fine.jpg")) == ""
+    assert errors[str(tmp_path / "aux.jpg")].endswith("no file can be called 'aux.png', which is a device.")
+    assert errors[str(tmp_path / "10:30.jpg")].endswith("no file can be called '10:30.png', which has ':'.")
+    with pytest.raises(UsageError, match="which is a device"):
+        plan("-", output="nul.png")

@@ -83,6 +83,7 @@ def test_a_broken_pipe_ends_with_the_code_of_the_signal(
 AS_ON_WINDOWS = """
 import errno, io, os, sys
 import bbcu_cli.cli.streams as streams
+import bbcu_cli.files as files
 from bbcu_cli.__main__ import main
 
 class Raw(io.FileIO):
@@ -92,7 +93,11 @@ class Raw(io.FileIO):
         except BrokenPipeError:
             raise OSError(errno.EINVAL, "Invalid argument") from None
 
-streams._WINDOWS = True
+streams._WINDOWS = files._WINDOWS = True
+files.fcntl = None
+for name in ("fchmod", "O_DIRECTORY", "sched_getaffinity", "process_cpu_count"):
+    if hasattr(os, name):
+        delattr(os, name)
 sys.stdout = io.TextIOWrapper(io.BufferedWriter(Raw(1, "w")), encoding="cp1252")
 main()
 """
@@ -109,6 +114,39 @@ def test_a_pipe_that_breaks_as_on_windows_is_one(
     assert code == 141, rest
     assert b"Traceback" not in rest
     assert b"Invalid argument" not in rest
+
+
+def test_a_run_as_on_windows_makes_the_same_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No locks, no modes, a narrow stdout: the bytes are the same, figures and names are all there."""
+    (folder / "in/a.png").rename(folder / "in/日本.png")
+    assert run("sr", "in", *X2, "-o", "here").returncode == 0
+    monkeypatch.setattr("test_cli_streams.BBCU", [sys.executable, "-c", AS_ON_WINDOWS])
+    done = run("sr", "in", *X2, "-o", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    made = {path.name: path.read_bytes() for path in folder.glob("out/*.png")}
+    assert made == {path.name: path.read_bytes() for path in folder.glob("here/*.png")}
+    assert len(made) == 8
+    again = run("sr", "in", *X2, "-o", "out", "--skip-existing", "--json")
+    assert [json.loads(line)["status"] for line in again.stdout.splitlines()] == ["skipped"] * 8
+    scored = run("eval", "--gt", "in", "--pred", "in")
+    assert scored.returncode == 0, scored.stderr
+    assert rb"\u65e5\u672c" in scored.stdout
+    for arguments in (("models", "list"), ("doctor",)):
+        assert run(*arguments).returncode == 0
+    refused = run("sr", "in/b.png", *X2, "-o", "out/nul.png")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert refused.stderr.endswith(
+        b"on Windows, no file can be called 'nul.png', which is a device.\n".replace(b"\n", os.linesep.encode())
+    )
+
+
+@pytest.mark.parametrize("arguments", [("sr", "in", *X2, "-o", "out"), ("sr", "missing.png"), ("--help",)])
+def test_a_program_without_streams_works(arguments: tuple[str, ...], folder: Path) -> None:
+    """Under pythonw, and in services of Windows, Python has None for stdout and stderr."""
+    code = "import sys\nfrom bbcu_cli.__main__ import main\nsys.stdin = sys.stdout = sys.stderr = None\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2 if "missing.png" in arguments else 0, b"", b"")
+    assert len(list(folder.glob("out/*.png"))) == (8 if "out" in arguments else 0)
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (1, 2), (0, 1, 2)])

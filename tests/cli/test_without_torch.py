@@ -81,3 +81,59 @@ def test_a_bench_without_torch_says_what_is_missing(tmp_path: Path) -> None:
     """The rest is timed."""
     done = bbcu("bench", "sr-m-x2", "--size", "32x32", folder=tmp_path)
     assert "pip install 'bbcu-cli[torch]'" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
+@pytest.mark.parametrize("system", ["posix", "nt"])
+def test_the_choice_of_an_engine_does_not_import_torch(system: str, tmp_path: Path) -> None:
+    """Where torch is installed but no driver of a GPU, which a look at the disk tells."""
+    code = (
+        "import pathlib, sys, types\n"
+        "from bbcu_cli.checkpoint.packed import read_packed\n"
+        "from bbcu_cli.engines import select\n"
+        "from bbcu_cli.hub import Catalogue\n"
+        "packed = read_packed(Catalogue.load()['sr-m-x2'].file).model\n"
+        "asked = []\n"
+        "pathlib.Path.exists = lambda path: asked.append(str(path))\n"
+        f"select.os = types.SimpleNamespace(name={system!r}, environ={{}})\n"
+        "session, reasons = select.open_session(packed, engine='auto', device='auto')\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(type(session).__module__, *asked)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    module, *asked = done.stdout.split()
+    assert module == "bbcu_cli.engines.cpu"
+    assert any(path.endswith("nvcuda.dll") for path in asked) == (system == "nt")
+
+
+HIDE_HUB = HIDE_TORCH.replace('("torch", "triton")', '("huggingface_hub", "hf_xet", "httpx2", "filelock")')
+
+
+@pytest.mark.skipif(not kernel_sets(), reason="bbcu_cli._native is not compiled here")
+@pytest.mark.parametrize(
+    ("arguments", "subject"),
+    [
+        (("sr", str(CHELSEA), "-o", "out.png"), ""),
+        (("models", "list"), ""),
+        (("models", "verify"), ""),
+        (("doctor",), ""),
+        (("models", "path", "sr-m-x2"), ""),
+        (("models", "pull", "sr-m-x2"), ""),
+        (("sr", str(CHELSEA), "-o", "out.png", "--weights", "hf://user/repo"), "hf://user/repo"),
+        (("models", "pull", "hf://user/repo"), "hf://user/repo"),
+        (("models", "push", "sr-m-x2", "--to", "user/repo"), "A model card"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]) if value[0] == "models" else value[0],
+)
+def test_what_needs_the_hub_says_so(arguments: tuple[str, ...], subject: str, tmp_path: Path) -> None:
+    """The models that ship need no client of the hub; what does is one sentence with the command that helps."""
+    command = [sys.executable, "-c", HIDE_HUB, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == (3 if subject else 0), done.stderr
+    if subject:
+        assert done.stderr.splitlines()[-1] == (
+            f"bbcu: error: {subject} needs the client of the Hugging Face hub, which is not installed; "
+            "run: pip install 'bbcu-cli[hub]'."
+        )
+        assert list(tmp_path.iterdir()) == []

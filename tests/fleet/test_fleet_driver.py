@@ -19,6 +19,7 @@ from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
 from bbcu_cli.fleet.nodes import Here, Node, difference, here
 from bbcu_cli.fleet.plan import Ask, Loading, Piece, Plan
 from bbcu_cli.fleet.spool import PREFIX, _remove_abandoned, spool
+from bbcu_cli.hub.reference import SCHEME
 from bbcu_cli.image import EncodeOptions
 from bbcu_cli.restoration.choice import Wish
 from bbcu_cli.restoration.model import Options
@@ -101,6 +102,36 @@ def test_names_that_would_be_one_are_kept_apart(monkeypatch: pytest.MonkeyPatch)
         "sub.x/a.webp": "sub.x/a.png",
     }
     assert len(set(found.values())) == len(found)
+
+
+def test_names_of_a_store_that_windows_forbids_fail_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key may have any character; where results go to a folder of Windows, it may be no file's name."""
+    monkeypatch.setattr("bbcu_cli.files._WINDOWS", True)
+    found = [stores.Entry(f"s3://b/in/{name}", 1, "") for name in ("10:30.png", "a.png", "nul.png")]
+    monkeypatch.setattr(stores, "entries", lambda *_, **__: iter(found))
+    monkeypatch.setattr(stores, "open_store", lambda _: None)
+    stream = list_inputs(["s3://b/in/"], "out", NAMING, refuse_existing=False)
+    errors = [ask.error.partition(": ")[2] for ask in stream.asks]
+    assert errors == [
+        "on Windows, no file can be called '10:30.png', which has ':'.",
+        "",
+        "on Windows, no file can be called 'nul.png', which is a device.",
+    ]
+
+
+def test_names_that_would_be_one_are_kept_apart_on_disk(tmp_path: Path) -> None:
+    """Whatever stands between the parts of a path there."""
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).touch()
+    stream = list_inputs([str(tmp_path)], str(tmp_path / "out"), NAMING, refuse_existing=False)
+    assert [ask.output for ask in stream.asks] == [str(tmp_path / "out" / f"{name}.png") for name in ("a.jpg", "a.png")]
+
+
+@pytest.mark.parametrize("text", ["C:\\photos\\*.jpg", "c:/photos", "c://photos", "D:a.jpg", r"\\server\share"])
+def test_a_drive_is_no_store(text: str) -> None:
+    """A letter and a colon are a disk of Windows."""
+    assert not stores.is_url(text)
+    assert not text.startswith(SCHEME)
 
 
 def test_patterns_and_results_are_left_out_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:

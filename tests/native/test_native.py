@@ -340,6 +340,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
 @pytest.mark.skipif(not (shutil.which("g++") and shutil.which("nm")), reason="needs g++ and nm")
+@pytest.mark.parametrize(("room", "space"), [("kernels", "bbcu"), ("train", "bbcu::train")])
 @pytest.mark.parametrize(
     ("source", "table", "flags"),
     [
@@ -352,20 +353,22 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
         ("neon", "kNeon", ""),
     ],
 )
-def test_an_instruction_set_stays_in_its_file(source: str, table: str, flags: str, tmp_path: Path) -> None:
+def test_an_instruction_set_stays_in_its_file(
+    source: str, table: str, flags: str, room: str, space: str, tmp_path: Path
+) -> None:
     """A file of one instruction set shows the linker its table alone: a shared template would run on other CPUs too.
 
     Compiled without optimisation, when everything that could be shared is emitted.
     """
     target = tmp_path / "kernels.o"
-    file = NATIVE / "kernels" / f"{source}.cpp"
+    file = NATIVE / room / f"{source}.cpp"
     here = source.startswith("avx") == X86
     command = ["g++", "-std=c++17", "-O0", *(flags.split() if here else []), "-c", str(file), "-o", str(target)]
     subprocess.run(command, check=True, capture_output=True)
     symbols = subprocess.run(["nm", "-C", str(target)], check=True, capture_output=True, text=True).stdout
     kinds = [line[17:].split(" ", 1) for line in symbols.splitlines()]
     shown = [name for kind, name in kinds if kind != "U" and not kind.islower()]
-    assert shown == ([f"bbcu::{table}"] if here else [])
+    assert shown == ([f"{space}::{table}"] if here else [])
 
 
 @compiled

@@ -10,7 +10,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
-#include "products-inl.h"
+#include "tables-avx2-inl.h"
 
 namespace bbcu::train {
 namespace {
@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kLanes = 8;                // floats
 constexpr size_t kHalves = kFeatures / 32;  // vectors of bytes
 
-struct Bytes {
+struct Bytes : Avx2Tables {
     using type = __m256i;
     static constexpr size_t bytes = 32, rows = 2;
     static type zero() { return _mm256_setzero_si256(); }
@@ -212,22 +212,13 @@ void gradient_row(const GradientRow& task) {
 }
 
 constexpr Kernels all() {
-    Kernels k{};
+    Kernels k = products<Bytes>();
     k.cpu = &kAvx2Cpu;
     k.pack = pack;
     k.weight_bytes = kWeightBytes;
     k.pack_weights = pack_weights;
     k.forward_row = forward_row;
     k.gradient_row = gradient_row;
-    k.quantised_bytes = quantised_bytes;
-    k.quantise_row = quantise_row;
-    k.input_weight_bytes = input_weight_bytes;
-    k.pack_input_weights = pack_input_weights;
-    k.input_row = input_row<Bytes>;
-    k.bit_row_bytes = bit_row_bytes;
-    k.bit_row = bit_row;
-    k.scratch_bytes = scratch_bytes;
-    k.weight_rows = weight_rows<Bytes>;
     return k;
 }
 

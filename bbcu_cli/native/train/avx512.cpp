@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "kernels.h"
-#include "products-inl.h"
+#include "tables-avx2-inl.h"
 
 namespace bbcu::train {
 namespace {
@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kLanes = 16;  // floats
 constexpr size_t kVectors = kFeatures / kLanes;
 
-struct Bytes {
+struct Bytes : Avx2Tables {
     using type = __m512i;
     static constexpr size_t bytes = 64, rows = 4;
     static type zero() { return _mm512_setzero_si512(); }
@@ -164,22 +164,13 @@ void gradient_row(const GradientRow& task) {
 }
 
 constexpr Kernels all() {
-    Kernels k{};
+    Kernels k = products<Bytes>();
     k.cpu = &kAvx512Cpu;
     k.pack = pack;
     k.weight_bytes = kWeightBytes;
     k.pack_weights = pack_weights;
     k.forward_row = forward_row;
     k.gradient_row = gradient_row;
-    k.quantised_bytes = quantised_bytes;
-    k.quantise_row = quantise_row;
-    k.input_weight_bytes = input_weight_bytes;
-    k.pack_input_weights = pack_input_weights;
-    k.input_row = input_row<Bytes>;
-    k.bit_row_bytes = bit_row_bytes;
-    k.bit_row = bit_row;
-    k.scratch_bytes = scratch_bytes;
-    k.weight_rows = weight_rows<Bytes>;
     return k;
 }
 

@@ -7,6 +7,7 @@ namespace bbcu::train {
 
 extern const Kernels kAvx512;
 extern const Kernels kAvx2;
+extern const Kernels kNeon;
 extern const Kernels kScalar;
 
 #if BBCU_AMX
@@ -37,8 +38,10 @@ const std::vector<const Kernels*>& kernels() {
         &tiles,
 #endif
 #if BBCU_X86_64
-        &kAvx512,
-        &kAvx2,
+        &kAvx512, &kAvx2,
+#endif
+#if BBCU_ARM64
+        &kNeon,
 #endif
         &kScalar,
     };

@@ -19,9 +19,11 @@
 //   lower(low, high), upper(...)  numbers of 16 bits from the digits in the lower (upper) half of every 128 bits
 //   add_words(a, b)
 //   in_register(v), in_memory(p)  v, p: what the compiler is to keep where it is
+//   store_patterns(words, to)     patterns of 64 channels, of which bit i is the channel's in words[i]
+//   store_pixel(...)              the tables of a pixel of a quantised row; returns the sum of the magnitudes
+//   store_row(task, y)            the tables and sums of a row of WeightRows
+//   subtract_twice(words, to)     to[8] -= 2 * words[8], of 16 bits
 #pragma once
-
-#include <immintrin.h>
 
 #include <algorithm>
 #include <cstring>
@@ -40,66 +42,6 @@ constexpr size_t kOnce = 255 / (kDigit - 1);                      // look-ups wh
 constexpr size_t kLookUps = 65535 / (4 * kMost) / kOnce * kOnce;  // and whose V within 16 bits
 static_assert(4 * kMost < kDigit * kDigit && kQuads % kOnce == 0);
 
-// Patterns of 64 channels: a byte each, of which bit i is the channel's in words[i].
-void store_patterns(const uint64_t (&words)[4], uint8_t* to) {
-    const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3,
-                                            3, 3, 3, 3, 3, 3, 3);
-    const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
-    for (size_t half = 0; half < 2; ++half) {
-        __m256i pattern = _mm256_setzero_si256();
-        for (size_t i = 0; i < 4; ++i) {
-            const __m256i word = _mm256_set1_epi32(static_cast<int32_t>(words[i] >> (32 * half)));
-            const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit), bit);
-            pattern = _mm256_or_si256(pattern, _mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(1 << i))));
-        }
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to) + half, pattern);
-    }
-}
-
-// The tables of four quads of numbers: v[0..3] at `to`, v[4..7] `second` bytes on, v[8..11] `lane` bytes on, v[12..15]
-// both.
-inline void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
-    const auto words = [](int a, int b, int c, int d, int e, int f, int g, int h) {
-        const auto two = [](int x, int y) { return (0x0100 + 0x0202 * x) | (0x0100 + 0x0202 * y) << 16; };
-        return _mm256_setr_epi32(two(a, b), two(c, d), two(e, f), two(g, h), two(a, b), two(c, d), two(e, f),
-                                 two(g, h));
-    };
-    const __m256i swap = words(1, 0, 3, 2, 5, 4, 7, 6);
-    const __m256i minus = _mm256_max_epi16(v, _mm256_setzero_si256());  // what a number gives to V under a minus
-    const __m256i plus = _mm256_sub_epi16(minus, v);
-    const __m256i other_plus = _mm256_shuffle_epi8(plus, swap), other_minus = _mm256_shuffle_epi8(minus, swap);
-    // Of each pair, under ++ and --, then under -+ and +-
-    const __m256i equal =
-        _mm256_blend_epi16(_mm256_add_epi16(plus, other_plus), _mm256_add_epi16(minus, other_minus), 0xaa);
-    const __m256i unequal = _mm256_add_epi16(minus, other_plus);
-    const __m256i quads[2] = {_mm256_unpacklo_epi16(equal, unequal), _mm256_unpackhi_epi16(equal, unequal)};
-    BBCU_UNROLL(2)
-    for (size_t i = 0; i < 2; ++i, to += second) {
-        const __m256i pair = _mm256_shuffle_epi8(quads[i], words(0, 1, 3, 2, 0, 1, 3, 2));
-        const __m256i half[2] = {_mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(4, 4, 4, 4, 5, 5, 5, 5))),
-                                 _mm256_add_epi16(pair, _mm256_shuffle_epi8(quads[i], words(7, 7, 7, 7, 6, 6, 6, 6)))};
-        const __m256i digit = _mm256_set1_epi16(kDigit - 1);
-        const __m256i low = _mm256_packus_epi16(_mm256_and_si256(half[0], digit), _mm256_and_si256(half[1], digit));
-        const __m256i high = _mm256_packus_epi16(_mm256_srli_epi16(half[0], 5), _mm256_srli_epi16(half[1], 5));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm256_permute2x128_si256(low, high, 0x20));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to + lane), _mm256_permute2x128_si256(low, high, 0x31));
-    }
-}
-
-// 16 whole numbers nearest to from * scale, in 16 bits; of the four quads the second and the third change places.
-inline __m256i quantised(const float* from, const float* scale) {
-    const auto part = [&](size_t i) {
-        return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i), _mm256_loadu_ps(scale + i)));
-    };
-    return _mm256_packs_epi32(part(0), part(8));
-}
-
-inline int32_t sum_of(__m256i v) {
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
 // A quantised row: [width + 2 pixels][16 * groups quads of channels] tables, then [width + 2] sums of magnitudes; those
 // of pixels -1 and width are zero.
 size_t quantised_bytes(size_t width, size_t groups) {
@@ -107,22 +49,15 @@ size_t quantised_bytes(size_t width, size_t groups) {
     return (bytes + kAlign - 1) / kAlign * kAlign;
 }
 
+template <class V>
 void quantise_row(const float* gradient, const float* scale, size_t width, size_t groups, uint8_t* row) {
     const size_t channels = groups * kFeatures, pixel = groups * kQuads * kTable;
     auto* magnitude = reinterpret_cast<int32_t*>(row + (width + 2) * pixel);
     std::memset(row, 0, pixel);
     std::memset(row + (width + 1) * pixel, 0, pixel);
     magnitude[0] = magnitude[width + 1] = 0;
-    for (size_t x = 0; x < width; ++x, gradient += channels) {
-        uint8_t* to = row + (x + 1) * pixel;
-        __m256i sum = _mm256_setzero_si256();
-        for (size_t c = 0; c < channels; c += 16, to += 4 * kTable) {
-            const __m256i v = quantised(gradient + c, scale + c);
-            store_tables(v, to, kTable, 2 * kTable);
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_abs_epi16(v), _mm256_set1_epi16(1)));
-        }
-        magnitude[x + 1] = sum_of(sum);
-    }
+    for (size_t x = 0; x < width; ++x, gradient += channels)
+        magnitude[x + 1] = V::store_pixel(gradient, scale, channels, row + (x + 1) * pixel);
 }
 
 // Sums of V of kRows sequences of tables, for 64 channels.
@@ -139,12 +74,12 @@ public:
             for (size_t v = 0; v < kVectors; ++v) low[r][v] = high[r][v] = V::zero();
         const auto look_up = [&]() BBCU_INLINED {
             typename V::type pattern[kVectors];
-            BBCU_UNROLL(2)
+            BBCU_UNROLL(4)
             for (size_t v = 0; v < kVectors; ++v) pattern[v] = V::in_register(V::load(patterns + v * V::bytes));
             BBCU_UNROLL(4)
             for (size_t r = 0; r < kRows; ++r) {
                 const auto lower = V::table(table + r * row), higher = V::table(table + r * row + kTable / 2);
-                BBCU_UNROLL(2)
+                BBCU_UNROLL(4)
                 for (size_t v = 0; v < kVectors; ++v) {
                     low[r][v] = V::in_register(V::add(low[r][v], V::look_up(lower, pattern[v])));
                     high[r][v] = V::in_register(V::add(high[r][v], V::look_up(higher, pattern[v])));
@@ -162,7 +97,7 @@ public:
         V::in_memory(words_);
         BBCU_UNROLL(4)
         for (size_t r = 0; r < kRows; ++r) {
-            BBCU_UNROLL(2)
+            BBCU_UNROLL(4)
             for (size_t v = 0; v < kVectors; ++v) {
                 typename V::type* words = words_[r] + 2 * v;
                 words[0] = V::add_words(words[0], V::lower(low[r][v], high[r][v]));
@@ -178,10 +113,8 @@ public:
             for (size_t i = 0; i < kFeatures / 8; ++i) {
                 // Eight channels that `lower` or `upper` made from one 128-bit part of a vector.
                 const size_t vector = i / (2 * kParts), half = i / kParts % 2, part = i % kParts;
-                auto* at = reinterpret_cast<__m256i*>(to) + 2 * (kParts * vector + part) + half;
-                const __m128i words = _mm_load_si128(reinterpret_cast<const __m128i*>(words_[r]) + i);
-                const __m256i twice = _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 1);
-                _mm256_storeu_si256(at, _mm256_sub_epi32(_mm256_loadu_si256(at), twice));
+                V::subtract_twice(reinterpret_cast<const uint8_t*>(words_[r]) + 16 * i,
+                                  to + 8 * (2 * (kParts * vector + part) + half));
             }
         }
         clear();
@@ -201,10 +134,11 @@ private:
 // Weights for the input: patterns [groups][9][16 quads of outputs][64].
 size_t input_weight_bytes(size_t groups) { return groups * kTaps * kQuads * kFeatures; }
 
+template <class V>
 void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) {
     for (size_t i = 0; i < groups * kTaps * kFeatures; i += 4, weights += kFeatures) {
         const uint64_t quad[4] = {words[i], words[i + 1], words[i + 2], words[i + 3]};
-        store_patterns(quad, weights);
+        V::store_patterns(quad, weights);
     }
 }
 
@@ -254,6 +188,7 @@ size_t quads(size_t width) { return (width + 3) / 4; }
 // A bit row: patterns [ceil(width / 4) quads of pixels][3 columns of taps][64].
 size_t bit_row_bytes(size_t width) { return quads(width) * 3 * kFeatures; }
 
+template <class V>
 void bit_row(const uint64_t* words, size_t width, uint8_t* bits) {
     for (size_t start = 0; start < width; start += 4) {
         for (size_t dx = 0; dx < 3; ++dx, bits += kFeatures) {
@@ -262,7 +197,7 @@ void bit_row(const uint64_t* words, size_t width, uint8_t* bits) {
                 const size_t x = start + i + dx;  // one more than the pixel's
                 quad[i] = x < 1 || x > width ? 0 : words[x - 1];
             }
-            store_patterns(quad, bits);
+            V::store_patterns(quad, bits);
         }
     }
 }
@@ -274,42 +209,6 @@ constexpr size_t kFours = kOutputs / 4;
 size_t four_bytes(size_t rows, size_t width) { return rows * quads(width) * 4 * kTable; }
 size_t scratch_bytes(size_t rows, size_t width) {
     return kFours * four_bytes(rows, width) + rows * 3 * kOutputs * sizeof(int32_t);
-}
-
-void row_tables(const WeightRows& t, size_t y) {
-    const float* from = t.gradient + y * t.width * t.pitch;
-    const size_t four = four_bytes(t.rows, t.width);
-    uint8_t* to = t.scratch + y * quads(t.width) * 4 * kTable;
-    auto* sums = reinterpret_cast<__m256i*>(t.scratch + kFours * four) + y * 3 * 2;
-    const auto widened = [](__m256i v, size_t half) {
-        const __m256i in_order = _mm256_permute4x64_epi64(v, 0xd8);
-        return _mm256_cvtepi16_epi32(half ? _mm256_extracti128_si256(in_order, 1) : _mm256_castsi256_si128(in_order));
-    };
-    __m256i magnitude[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()}, first = magnitude[0], last = first;
-    for (size_t x = 0; x < t.width; x += 4, from += 4 * t.pitch, to += 4 * kTable) {
-        __m256i v[4];
-        for (size_t i = 0; i < 4; ++i)
-            v[i] = x + i < t.width ? quantised(from + i * t.pitch, t.scale) : _mm256_setzero_si256();
-        if (x == 0) first = v[0];
-        if (x + 4 >= t.width) last = v[t.width - 1 - x];
-        const auto two = [&](size_t i) { return _mm256_add_epi16(_mm256_abs_epi16(v[i]), _mm256_abs_epi16(v[i + 1])); };
-        const __m256i sum = _mm256_add_epi16(two(0), two(2));
-        for (size_t half = 0; half < 2; ++half) magnitude[half] = _mm256_add_epi32(magnitude[half], widened(sum, half));
-        BBCU_UNROLL(2)
-        for (size_t i = 0; i < 2; ++i) {  // channels 8 * i to 8 * i + 7
-            const auto pair = [&](size_t p) {
-                return i ? _mm256_unpackhi_epi16(v[p], v[p + 1]) : _mm256_unpacklo_epi16(v[p], v[p + 1]);
-            };
-            const __m256i left = pair(0), right = pair(2);
-            store_tables(_mm256_unpacklo_epi32(left, right), to + 2 * i * four, four, kTable);
-            store_tables(_mm256_unpackhi_epi32(left, right), to + 2 * i * four + 2 * kTable, four, kTable);
-        }
-    }
-    for (size_t half = 0; half < 2; ++half) {
-        _mm256_store_si256(sums + half, _mm256_sub_epi32(magnitude[half], widened(first, half)));
-        _mm256_store_si256(sums + 2 + half, magnitude[half]);
-        _mm256_store_si256(sums + 4 + half, _mm256_sub_epi32(magnitude[half], widened(last, half)));
-    }
 }
 
 // One tap and V::rows outputs from `output` on, quads of pixels [begin, end).
@@ -330,7 +229,7 @@ void weight_sums(const WeightRows& t, size_t tap, size_t output, size_t begin, s
 template <class V>
 void weight_rows(const WeightRows& task) {
     const WeightRows t = task;
-    for (size_t y = 0; y < t.rows; ++y) row_tables(t, y);
+    for (size_t y = 0; y < t.rows; ++y) V::store_row(t, y);
     const size_t all = t.rows * quads(t.width);
     for (size_t four = 0; four < kOutputs; four += 4)
         for (size_t begin = 0; begin < all; begin += kLookUps)
@@ -346,6 +245,22 @@ void weight_rows(const WeightRows& task) {
         for (size_t o = 0; o < kOutputs; ++o)
             for (size_t c = 0; c < kFeatures; ++c) t.sums[(o * kTaps + tap) * kFeatures + c] += whole[o];
     }
+}
+
+// A set with these products; the rest of it is to be filled in.
+template <class V>
+constexpr Kernels products() {
+    Kernels k{};
+    k.quantised_bytes = quantised_bytes;
+    k.quantise_row = quantise_row<V>;
+    k.input_weight_bytes = input_weight_bytes;
+    k.pack_input_weights = pack_input_weights<V>;
+    k.input_row = input_row<V>;
+    k.bit_row_bytes = bit_row_bytes;
+    k.bit_row = bit_row<V>;
+    k.scratch_bytes = scratch_bytes;
+    k.weight_rows = weight_rows<V>;
+    return k;
 }
 
 }  // namespace
