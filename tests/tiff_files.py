@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def tiff(
         order: "<" or ">".
         big: BigTIFF.
         lowest_first: FillOrder 2: the bits of every byte of the strips are reversed.
-        tags: more tags, or other values: a number or numbers, or bytes (UNDEFINED); None leaves one out.
+        tags: more tags, or other values: a number or numbers, fractions, or bytes (UNDEFINED); None leaves one
+            out.
         following: offset of the next page.
     """
     height, width, count = samples.shape
@@ -92,6 +94,9 @@ def directory(entries: Mapping[int, Any], at: int, following: int = 0, *, order:
     for tag, value in sorted(entries.items()):
         if isinstance(value, bytes):
             kind, data, number = 7, value, len(value)
+        elif isinstance(value, list) and isinstance(value[0], Fraction):
+            data = b"".join(struct.pack(order + "ll", part.numerator, part.denominator) for part in value)
+            kind, number = 10 if min(value) < 0 else 5, len(value)
         else:
             numbers = list(value) if isinstance(value, list | tuple) else [value]
             kind, letter = (3, "H") if max(numbers) < 1 << 16 else (4, "L") if max(numbers) < 1 << 32 else (16, "Q")

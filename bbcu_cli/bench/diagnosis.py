@@ -21,6 +21,7 @@ LIBRARIES = (
     "numpy",
     "pillow",
     "pillow-heif",
+    "pillow-jxl-plugin",
     "rawpy",
     "safetensors",
     "huggingface-hub",

@@ -13,6 +13,7 @@ from PIL import JpegImagePlugin
 from bbcu_cli.image.formats import HEAD_BYTES, identify
 from bbcu_cli.image.jpeg import jpeg_quality
 from bbcu_cli.image.jpeg2000_file import describe
+from bbcu_cli.image.jxl_header import read_header
 
 _SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # as JpegImagePlugin.get_sampling counts them
 
@@ -22,7 +23,7 @@ class Compression:
     """A lossy compression.
 
     Attributes:
-        format: "JPEG", "WebP", "AVIF", "HEIC" or "JPEG 2000".
+        format: "JPEG", "WebP", "AVIF", "HEIC", "JPEG 2000" or "JPEG XL".
         quality: the libjpeg quality, 1..100, that quantises about as hard; None where the file does not tell.
         sampling: of a JPEG's chroma, such as "4:2:0"; None where the file does not tell.
     """
@@ -40,8 +41,8 @@ class Compression:
 def compression_of(source: Path | bytes) -> Compression | None:
     """How a file was compressed, from its header alone; None for a lossless file, and for one that is no image.
 
-    A JPEG tells by its quantisation tables, a WebP by the kind of its bitstream, JPEG 2000 by its wavelet. AVIF and
-    HEIC count as lossy: hardly any are not.
+    A JPEG tells by its quantisation tables, a WebP by the kind of its bitstream, JPEG 2000 by its wavelet, JPEG XL
+    by its colours (XYB) or the JPEG that it was. AVIF and HEIC count as lossy: hardly any are not.
 
     Args:
         source: a path, or the whole content of a file.
@@ -64,6 +65,9 @@ def _read(stream: BinaryIO) -> Compression | None:
         return Compression("WebP") if _webp_is_lossy(stream) else None
     if kind == "JPEG 2000":
         return Compression(kind) if describe(stream).lossy else None
+    if kind == "JPEG XL":
+        header = read_header(stream)
+        return Compression(kind) if header.xyb or header.recompressed else None
     return Compression(kind) if kind in ("AVIF", "HEIC") else None
 
 

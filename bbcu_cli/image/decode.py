@@ -21,6 +21,7 @@ from bbcu_cli.image.heic import HeicFile
 from bbcu_cli.image.image import MOST_FRAMES, Image, ImageInfo
 from bbcu_cli.image.jpeg2000_file import Jpeg2000File
 from bbcu_cli.image.jpeg_file import JpegFile
+from bbcu_cli.image.jxl_file import JxlFile
 from bbcu_cli.image.levels import Levels
 from bbcu_cli.image.pillow import PillowFile, open_webp
 from bbcu_cli.image.png_file import PngFile
@@ -51,6 +52,7 @@ _READERS: Final[Mapping[str, Callable[[str, BinaryIO], _File]]] = {
     "GIF": GifFile.open,
     "PNM": PnmFile.open,
     "JPEG 2000": Jpeg2000File.open,
+    "JPEG XL": JxlFile.open,
     "TGA": TgaFile.open,
     "ICO": IcoFile.open,
     "DDS": DdsFile.open,

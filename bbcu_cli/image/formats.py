@@ -68,6 +68,7 @@ FORMATS: Final[Mapping[str, Format]] = MappingProxyType(
             dpi=False,
         ),
         "JPEG 2000": Format((".jp2",), (".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), writable=False, depth=16, lossy=True),
+        "JPEG XL": Format((".jxl",), writable=False, depth=16, lossy=True, dpi="exif"),
         "TGA": Format((".tga",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
         "ICO": Format((".ico",), writable=False, exif=False, xmp=False),
         "DDS": Format((".dds",), writable=False, icc=False, exif=False, xmp=False, dpi=False),
@@ -132,6 +133,8 @@ _SIGNATURES: Final = (
     (b"BM", "BMP"),
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\1\0", "ICO"),
     (b"DDS ", "DDS"),
 )
@@ -155,8 +158,6 @@ _PHASE_ONE: Final = (b"IIIITwaR", b"MMMMRawT")
 _CANON_BRAND: Final = b"crx "
 _MAGICK: Final = "ImageMagick: magick in{} out.png"
 _OTHERS: Final = (
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image", "libjxl: djxl in.jxl out.png"),
-    (0, b"\xff\x0a", "a JPEG XL image", "libjxl: djxl in.jxl out.png"),
     (0, b"II\xbc\x01", "a JPEG XR image", "jxrlib: JxrDecApp -i in.jxr -o out.tif"),
     (0, b"8BPS", "a Photoshop document", _MAGICK.format(".psd[0]")),
     (0, b"gimp xcf", "a GIMP image", "GIMP"),

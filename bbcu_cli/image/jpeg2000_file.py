@@ -6,7 +6,7 @@ Source: ISO/IEC 15444-1, annex A (codestream) and annex I (JP2 boxes).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from bbcu_cli.errors import ImageError
+from bbcu_cli.image.boxes import boxes, read
 from bbcu_cli.image.image import ImageInfo, Pixels
 from bbcu_cli.image.pillow import PillowFile, length_of, pixel_bytes
 
@@ -108,12 +109,12 @@ def describe(stream: BinaryIO) -> Described:
     if stream.read(4) == b"\xff\x4f\xff\x51":
         return _codestream(stream, 0)
     colours, beside, start = None, dict[Any, bytes](), None
-    for kind, at, end in _boxes(stream, 0, length):
+    for kind, at, end in boxes(stream, 0, length):
         if kind == b"jp2h":
             colours, profile = _colours(stream, at, end)
             beside |= {"icc_profile": profile} if profile else {}
         elif kind == b"uuid" and end - at <= _MOST_BESIDE:
-            content = _read(stream, at, end - at)
+            content = read(stream, at, end - at)
             name = {_EXIF: "exif", _XMP: "xmp"}.get(content[:16])
             beside |= {name: content[16:]} if name else {}
         elif kind == b"jp2c" and start is None:
@@ -124,25 +125,11 @@ def describe(stream: BinaryIO) -> Described:
     return Described(found.bits, found.signed, found.lossy, colours, beside)
 
 
-def _boxes(stream: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the content of each box."""
-    while at + 8 <= end:
-        length, kind = struct.unpack(">L4s", _read(stream, at, 8))
-        head = 8
-        if length == 1:
-            (length,), head = struct.unpack(">Q", _read(stream, at + 8, 8)), 16
-        until = end if length == 0 else at + length
-        if until < at + head or until > end:
-            raise EOFError("a box reaches beyond its end")
-        yield kind, at + head, until
-        at = until
-
-
 def _colours(stream: BinaryIO, at: int, end: int) -> tuple[int | None, bytes | None]:
     """Number of the colour space, or the profile: what comes first counts."""
-    for kind, start, until in _boxes(stream, at, end):
+    for kind, start, until in boxes(stream, at, end):
         if kind == b"colr" and 3 < until - start <= _MOST_BESIDE:
-            content = _read(stream, start, until - start)
+            content = read(stream, start, until - start)
             if content[0] in _BY_PROFILES:
                 return None, content[3:]
             if content[0] == _BY_NUMBER and len(content) >= 7:
@@ -155,21 +142,13 @@ def _codestream(stream: BinaryIO, at: int) -> Described:
     bits: tuple[int, ...] = ()
     signed, at = False, at + 2
     while True:
-        marker, length = struct.unpack(">HH", _read(stream, at, 4))
+        marker, length = struct.unpack(">HH", read(stream, at, 4))
         if length < 2 or marker >= _FIRST_TILE:
             raise ValueError("its codestream has no header")
-        content = _read(stream, at + 4, length - 2)
+        content = read(stream, at + 4, length - 2)
         if marker == _SIZ:
             depths = content[36::3]
             bits, signed = tuple((depth & 0x7F) + 1 for depth in depths), any(depth & 0x80 for depth in depths)
         elif marker == _COD and bits and len(content) >= 10:
             return Described(bits, signed, lossy=content[9] == 0)
         at += 2 + length
-
-
-def _read(stream: BinaryIO, at: int, count: int) -> bytes:
-    stream.seek(at)
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError("it ends in its header")
-    return data

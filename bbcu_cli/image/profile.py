@@ -112,7 +112,7 @@ def to_d50(primaries: tuple[Point, Point, Point], white: Point) -> _Matrix:
     amounts = np.linalg.solve(points, _xyz(white) / white[1])
     if amounts.min() <= 0:
         raise ValueError("the white point lies outside the primaries")
-    matrix: _Matrix = _adaptation(white) @ (points * amounts)
+    matrix: _Matrix = adaptation(white) @ (points * amounts)
     if np.abs(matrix).max() > _MOST_LIGHT:
         raise ValueError("the primaries are no colours")
     return matrix
@@ -139,7 +139,7 @@ def gray_as_rgb(icc: bytes) -> bytes | None:
 
 def _rgb_profile(name: str, primaries: tuple[Point, Point, Point], white: Point, curves: list[bytes]) -> bytes:
     colorants = to_d50(primaries, white)
-    tags = {b"chad": b"sf32" + bytes(4) + _fixed(*_adaptation(white).ravel())}
+    tags = {b"chad": b"sf32" + bytes(4) + _fixed(*adaptation(white).ravel())}
     for index, letter in enumerate((b"r", b"g", b"b")):
         tags[letter + b"XYZ"] = b"XYZ " + bytes(4) + _fixed(*colorants[:, index])
         tags[letter + b"TRC"] = curves[index % len(curves)]
@@ -151,7 +151,7 @@ def _xyz(point: Point) -> NDArray[np.float64]:
     return np.array([x, y, 1 - x - y])
 
 
-def _adaptation(white: Point) -> _Matrix:
+def adaptation(white: Point) -> _Matrix:
     """The matrix (3, 3) from XYZ under a white point to XYZ under D50."""
     cones = _BRADFORD @ _xyz(white) / white[1]
     matrix: _Matrix = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ _D50 / cones) @ _BRADFORD

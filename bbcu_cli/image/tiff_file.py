@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from bbcu_cli.errors import ImageError
-from bbcu_cli.image import cmyk, metadata
+from bbcu_cli.image import cmyk, lab, metadata
 from bbcu_cli.image.color import to_8_bit, unpremultiply
+from bbcu_cli.image.found import attempt
 from bbcu_cli.image.frames import Frame, Frames
 from bbcu_cli.image.image import Image, ImageInfo, Metadata, Pixels
 from bbcu_cli.image.levels import Levels, Spread
@@ -24,6 +25,7 @@ from bbcu_cli.image.raw_file import RawFile, kind_in_tiff
 from bbcu_cli.image.tiff_directory import Directory, TiffContainer
 from bbcu_cli.image.tiff_layout import (
     CMYK,
+    LAB,
     PALETTE,
     WHITE_IS_ZERO,
     Layout,
@@ -36,7 +38,7 @@ from bbcu_cli.image.tiff_samples import read_samples, working_of
 _SUBFILE, _OLD_SUBFILE = 254, 255
 _REDUCED_OR_MASK: Final = 1 | 4
 _OLD_REDUCED: Final = 2
-_COLOUR_MAP, _COEFFICIENTS, _BLACK_AND_WHITE = 320, 529, 532
+_WHITE_POINT, _COLOUR_MAP, _DECODE, _COEFFICIENTS, _BLACK_AND_WHITE = 318, 320, 433, 529, 532
 _MAKE, _XMP, _ICC, _EXIF = 271, 700, 34675, 34665
 _BAND_SAMPLES: Final = 1 << 20
 _DIRECTORY: Final = 300  # bytes of a tag in memory
@@ -150,12 +152,17 @@ class TiffFile:
         if layout.premultiplied:
             for band in _bands(samples):
                 band[..., :-1] = unpremultiply(band[..., :-1], band[..., -1])
+        icc = None
         if layout.meaning == CMYK:
             samples, said = self._from_cmyk(samples, layout.bits[0])
             notes += said
+            icc = cmyk.srgb_profile() if self._profile() else None
         elif layout.subsampled:
             self._from_ycbcr(samples)
-        about, left_out = self._metadata(info, layout)
+        elif layout.meaning in LAB:
+            samples, icc, said = self._from_lab(samples, layout)
+            notes += said
+        about, left_out = self._metadata(info, layout, icc)
         samples = upright(samples, layout.orientation)
         return Image(
             pixels=samples[..., : info.channels],
@@ -197,7 +204,7 @@ class TiffFile:
             for band, result in _bands(samples, small):
                 result[:] = to_8_bit(band)
             samples = small
-        rgb, how = cmyk.to_srgb(samples[..., :4], self.container.data(self.main, _ICC))
+        rgb, how = cmyk.to_srgb(samples[..., :4], self._profile())
         return (np.dstack([rgb, samples[..., 4]]) if samples.shape[2] > 4 else rgb), [*notes, how]
 
     def _from_ycbcr(self, samples: Pixels) -> None:
@@ -211,9 +218,23 @@ class TiffFile:
             rgb = np.stack([r, (y - blue * b - red * r) / green, b], axis=-1)
             band[:] = np.rint(np.clip(rgb, 0, 255))
 
-    def _metadata(self, info: ImageInfo, layout: Layout) -> tuple[Metadata, tuple[str, ...]]:
-        converted = layout.meaning == CMYK
-        icc = cmyk.srgb_profile() if converted and _ICC in self._page_with(_ICC).tags else None
+    def _from_lab(self, samples: Pixels, layout: Layout) -> tuple[Pixels, bytes | None, list[str]]:
+        """RGB of 16 bits, its profile (None for sRGB where the file had none), and notes."""
+        notes: list[str] = []
+        profile = self._profile()
+        changes = attempt("colour profile", notes, lambda: lab.changes(profile)) if profile else None
+        if changes:
+            raise ImageError(f"{self.name} has CIE Lab colours that its profile changes; convert it to RGB first")
+        white, decode = (self.container.numbers(self.main, tag).tolist() for tag in (_WHITE_POINT, _DECODE))
+        how = lab.encoding(layout.meaning, layout.bits[0], () if changes is False else white, decode)
+        rgb, space, said = lab.to_rgb(samples, how)
+        return rgb, space.icc(3) if profile or not space.is_srgb(3) else None, notes + said
+
+    def _profile(self) -> bytes | None:
+        return self.container.data(self._page_with(_ICC), _ICC)
+
+    def _metadata(self, info: ImageInfo, layout: Layout, icc: bytes | None) -> tuple[Metadata, tuple[str, ...]]:
+        """What travels; `icc` is that of colours that were converted."""
         return metadata.read(
             self.name,
             "TIFF",
@@ -222,7 +243,7 @@ class TiffFile:
             channels=info.channels,
             size=info.size,
             orientation=layout.orientation,
-            converted=converted,
+            converted=layout.meaning in {CMYK, *LAB},
             page=self._page_with(_EXIF, _MAKE, _XMP, _ICC).at,
         )
 
@@ -237,7 +258,7 @@ class TiffFile:
 
 def _is_deep(layout: Layout) -> bool:
     """Its samples come out with 16 bits."""
-    return layout.open_ended or (layout.bits[0] > 8 and layout.meaning not in (PALETTE, CMYK))
+    return layout.open_ended or layout.meaning in LAB or (layout.bits[0] > 8 and layout.meaning not in (PALETTE, CMYK))
 
 
 def _working(layout: Layout, info: ImageInfo, length: int) -> int:
@@ -248,6 +269,8 @@ def _working(layout: Layout, info: ImageInfo, length: int) -> int:
         converted = stored + (stored // 2 if layout.bits[0] > 8 else 0) + (info.pixels * 3 if info.alpha else 0)
     elif layout.meaning == PALETTE:
         converted = stored
+    elif layout.meaning in LAB:
+        converted = (stored if layout.bits[0] == 8 else 0) + lab.working_of(info.size)
     turned = info.nbytes if layout.orientation in TURNED else 0
     return max(working_of(layout, length), converted, turned)
 

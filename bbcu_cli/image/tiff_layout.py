@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bbcu_cli.image import lab
 from bbcu_cli.image.tiff_directory import Directory, TiffContainer
 
 NONE, FAX_1D, FAX_3, FAX_4, LZW, OLD_JPEG, JPEG, DEFLATE = range(1, 9)
@@ -21,9 +22,13 @@ LIBTIFF: Final = FAX | {LZW, LZMA, ZSTD}
 """Compressions that are undone by libtiff."""
 WITH_PREDICTOR: Final = frozenset({LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD})
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR = range(7)
-COLOURS: Final[Mapping[int, int]] = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
+LAB: Final = frozenset({lab.CIE, lab.ICC, lab.ITU})
+COLOURS: Final[Mapping[int, int]] = {
+    WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, **dict.fromkeys(LAB, 3),
+}  # fmt: skip
 """What samples mean -> how many of them make a colour."""
 SIGNED, FLOATING = 2, 3
+_COMPLEX: Final = frozenset({5, 6})
 ASSOCIATED, UNASSOCIATED, _COREL = 1, 2, 999
 _LEAST_TILE: Final = 16  # of the standard; a hostile file asks for millions of smaller ones
 _MOST_CHUNKS: Final = 1 << 18
@@ -158,7 +163,7 @@ def read_layout(file: TiffContainer, page: Directory) -> Layout:
     if per_pixel > 1 << 16:
         raise ValueError(f"{per_pixel} samples per pixel")
     colours = COLOURS.get(meaning, 1)
-    if per_pixel < colours:
+    if per_pixel < colours and meaning not in LAB:  # which may be lightness alone
         raise ValueError(f"{per_pixel} samples per pixel where the colours need {colours}")
     planar = file.number(page, 284, 1) == 2 and per_pixel > 1
     tiled = 322 in page.tags
@@ -169,6 +174,7 @@ def read_layout(file: TiffContainer, page: Directory) -> Layout:
     )
     subsampling = file.numbers(page, 530, most=2).tolist() or [2, 2]
     kinds = _each(file, page, 339, per_pixel, 1)
+    of_lab = meaning in LAB and FLOATING not in kinds and _COMPLEX.isdisjoint(kinds)  # which has its own signs
     bits = _each(file, page, 258, per_pixel, 8 if compression in (JPEG, WEBP) else 1)
     if min(bits) < 1:
         raise ValueError(f"samples of {min(bits)} bits")
@@ -181,7 +187,7 @@ def read_layout(file: TiffContainer, page: Directory) -> Layout:
         size=(height, width),
         orientation=file.number(page, 274, 1),
         bits=bits,
-        kinds=kinds if set(kinds) != {0} else (1,) * per_pixel,
+        kinds=(1,) * per_pixel if set(kinds) == {0} or of_lab else kinds,
         meaning=meaning,
         extras=_extras(file, page, meaning, per_pixel - colours),
         planar=planar,

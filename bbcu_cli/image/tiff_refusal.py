@@ -14,6 +14,7 @@ from bbcu_cli.image.tiff_layout import (
     FAX,
     FLOATING,
     JPEG,
+    LAB,
     LIBTIFF,
     MASK,
     NONE,
@@ -39,9 +40,6 @@ _COMPRESSIONS: Final[Mapping[int, str]] = {
 }  # fmt: skip
 _MEANINGS: Final[Mapping[int, str]] = {
     MASK: "is a transparency mask, not a picture",
-    8: "has CIE Lab colours; convert it to RGB first",
-    9: "has CIE Lab colours (ICC); convert it to RGB first",
-    10: "has CIE Lab colours (ITU); convert it to RGB first",
     32844: "has logarithmic luminance (SGI LogL), whose white the file does not say; convert it to 16 bits first",
     32845: "has logarithmic colours (SGI LogLuv), whose white the file does not say; convert it to 16 bits first",
     51177: "is a depth map, not a picture",
@@ -80,6 +78,11 @@ def _rules(layout: Layout, levels: Levels | None) -> Iterator[tuple[bool, str]]:
     yield not _PLAIN.issuperset(kinds), f"has samples of an unknown kind (SampleFormat {max(kinds)}); {_TO_16_BITS}"
     depths = ", ".join(map(str, layout.bits))
     yield len(set(layout.bits)) > 1, f"has samples of different depths ({depths} bits); {_TO_16_BITS}"
+    if meaning in LAB:
+        yield layout.samples < 3, "has the lightness of CIE Lab alone; convert it to gray first"
+        plain = FLOATING not in kinds and bits in (8, 16)
+        yield not plain, f"has CIE Lab colours of another kind than 8 or 16 bits; {_TO_16_BITS}"
+        yield layout.premultiplied, "has CIE Lab colours multiplied by their opacity; convert it to RGB first"
     if layout.open_ended:
         yield from _rules_of_levels(layout, levels)
     yield from _rules_of_arrangement(layout, bits)

@@ -19,8 +19,8 @@ from bbcu_cli.spec import SCALES, Task
 
 InputKind = Literal["auto", "clean", "photo"]
 
-# A lossy file that does not tell how hard it was compressed (WebP, AVIF, HEIC) is taken for a JPEG of this quality,
-# the usual one of cameras, phones and web sites.
+# A lossy file that does not tell how hard it was compressed (WebP, AVIF, HEIC, JPEG XL) is taken for a JPEG of this
+# quality, the usual one of cameras, phones and web sites.
 UNTOLD_QUALITY: Final = 80
 # A lossless file that counts as a photo was a JPEG of a camera, most likely.
 LOSSLESS_QUALITY: Final = 90

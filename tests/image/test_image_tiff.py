@@ -270,7 +270,6 @@ REFUSED = {
     "double": (written([(gray_photo().astype(np.float64), {"photometric": "minisblack"})]), "floating-point"),
     "complex": (written([(gray_photo().astype(np.complex64), {"photometric": "minisblack"})]), "complex numbers"),
     "different depths": (tiff(photo(), 8, tags={258: [8, 8, 6]}), "8, 8, 6 bits"),
-    "Lab": (written([(photo(), {"photometric": "cielab"})]), "Lab"),
     "LogLuv": (tiff(photo(), 8, photometric=32845, compression=34676), "LogLuv"),
     "unknown colours": (tiff(photo(), 8, photometric=4711), "PhotometricInterpretation 4711"),
     "a mask": (tiff(gray_photo()[..., None] >> 7, 1, photometric=4), "transparency mask"),
