@@ -54,13 +54,18 @@ class ClusterReport:
         return median(self.cluster) / median(self.alone) - 1
 
     @property
+    def images_per_core_hour(self) -> float:
+        """Pictures that a thread without a cluster restores in an hour."""
+        return self.images / median(self.alone) / self.threads * 3600
+
+    @property
     def megapixels_per_core_hour(self) -> float:
         """Input pixels in millions that a thread without a cluster restores in an hour."""
         return self.megapixels / median(self.alone) / self.threads * 3600
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        derived = ("overhead", "megapixels_per_core_hour")
+        derived = ("overhead", "images_per_core_hour", "megapixels_per_core_hour")
         return {"schema": 1, **asdict(self), **{name: getattr(self, name) for name in derived}}
 
 

@@ -120,9 +120,8 @@ def _bench_cluster(
     print(f"{report.model}, {report.images} images of {report.megapixels:.1f} megapixels in all, {runs} runs by turns")
     for name, times in (("without a cluster", report.alone), (f"on {address}, after its start", report.cluster)):
         print(f"{name}: {median(times):.2f} s ({min(times):.2f}-{max(times):.2f}), {report.threads} threads a worker")
-    print(
-        f"The cluster takes {report.overhead:+.1%}; a core restores {report.megapixels_per_core_hour:,.0f} MP an hour."
-    )
+    core = f"{report.images_per_core_hour:,.0f} pictures or {report.megapixels_per_core_hour:,.0f} megapixels an hour"
+    print(f"The cluster takes {report.overhead:+.1%}; one core without it restores {core}.")
 
 
 def _show_folder(report: FolderReport) -> None:

@@ -104,8 +104,8 @@ def evaluate(
     if (pred is None) == (trial.task is None):
         raise UsageError("Give either --pred (score existing results) or --task (restore and score).")
     check_trial(trial, scored=pred is not None)
-    if pred and fleet.cluster:
-        raise UsageError("--cluster is for --task; results are scored on this machine.")
+    if pred and fleet.cluster and not quiet:
+        note("--cluster is for --task: results are scored on this machine.")
     if trial.task is not None and not trial.input and pairing != PairOptions():
         raise UsageError("--recursive and --pattern pair files; with --task they need --input.")
     _check_forms(forms)

@@ -335,6 +335,20 @@ def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monke
     assert "The cluster 'auto' cannot be used: Could not find any running Ray instance. Please start" in done.stderr
 
 
+def test_bench_restores_a_folder_by_turns(cluster: Any, tmp_path: Path) -> None:
+    """One command: each run without and with the cluster, their medians compared, and what a core does in an hour."""
+    make_pictures(tmp_path / "in", 10)
+    common = ["bench", "sr-m-x2", "--folder", str(tmp_path / "in"), "--cluster", cluster.address, "--threads", "1"]
+    done = CliRunner().invoke(app, [*common, "--runs", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["images"], told["threads"], told["nodes"]) == (10, 1, 3)
+    assert len(told["alone"]) == len(told["cluster"]) == 2
+    assert told["overhead"] == pytest.approx(sum(told["cluster"]) / sum(told["alone"]) - 1)
+    assert told["images_per_core_hour"] == pytest.approx(10 * 3600 / (sum(told["alone"]) / 2))
+    assert told["megapixels_per_core_hour"] / told["images_per_core_hour"] == pytest.approx(told["megapixels"] / 10)
+
+
 def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
     """A line for each: its size, its bbcu, its engine."""
     done = CliRunner().invoke(app, ["doctor", "--cluster", cluster.address])
