@@ -68,6 +68,7 @@ def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "get_node", patient)
         patch.setenv("RAY_worker_register_timeout_seconds", "300")
+        patch.setenv("RAY_agent_register_timeout_ms", "300000")
         found = Cluster()
         try:
             found.add_node(**NODE, include_dashboard=False)
