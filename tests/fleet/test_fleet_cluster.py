@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -52,32 +51,24 @@ NAMING = Naming("_x2", None, ".png", recursive=False)
 @pytest.fixture(scope="module")
 def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
     """Three nodes of one CPU."""
-    from ray._private import services
     from ray.cluster_utils import Cluster
 
-    asked = services.get_node
-
-    def patient(*arguments: Any) -> Any:
-        """Ray gives a node 30 seconds to start, which a busy machine may not."""
-        for _ in range(600):
-            with contextlib.suppress(RuntimeError):
-                return asked(*arguments)
-            time.sleep(0.5)
-        return asked(*arguments)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services, "get_node", patient)
         patch.setenv("RAY_worker_register_timeout_seconds", "300")
-        patch.setenv("RAY_agent_register_timeout_ms", "300000")
-        found = Cluster()
-        try:
-            found.add_node(**NODE, include_dashboard=False)
-            found.add_node(wait=False, **NODE)
-            found.add_node(wait=False, **NODE)
-            found.wait_for_nodes(timeout=300)
-            yield found
-        finally:
-            found.shutdown()
+        for tries_left in range(5, -1, -1):  # Ray gives a node 30 seconds to start, which a busy machine may not
+            found = Cluster()
+            try:
+                found.add_node(**NODE, include_dashboard=False)
+                found.add_node(wait=False, **NODE)
+                found.add_node(wait=False, **NODE)
+                found.wait_for_nodes(timeout=180)
+                break
+            except Exception:
+                found.shutdown()
+                if not tries_left:
+                    raise
+        yield found
+        found.shutdown()
 
 
 @pytest.fixture(scope="module", autouse=True)
