@@ -208,7 +208,7 @@ def train(
         raise UsageError(f"--device is {device}, but torch finds no CUDA device here; use --device cpu.")
     chosen = overrides.override(_base(task, recipe, out, resume=resume, photo=bool(overrides.photo)))
     chosen.require_task(task.value)
-    command = shlex.join(["bbcu", *sys.argv[1:]])
+    command = shlex.join(["bbcu", *map(_without_folders, sys.argv[1:])])
     run = Run(
         spec=_spec(task, scale, model, photo=chosen.photo),
         recipe=chosen,
@@ -235,6 +235,12 @@ def train(
         made = run_training(run, display.step, display.lesson)
     if first:
         print(made)
+
+
+def _without_folders(word: str) -> str:
+    """An absolute path by its name alone, anything else as it is: where things lie here is nobody's business."""
+    option, equals, path = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{Path(path).name}" if Path(path).is_absolute() else word
 
 
 def _spec(task: TaskChoice, scale: int, model: SizeChoice, *, photo: bool) -> ModelSpec:

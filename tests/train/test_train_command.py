@@ -12,7 +12,7 @@ from test_train import RECIPE
 from typer.testing import CliRunner
 
 from bbcu_cli.cli.app import app
-from bbcu_cli.cli.train import _words
+from bbcu_cli.cli.train import _without_folders, _words
 from bbcu_cli.errors import UsageError
 from bbcu_cli.spec import Task
 from bbcu_cli.train.checkpoint import CHECKPOINT, MODEL, read_checkpoint
@@ -77,6 +77,12 @@ def test_training_needs_pictures_and_a_place(pictures: Path) -> None:
     refused = CliRunner().invoke(app, ["train", "--data", str(pictures)])
     assert refused.exit_code == 2
     assert "--out" in refused.stderr
+
+
+def test_a_model_does_not_tell_where_things_lay(tmp_path: Path) -> None:
+    """Of absolute paths the name is kept, all else as it was typed."""
+    given = (str(tmp_path / "photos"), f"--out={tmp_path / 'run'}", "here/photos", "--sigma", "8", "/")
+    assert [*map(_without_folders, given)] == ["photos", "--out=run", "here/photos", "--sigma", "8", ""]
 
 
 def test_a_line_tells_what_matters() -> None:
