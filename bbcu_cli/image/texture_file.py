@@ -13,10 +13,11 @@ from PIL.TgaImagePlugin import TgaImageFile
 
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image.image import Image, ImageInfo, Pixels
-from bbcu_cli.image.pillow import PillowFile, is_gray, plain_samples
+from bbcu_cli.image.pillow import PillowFile, is_gray, pixel_bytes, plain_samples
 from bbcu_cli.image.png_file import PngFile
 
 _ALPHA_BITS: Final = 0x0F
+_FROM_THE_RIGHT: Final = 0x10
 _CUBE, _VOLUME = 0x200, 0x200000
 _ENTRY: Final = 16
 _MOST_ICONS: Final = 1 << 12
@@ -24,16 +25,23 @@ _MOST_ICONS: Final = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class TgaFile(PillowFile):
-    """A Targa file."""
+    """A Targa file.
+
+    Attributes:
+        opaque: its header does not say that there is opacity.
+        mirrored: its columns go from right to left.
+    """
 
     opaque: bool
+    mirrored: bool
 
     @classmethod
     def open(cls, name: str, stream: BinaryIO) -> TgaFile:
         """Read the header of `stream`."""
         head = stream.read(18)
         stream.seek(0)
-        return cls(name, "TGA", stream, TgaImageFile(stream), opaque=head[17] & _ALPHA_BITS == 0)
+        opaque, mirrored = head[17] & _ALPHA_BITS == 0, bool(head[17] & _FROM_THE_RIGHT)
+        return cls(name, "TGA", stream, TgaImageFile(stream), opaque=opaque, mirrored=mirrored)
 
     def _is_gray(self) -> bool:
         return self.picture.mode != "P" and is_gray(self.picture)
@@ -44,11 +52,15 @@ class TgaFile(PillowFile):
 
     def _working(self, info: ImageInfo) -> int:
         """Pillow's picture, and one without its fourth byte or mirrored."""
-        return info.pixels * 8
+        copied = self.mirrored or self._is_stripped()
+        return info.pixels * (8 if copied else pixel_bytes(self.picture, info))
+
+    def _is_stripped(self) -> bool:
+        return self.opaque and self.picture.mode in ("LA", "RGBA")
 
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         self.picture.load()
-        if self.opaque and self.picture.mode in ("LA", "RGBA"):
+        if self._is_stripped():
             plain = self.picture.convert("L" if info.channels == 1 else "RGB")
             return plain_samples(plain, info), ["its fourth channel is not said to be opacity and was left out"]
         return plain_samples(self.picture, info), []
