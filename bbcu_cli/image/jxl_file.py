@@ -25,7 +25,7 @@ from bbcu_cli.image.pillow import length_of
 _MOST_BESIDE: Final = 1 << 24
 _BAND_ROWS: Final = 256
 _TIFF: Final = (b"II*\0", b"MM\0*")  # pillow-jxl-plugin writes EXIF without the four bytes that tell where it begins
-_HELD: Final = 10
+_HELD: Final = 9
 _OTHER_PIXELS: Final = "its pixels are not what its header says"
 _FIRST: Final = "convert it to PNG first, for example with djxl: djxl in.jxl out.png"
 
