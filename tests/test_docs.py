@@ -331,7 +331,7 @@ def test_the_table_of_formats_says_what_the_code_does() -> None:
     """Every yes, no and limit of it is that of `FORMATS`."""
     found = table(DOCS["formats"], "")
     names = [name.strip("¹²³⁴⁵⁶") for name in found[""]]
-    in_words = {"RAW", "JPEG 2000", "TGA", "ICO", "DDS"}  # only read; each has a paragraph of its own
+    in_words = {"RAW", "JPEG 2000", "JPEG XL", "TGA", "ICO", "DDS"}  # only read; each has a paragraph of its own
     assert names == [name for name in FORMATS if name not in in_words]
     expected = {
         "read / written": lambda fmt: "yes / yes" if fmt.writable else "yes / no",

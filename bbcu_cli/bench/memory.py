@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from bbcu_cli.bench.memory_sources import SOURCES
 from bbcu_cli.errors import UsageError
 from bbcu_cli.image import FORMATS, Bands, EncodeOptions, Image, encode, write
 from bbcu_cli.image.encode_frames import Reel, write_frames
@@ -47,7 +48,7 @@ class Case:
         command: such as ("denoise",) or ("sr", "--scale", "2").
         extras: of --compare, --gt (the picture itself) and other options.
         form: of the output, a name of `FORMATS`.
-        source: format of the picture.
+        source: format of the picture, a name of `FORMATS` or of `SOURCES`.
         alpha: it has an alpha channel, with transparent pixels.
         depth: 8 or 16 bits.
         megapixels: of the picture.
@@ -93,7 +94,7 @@ def measure(case: Case, folder: Path) -> Measured:
         UsageError: the command failed.
     """
     kind = f"{'rgba' if case.alpha else 'rgb'}{case.depth}-{case.megapixels:g}-{case.frames}"
-    source = folder / f"{kind}{_suffix(case.source)}"
+    source = folder / f"{kind}-{case.source.replace(' ', '-')}{_suffix(case.source)}"
     if not source.exists():
         with source.open("wb") as file:
             _write_source(case, file)
@@ -116,6 +117,7 @@ def cases(megapixels: float) -> Iterator[Case]:
         yield Case(extras=extras, form=form, alpha=alpha, depth=depth, megapixels=megapixels)
     for source, alpha in (("TIFF", False), ("JPEG", False), ("WebP", False), ("WebP", True), ("AVIF", False)):
         yield Case(source=source, alpha=alpha, megapixels=megapixels)
+    yield from _read_only(megapixels)
     for extras in _EXTRAS:
         yield Case(("sr", "--scale", "2"), extras, megapixels=megapixels / 4)
     yield Case(("sr", "--scale", "2"), alpha=True, depth=16, megapixels=megapixels / 4)
@@ -136,14 +138,33 @@ def cases(megapixels: float) -> Iterator[Case]:
         (300, "TIFF", "TIFF"),
     ):
         yield Case(source=source, form=form, frames=frames, megapixels=megapixels / 10)
+    yield Case(source="AVIF", form="AVIF", alpha=True, frames=20, megapixels=megapixels / 10)
+
+
+def _read_only(megapixels: float) -> Iterator[Case]:
+    """Pictures of the kinds that are read and not written."""
+    for name, source in SOURCES.items():
+        if not source.available:
+            continue
+        if name == "float TIFF":
+            yield Case(source=name, extras=("--range", "0", "255"), megapixels=megapixels)
+        elif name == "Lab TIFF":
+            for depth in (8, 16):
+                yield Case(source=name, depth=depth, megapixels=megapixels)
+        else:
+            for alpha in (False, True):
+                yield Case(source=name, alpha=alpha, megapixels=megapixels)
 
 
 def _suffix(form: str) -> str:
-    return FORMATS[form].suffixes[0]
+    return SOURCES[form].suffix if form in SOURCES else FORMATS[form].suffixes[0]
 
 
 def _write_source(case: Case, file: BinaryIO) -> None:
     picture = _picture(case)
+    if case.source in SOURCES:
+        SOURCES[case.source].write(picture, file)
+        return
     if case.frames == 1:
         write(Bands.of(picture), case.source, file)
         return

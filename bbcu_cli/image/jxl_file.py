@@ -25,7 +25,7 @@ from bbcu_cli.image.pillow import length_of
 _MOST_BESIDE: Final = 1 << 24
 _BAND_ROWS: Final = 256
 _TIFF: Final = (b"II*\0", b"MM\0*")  # pillow-jxl-plugin writes EXIF without the four bytes that tell where it begins
-_WORKING: Final = 12
+_HELD: Final = 9
 _OTHER_PIXELS: Final = "its pixels are not what its header says"
 _FIRST: Final = "convert it to PNG first, for example with djxl: djxl in.jxl out.png"
 
@@ -79,7 +79,14 @@ class JxlFile:
             alpha=header.alpha,
             frames=1,
         )
-        return replace(info, working=info.nbytes + info.pixels * _WORKING * info.samples + 3 * length_of(self.stream))
+        return replace(info, working=self._working(info))
+
+    def _working(self, info: ImageInfo) -> int:
+        """The samples twice, for libjxl and for Python; numbers of 32 bits where it holds all; the file."""
+        held = info.samples if self.header.whole else info.alpha
+        if self.header.recompressed:  # its coefficients, or then a JPEG that is decoded
+            return info.pixels * 8 + 3 * length_of(self.stream)
+        return info.nbytes + info.pixels * _HELD * held + 2 * length_of(self.stream)
 
     def decode(self, info: ImageInfo) -> Image:
         """All pixels and metadata."""

@@ -48,6 +48,7 @@ class Header:
         profile: they are described by an ICC profile.
         codes: else by primaries and transfer, by the code points of ITU-T H.273; None where these do not name them.
         srgb: they are sRGB, or its gray.
+        whole: libjxl may hold all samples at once, as numbers of 32 bits: the first frame is modular, or may be so.
         beside: the boxes of EXIF and XMP under Pillow's names, with whether Brotli has compressed them.
         pieces: (start, end) of the codestream in the file.
     """
@@ -67,6 +68,7 @@ class Header:
     profile: bool = False
     codes: tuple[int, int] | None = None
     srgb: bool = True
+    whole: bool = True
     beside: Mapping[str, tuple[bytes, bool]] = field(default_factory=dict)
     pieces: tuple[tuple[int, int], ...] = ()
 
@@ -119,6 +121,10 @@ class _Bits:
     def flag(self) -> bool:
         return bool(self.u(1))
 
+    def align(self) -> None:
+        """Go on to the next whole byte."""
+        self._at += -self._at & 7
+
     def one_of(self, *choices: _Choice) -> int:
         """A number by two bits that tell which of four kinds it has."""
         least, bits = choices[self.u(2)]
@@ -129,21 +135,38 @@ def _image_header(bits: _Bits) -> Header:
     height, width = _size(bits)
     header = Header((height, width))
     if bits.flag():
-        return header
-    extra = bits.flag()
+        return replace(header, whole=_is_whole(bits))
+    extra, preview = bits.flag(), False
     if extra:
         turned = 1 + bits.u(3)
         header = replace(header, orientation=turned, size=(width, height) if turned in SIDEWAYS else (height, width))
         if bits.flag():
             _size(bits)
-        if bits.flag():
+        preview = bits.flag()
+        if preview:
             _preview(bits)
         if bits.flag():
             return replace(header, animated=True)  # what follows is not looked at
     floating, depth = _depth(bits)
     bits.flag()
     header = _with_channels(replace(header, bits=depth, floating=floating), bits)
-    return _with_colours(replace(header, xyb=bits.flag()), bits)
+    header = _with_colours(replace(header, xyb=bits.flag()), bits)
+    if header.profile or preview:  # these lie between the header and the first frame
+        return header
+    if extra and not bits.flag():  # how bright the brightest is
+        bits.u(49)
+    known = bits.u(2) == 0  # no extensions
+    return replace(header, whole=not known or _is_whole(bits))
+
+
+def _is_whole(bits: _Bits) -> bool:
+    """Whether the frame that follows the last part of the header may be modular."""
+    if not bits.flag():  # transforms of its own
+        return True
+    bits.align()
+    if bits.flag():  # a usual frame
+        return False
+    return bits.u(2) != 0 or bits.flag()
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
@@ -204,7 +227,10 @@ def _with_colours(header: Header, bits: _Bits) -> Header:
         return header
     profile, space = bits.flag(), bits.one_of(*_ENUM)
     header = replace(header, gray=space == _GRAY, profile=profile, srgb=False)
-    if profile or space == _XYB:
+    if profile:
+        return header
+    if space == _XYB:
+        bits.one_of(*_ENUM)
         return header
     white, primaries = bits.one_of(*_ENUM), _SRGB[1]
     if white == _CUSTOM:
@@ -213,9 +239,12 @@ def _with_colours(header: Header, bits: _Bits) -> Header:
         primaries = bits.one_of(*_ENUM)
         for _ in range(3 if primaries == _CUSTOM else 0):
             _point(bits)
-    if bits.flag():  # a gamma
+    transfer = None if bits.flag() else bits.one_of(*_ENUM)
+    if transfer is None:
+        bits.u(24)  # a gamma
+    bits.one_of(*_ENUM)  # the rendering intent
+    if transfer is None:
         return header
-    transfer = bits.one_of(*_ENUM)
     return replace(header, codes=(primaries, transfer), srgb=(white, primaries, transfer) == _SRGB)
 
 

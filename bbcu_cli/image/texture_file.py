@@ -13,27 +13,38 @@ from PIL.TgaImagePlugin import TgaImageFile
 
 from bbcu_cli.errors import ImageError
 from bbcu_cli.image.image import Image, ImageInfo, Pixels
-from bbcu_cli.image.pillow import PillowFile, is_gray, plain_samples
+from bbcu_cli.image.pillow import PillowFile, is_gray, pixel_bytes, plain_samples
 from bbcu_cli.image.png_file import PngFile
 
 _ALPHA_BITS: Final = 0x0F
+_FROM_THE_RIGHT: Final = 0x10
 _CUBE, _VOLUME = 0x200, 0x200000
+_DDS_HEAD, _DX10_HEAD = 128, 20
+_NAMED: Final = 4
+_LIGHT: Final = tuple(f"DXGI format {number}" for number in (94, 95, 96))
 _ENTRY: Final = 16
 _MOST_ICONS: Final = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
 class TgaFile(PillowFile):
-    """A Targa file."""
+    """A Targa file.
+
+    Attributes:
+        opaque: its header does not say that there is opacity.
+        mirrored: its columns go from right to left.
+    """
 
     opaque: bool
+    mirrored: bool
 
     @classmethod
     def open(cls, name: str, stream: BinaryIO) -> TgaFile:
         """Read the header of `stream`."""
         head = stream.read(18)
         stream.seek(0)
-        return cls(name, "TGA", stream, TgaImageFile(stream), opaque=head[17] & _ALPHA_BITS == 0)
+        opaque, mirrored = head[17] & _ALPHA_BITS == 0, bool(head[17] & _FROM_THE_RIGHT)
+        return cls(name, "TGA", stream, TgaImageFile(stream), opaque=opaque, mirrored=mirrored)
 
     def _is_gray(self) -> bool:
         return self.picture.mode != "P" and is_gray(self.picture)
@@ -44,11 +55,15 @@ class TgaFile(PillowFile):
 
     def _working(self, info: ImageInfo) -> int:
         """Pillow's picture, and one without its fourth byte or mirrored."""
-        return info.pixels * 8
+        copied = self.mirrored or self._is_stripped()
+        return info.pixels * (8 if copied else pixel_bytes(self.picture, info))
+
+    def _is_stripped(self) -> bool:
+        return self.opaque and self.picture.mode in ("LA", "RGBA")
 
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         self.picture.load()
-        if self.opaque and self.picture.mode in ("LA", "RGBA"):
+        if self._is_stripped():
             plain = self.picture.convert("L" if info.channels == 1 else "RGB")
             return plain_samples(plain, info), ["its fourth channel is not said to be opacity and was left out"]
         return plain_samples(self.picture, info), []
@@ -67,25 +82,36 @@ class DdsFile(PillowFile):
         Raises:
             ImageError: its samples are of a kind that Pillow does not read, or of light without a white.
         """
-        head = stream.read(128)
+        head = stream.read(_DDS_HEAD + _DX10_HEAD)
         stream.seek(0)
-        try:
-            picture = DdsImageFile(stream)
-        except (NotImplementedError, OSError) as error:
-            if str(error).startswith("Un"):
-                raise ImageError(
-                    f"{name} is a DDS that bbcu does not read ({error}); convert it to PNG first"
-                ) from error
-            raise
-        if getattr(picture, "pixel_format", "").startswith("BC6"):
+        kind = _kind_of_dds(head)
+        if kind in _LIGHT:
             raise ImageError(f"{name} is a DDS of light without a white (BC6H); convert it to PNG first")
-        (kind,) = struct.unpack_from("<L", head, 112)
-        return cls(name, "DDS", stream, picture, sides=kind & (_CUBE | _VOLUME))
+        try:
+            picture = DdsImageFile(stream)  # which looks at the header alone
+        except (NotImplementedError, OSError) as error:
+            if kind is None:
+                raise
+            raise ImageError(f"{name} is a DDS that bbcu does not read ({kind}); convert it to PNG first") from error
+        (sides,) = struct.unpack_from("<L", head, 112)
+        return cls(name, "DDS", stream, picture, sides=sides & (_CUBE | _VOLUME))
 
     def _samples(self, info: ImageInfo) -> tuple[Pixels, list[str]]:
         samples, notes = super(DdsFile, self)._samples(info)
         what = "of the sides of a cube" if self.sides & _CUBE else "of the layers of a volume"
         return samples, [*notes, *([f"{what} the first one was read"] if self.sides else [])]
+
+
+def _kind_of_dds(head: bytes) -> str | None:
+    """How the samples of a DDS lie, by its header; None: there is no whole header."""
+    if len(head) < _DDS_HEAD or int.from_bytes(head[4:8], "little") != _DDS_HEAD - 4:
+        return None
+    flags, name, bits = struct.unpack_from("<L4sL", head, 80)
+    if not flags & _NAMED:
+        return f"{bits} bits per pixel, flags {flags:#x}"
+    if name != b"DX10":
+        return f"kind {name.decode('ascii', 'backslashreplace')}"
+    return f"DXGI format {int.from_bytes(head[128:132], 'little')}" if len(head) == _DDS_HEAD + _DX10_HEAD else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,10 +171,20 @@ def test_dds_of_other_kinds() -> None:
     data[112:116] = struct.pack("<L", 0x200)
     assert read(bytes(data)).notes == ("of the sides of a cube the first one was read",)
     ten = bytearray(saved(picture("RGBA"), "DDS", pixel_format="BC3"))
-    for number, words in ((95, "light without a white"), (2, "does not read .Unimplemented")):
+    for number, words in ((95, "light without a white"), (2, "does not read .DXGI format 2")):
         ten[128:132] = struct.pack("<L", number)
         with pytest.raises(ImageError, match=words):
             probe(bytes(ten))
+    old = bytearray(saved(picture("RGBA"), "DDS", pixel_format="DXT1"))
+    old[84:88] = b"UYVY"
+    gray = bytearray(saved(picture("L"), "DDS"))
+    gray[88:92] = struct.pack("<L", 12)
+    for data, words in ((old, "kind UYVY"), (gray, "12 bits per pixel")):
+        with pytest.raises(ImageError, match=f"is a DDS that bbcu does not read .{words}"):
+            probe(bytes(data))
+    for cut in (100, 140):
+        with pytest.raises(ImageError, match=r"truncated|damaged"):
+            probe(bytes(ten[:cut]))
 
 
 @pytest.mark.parametrize(("name", "form", "mode", "about"), EXACT)

@@ -140,6 +140,13 @@ def test_multiplied_colours_are_divided_by_their_opacity() -> None:
     assert (error <= (0.5 * 255 / MASK[MASK > 0] + 0.5)[:, None]).all()
 
 
+@pytest.mark.parametrize(("name", "whole"), [("lossy.jxl", False), ("deep.jxl", True), ("profile.jxl", True)])
+def test_what_libjxl_may_hold_whole_is_told_by_the_header(name: str, *, whole: bool) -> None:
+    """Modular frames, and those that lie behind a profile; the account of memory goes by it."""
+    with (FILES / name).open("rb") as stream:
+        assert read_header(stream).whole == whole
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
