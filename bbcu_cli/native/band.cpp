@@ -101,23 +101,23 @@ void Band::run() {
 // of a batch and one for each stage.
 void Band::plan_batches() {
     for (size_t s = 0; s < next_.size(); ++s) {
-        const RowShape& shape = level_in(s).shape;
-        const auto liked = static_cast<ptrdiff_t>(kernels_.rows_at_once(shape.width));
         ptrdiff_t batch = 1, phase = 0;
         if (stage(s).kind == Stage::Kind::binary) {
+            const RowShape& shape = level_in(s).shape;
             const size_t step = stage(s).step, made = step > 1 ? step * level_in(s + 1).shape.stride : 0;
-            const auto fit = static_cast<ptrdiff_t>(kBatchBytes / (kFeatures * (shape.stride + made) * sizeof(float)));
-            batch = std::max<ptrdiff_t>(fit / liked, 1) * liked;
-        }
-        if (batch > 1 && batch_[s - 1] > 1) {
-            const auto step = static_cast<ptrdiff_t>(stage(s - 1).step);
-            const ptrdiff_t made = step * batch_[s - 1];
-            for (ptrdiff_t rows = batch; rows >= liked; rows -= liked)
-                if (made % rows == 0) {
-                    batch = rows;
-                    break;
-                }
-            phase = (step * phase_[s - 1] + 1) % batch;
+            const size_t fit = kBatchBytes / (kFeatures * (shape.stride + made) * sizeof(float));
+            const size_t unit = kernels_.rows_at_once(shape.width);
+            batch = static_cast<ptrdiff_t>(std::max<size_t>(fit / unit, 1) * unit);
+            if (batch_[s - 1] > 1) {
+                const auto above = static_cast<ptrdiff_t>(stage(s - 1).step), given = above * batch_[s - 1];
+                // A part of what the stage above gives, so that their batches end together.
+                for (ptrdiff_t rows = batch; rows > 0; rows -= static_cast<ptrdiff_t>(unit))
+                    if (given % rows == 0) {
+                        batch = rows;
+                        break;
+                    }
+                phase = (above * phase_[s - 1] + 1) % batch;
+            }
         }
         batch_.push_back(batch);
         phase_.push_back(phase);

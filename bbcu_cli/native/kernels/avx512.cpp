@@ -295,7 +295,7 @@ constexpr KernelSet make_kernels() {
     set.weight_bytes = sizeof(PlaneWeights);
     set.pack_weights = pack_plane_weights<Planes512>;
     set.pack_row = pack_plane_row<pack_signs>;
-    set.rows_at_once = plane_rows_at_once<Planes256::bytes / kWordBytes>;
+    set.rows_at_once = plane_rows_at_once<Planes512::bytes / kWordBytes, Planes256::bytes / kWordBytes>;
     set.binary_rows = binary_rows;
     set.bare_row = bare_row;
     return set;

@@ -15,7 +15,7 @@ namespace bbcu {
 constexpr size_t kFeatures = 64;
 constexpr size_t kTaps = 9;
 constexpr size_t kRowPad = 64;  // floats around a plane; also the widest block that a kernel reads or writes
-constexpr size_t kMaxRows = 4;  // that a kernel takes at once
+constexpr size_t kMaxRows = 8;  // that a kernel takes at once
 constexpr size_t kMaxStep = 4;  // of a PixelShuffle
 constexpr size_t kAlign = 64;   // bytes; of every buffer and of every plane
 

@@ -29,14 +29,24 @@ inline size_t words_of(size_t width) { return (width + kWord - 1) / kWord; }
 inline size_t plane_stride(size_t width) { return (words_of(width) + 1) * kWordBytes; }
 inline size_t plane_row_bytes(size_t width) { return kFeatures * plane_stride(width) + kWordBytes; }
 
-// The fewest rows of that width, up to four, whose words nearly fill blocks when they are taken together.
-template <size_t kBlockWords>
+// The time that some words take in blocks of kWide, but for what is left if it fits kNarrow: a block costs what it has
+// room for, and two more.
+template <size_t kWide, size_t kNarrow>
+inline size_t block_cost(size_t words) {
+    const size_t left = words % kWide;
+    return words / kWide * (kWide + 2) + (left > kNarrow ? kWide + 2 : left ? kNarrow + 2 : 0);
+}
+
+// How many rows of that width fill their blocks best when they are taken together; of wide rows, no more than few.
+template <size_t kWide, size_t kNarrow>
 inline size_t plane_rows_at_once(size_t width) {
-    for (size_t rows = 1; rows < kMaxRows; ++rows) {
-        const size_t words = rows * words_of(width), used = (words + kBlockWords - 1) / kBlockWords * kBlockWords;
-        if (8 * used <= 9 * words) return rows;
-    }
-    return kMaxRows;
+    constexpr size_t most = 3 * kMaxWords;
+    const size_t each = words_of(width);
+    const auto cost = [&](size_t rows) { return block_cost<kWide, kNarrow>(rows * each); };
+    size_t best = 1;
+    for (size_t rows = 2; rows <= kMaxRows && rows * each <= most; ++rows)
+        if (20 * cost(rows) * best < 19 * cost(best) * rows) best = rows;
+    return best;
 }
 
 // Words of one row that lie in a block: `count` of them, from word `first` of the row and word `at` of the block on.
@@ -321,7 +331,7 @@ constexpr KernelSet plane_kernels(const InstructionSet& cpu, const char* descrip
     set.weight_bytes = sizeof(PlaneWeights);
     set.pack_weights = pack_plane_weights<typename S::Planes>;
     set.pack_row = pack_plane_row<pack_span<S>>;
-    set.rows_at_once = plane_rows_at_once<S::kRowWords>;
+    set.rows_at_once = plane_rows_at_once<S::kRowWords, S::kRowWords>;
     set.binary_rows = binary_rows<S>;
     set.bare_row = bare_row<S>;
     return set;
