@@ -74,8 +74,10 @@ Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrd
     const size_t channels = run_.network.channels();
     for (size_t s = 0; s + 1 < begin.size(); ++s) {
         const size_t step = stage(s).step, made = step * static_cast<size_t>(batch_[s]);
-        // A consumer that waits for one more row has all that it reads but that one, when `made` more come.
-        rings_.emplace_back(static_cast<size_t>(batch_[s + 1]) + 1 + made);
+        // When `made` more rows come, the next stage still reads two older ones where their batches end together. Where
+        // not, it waits for one more row and has all the others.
+        const auto next = static_cast<size_t>(batch_[s + 1]);
+        rings_.emplace_back(made + (made % next == 0 ? 2 : next + 1));
         if (wants(s, Stage::Kind::binary)) {
             for (Row& row : rings_[s])
                 row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width), memory);
@@ -108,8 +110,8 @@ void Band::plan_batches() {
             const size_t fit = kBatchBytes / (kFeatures * (shape.stride + made) * sizeof(float));
             const size_t unit = kernels_.rows_at_once(shape.width);
             batch = static_cast<ptrdiff_t>(std::max<size_t>(fit / unit, 1) * unit);
-            if (batch_[s - 1] > 1) {
-                const auto above = static_cast<ptrdiff_t>(stage(s - 1).step), given = above * batch_[s - 1];
+            const auto above = static_cast<ptrdiff_t>(stage(s - 1).step), given = above * batch_[s - 1];
+            if (given > 1) {
                 // A part of what the stage above gives, so that their batches end together.
                 for (ptrdiff_t rows = batch; rows > 0; rows -= static_cast<ptrdiff_t>(unit))
                     if (given % rows == 0) {

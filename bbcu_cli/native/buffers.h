@@ -22,7 +22,9 @@ inline size_t checked_product(size_t a, size_t b) {
 }
 
 // Memory that waits for the next run of a network: pages that the system hands out anew cost a small image a fifth
-// of its time. Never holds more than was in use at once. Safe to share by threads.
+// of its time. It comes in pieces that the system can map as huge pages: rows lie on more small ones than the CPU's
+// table of pages holds. Never holds more than was in use at once, but for what a piece has left. Safe to share by
+// threads.
 class MemoryPool {
 public:
     MemoryPool() = default;
@@ -39,8 +41,18 @@ public:
     void give(Block block) noexcept;
 
 private:
+    struct Piece {
+        char* data;
+        size_t bytes;
+        size_t cut;     // bytes that were made blocks
+        size_t blocks;  // that are in use
+    };
+    Piece& piece_of(const Block& block);
+    Piece& piece_for(size_t bytes);
+
     std::mutex mutex_;
-    std::vector<Block> free_;  // the longest unused first
+    std::vector<Piece> pieces_;  // blocks are cut from the last
+    std::vector<Block> free_;    // the longest unused first
 };
 
 // Of a pool, which then outlives it, or with null of the system.

@@ -20,6 +20,18 @@
 #define BBCU_ARM64 0
 #endif
 
+// Whether AddressSanitizer looks at every allocation.
+#if defined(__SANITIZE_ADDRESS__)
+#define BBCU_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BBCU_SANITIZED 1
+#endif
+#endif
+#ifndef BBCU_SANITIZED
+#define BBCU_SANITIZED 0
+#endif
+
 #include <cstdint>
 
 #if BBCU_X86_64

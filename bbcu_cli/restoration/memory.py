@@ -35,6 +35,8 @@ _SHEET: Final = 32 << 20  # a side-by-side of about 1,800 x 1,200 pixels, drawn 
 _SCORING: Final = 30 << 20  # libraries, blocks of SSIM
 _SCORING_THREAD: Final = 8 << 20  # what BLAS packs its matrices into
 _USUAL_QUALITY: Final = 90  # of WebP, see `EncodeOptions`
+_BATCH: Final = 1 << 20  # of rows that go through the layers together, as the compiled engine has it
+_PIECE: Final = 2 << 20  # what is left of the engine's newest piece of memory
 _LEAST_BAND: Final = 16  # rows that are worth a thread, as the compiled engine has it
 _FRAMES_OF_AVIF: Final = 440, 48 << 20  # bytes of a pixel of three samples, and fixed: frames that wait to be compared
 _FILE_OF_AVIF: Final = 4  # bytes of a pixel of each frame, twice the compressed ones, until the last one is there
@@ -216,7 +218,7 @@ def _stage(info: ImageInfo, model: Model, options: Options, tile: TileSize) -> t
     seen = Region(0, 0, min(tile.height, height), min(tile.width, width)).grown(2 * spec.halo, *info.size)
     columns = seen.right - seen.left
     bands = min(engine.bands, -(-(seen.bottom - seen.top) // _LEAST_BAND))
-    rows = columns * row_bytes(spec, bands) if engine.feature_maps == 0 else 0
+    rows = columns * row_bytes(spec, bands) + batch_bytes(spec, bands) if engine.feature_maps == 0 else 0
     slab = 5 * _FLOAT * 3 * SLAB_ROWS * spec.scale * columns  # painted: floats, clipped, scaled, rounded, integers
     band = min(tile.height, height) * width * spec.scale**2 * info.nbytes // info.pixels
     return rows, seen.area * cost + slab + (band if tile.height < height else 0), band
@@ -307,6 +309,16 @@ def _gathering(form: str, info: ImageInfo, encoding: EncodeOptions) -> tuple[int
     if form == "HEIC":
         return picture + (56 if info.alpha else 48), (24 if info.alpha else 16) << 20
     return picture, 0
+
+
+def batch_bytes(spec: ModelSpec, bands: int) -> int:
+    """Bytes beside `row_bytes` that do not depend on a tile: a batch of rows at each level, and of signs in each layer.
+
+    Args:
+        bands: of rows, each made by a thread.
+    """
+    signs = _BATCH // (8 * _FLOAT)
+    return _PIECE + bands * ((1 + len(spec.up_steps)) * _BATCH + (1 + spec.blocks) * signs)
 
 
 def row_bytes(spec: ModelSpec, bands: int) -> int:
