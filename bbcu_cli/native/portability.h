@@ -32,6 +32,7 @@
 #define BBCU_SANITIZED 0
 #endif
 
+#include <cstddef>
 #include <cstdint>
 
 #if BBCU_X86_64
@@ -119,6 +120,10 @@ inline int popcount(uint64_t word) {
     word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
     return static_cast<int>(word * 0x0101010101010101 >> 56);
 }
+
+// The standard's own are templates, which a file of one instruction set would share with others.
+inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+inline size_t most(size_t a, size_t b) { return a < b ? b : a; }
 
 }  // namespace
 }  // namespace bbcu

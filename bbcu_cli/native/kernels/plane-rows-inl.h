@@ -24,7 +24,6 @@ constexpr size_t kWordBytes = kWord / 8;  // also the zeros before, between and 
 constexpr size_t kMaxWords = 8;           // of the longest vector
 constexpr size_t kStep = 32;              // pixels of a set's epilogue
 
-inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 inline size_t words_of(size_t width) { return (width + kWord - 1) / kWord; }
 inline size_t plane_stride(size_t width) { return (words_of(width) + 1) * kWordBytes; }
 inline size_t plane_row_bytes(size_t width) { return kFeatures * plane_stride(width) + kWordBytes; }

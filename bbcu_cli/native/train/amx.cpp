@@ -15,7 +15,6 @@
 
 #include <immintrin.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "input-row-inl.h"
@@ -41,8 +40,10 @@ public:
             uint16_t row_bytes[16] = {};
             uint8_t rows[16] = {};
         } shape;
-        std::fill_n(shape.row_bytes, 8, static_cast<uint16_t>(kRowBytes));
-        std::fill_n(shape.rows, 8, static_cast<uint8_t>(kRows));
+        for (size_t tile = 0; tile < 8; ++tile) {
+            shape.row_bytes[tile] = static_cast<uint16_t>(kRowBytes);
+            shape.rows[tile] = static_cast<uint8_t>(kRows);
+        }
         _tile_loadconfig(&shape);
     }
     ~Tiles() { _tile_release(); }
@@ -285,7 +286,7 @@ void weight_rows(const WeightRows& task) {
     for (size_t begin = 0; begin < all.tiles; begin += kOnce)
         for (size_t dy = 0; dy < 3; ++dy)
             for (size_t block = 0; block < kBlocks; block += 2)
-                weight_tiles(t, all, dy, block, begin, std::min(begin + kOnce, all.tiles));
+                weight_tiles(t, all, dy, block, begin, least(begin + kOnce, all.tiles));
 }
 
 constexpr Kernels all() {

@@ -143,7 +143,7 @@ void forward_row(const ForwardRow& task) {
                 if (x >= 1 && x <= t.width)
                     find_tables(t.rows[dy][x - 1], where + i * kQuads);
                 else
-                    std::fill_n(where + i * kQuads, kQuads, uint16_t{16 * kHalfSums});
+                    for (size_t q = 0; q < kQuads; ++q) where[i * kQuads + q] = 16 * kHalfSums;
             }
             forward_sums<kPixels>(t.weights + dy * 3 * kQuads * kFeatures, where, parts[dy]);
         }

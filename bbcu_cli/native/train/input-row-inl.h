@@ -1,7 +1,7 @@
 // What follows the products of the input's gradient, pixel by pixel; for AVX2 and what has it, and for NEON.
 #pragma once
 
-#include <algorithm>
+#include <cstring>
 
 #include "../portability.h"
 #include "kernels.h"
@@ -50,7 +50,7 @@ struct Floats {
 inline const float* residual_of(const InputRow& t, size_t x, float* sums) {
     const float* grad = t.grad + t.step * x * kFeatures;
     if (t.step == 1) return grad;
-    std::copy_n(grad, kFeatures, sums);
+    std::memcpy(sums, grad, kFeatures * sizeof(float));
     for (size_t i = 0; i < t.step; ++i)
         for (size_t j = i ? 0 : 1; j < t.step; ++j) {
             const float* more = grad + (i * t.width * t.step + j) * kFeatures;
@@ -70,7 +70,7 @@ inline void input_pixels(const InputRow& task, const SumsOf& sums_of) {
     Floats::type partial[kVectors];
     for (Floats::type& part : partial) part = Floats::set(0);
     for (size_t start = 0; start < t.width; start += kBlock) {
-        const size_t count = std::min(kBlock, t.width - start);
+        const size_t count = least(kBlock, t.width - start);
         sums_of(start, count, sums);
         for (size_t p = 0; p < count; ++p) {
             const float *x = t.x + (start + p) * kFeatures, *rest = residual_of(t, start + p, residual);

@@ -25,7 +25,6 @@
 //   subtract_twice(words, to)     to[8] -= 2 * words[8], of 16 bits
 #pragma once
 
-#include <algorithm>
 #include <cstring>
 
 #include "../portability.h"
@@ -153,7 +152,7 @@ void input_sums(const InputRow& t, size_t x, int32_t* sums) {
             const auto* at = reinterpret_cast<const int32_t*>(row + (t.width + 2) * pixel) + x + p;
             magnitude += at[0] + at[1] + at[2];
         }
-        std::fill_n(sums + p * kFeatures, kFeatures, magnitude);
+        for (size_t c = 0; c < kFeatures; ++c) sums[p * kFeatures + c] = magnitude;
     }
     Sums<V, kPixels> acc;
     for (size_t g = 0; g < groups; ++g) {
@@ -215,14 +214,14 @@ size_t scratch_bytes(size_t rows, size_t width) {
 template <class V>
 void weight_sums(const WeightRows& t, size_t tap, size_t output, size_t begin, size_t end) {
     const size_t row = quads(t.width), dy = tap / 3;
-    if (dy == 0 && !t.above) begin = std::max(begin, row);
-    if (dy == 2 && !t.below) end = std::min(end, (t.rows - 1) * row);
+    if (dy == 0 && !t.above) begin = most(begin, row);
+    if (dy == 2 && !t.below) end = least(end, (t.rows - 1) * row);
     if (begin >= end) return;
     const uint8_t* table = t.scratch + output / 4 * four_bytes(t.rows, t.width) + (begin * 4 + output % 4) * kTable;
     const uint8_t* patterns = t.bits + ((begin + dy * row) * 3 + tap % 3) * kFeatures;
     Sums<V, V::rows> acc;
     for (size_t i = begin; i < end; i += kOnce, table += kOnce * 4 * kTable, patterns += kOnce * 3 * kFeatures)
-        acc.add(std::min(kOnce, end - i), table, kTable, 4 * kTable, patterns, 3 * kFeatures);
+        acc.add(least(kOnce, end - i), table, kTable, 4 * kTable, patterns, 3 * kFeatures);
     acc.flush(t.sums + (output * kTaps + tap) * kFeatures, kTaps * kFeatures);
 }
 
@@ -235,7 +234,7 @@ void weight_rows(const WeightRows& task) {
         for (size_t begin = 0; begin < all; begin += kLookUps)
             for (size_t tap = 0; tap < kTaps; ++tap)
                 for (size_t output = four; output < four + 4; output += V::rows)
-                    weight_sums<V>(t, tap, output, begin, std::min(begin + kLookUps, all));
+                    weight_sums<V>(t, tap, output, begin, least(begin + kLookUps, all));
     const auto* sums = reinterpret_cast<const int32_t*>(t.scratch + kFours * four_bytes(t.rows, t.width));
     for (size_t tap = 0; tap < kTaps; ++tap) {
         const size_t first = tap / 3 == 0 && !t.above ? 1 : 0, last = tap / 3 == 2 && !t.below ? t.rows - 1 : t.rows;
