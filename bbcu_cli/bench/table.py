@@ -37,17 +37,20 @@ SETS: Final[dict[Task, tuple[str, ...]]] = {
     "denoise": ("BSD20", "CBSD68", "Kodak24", "Urban100"),
     "deblock": ("Classic5", "LIVE1"),
 }
+COLOUR_QUALITIES: Final = (10, 30, 50, 70, 80, 90)
 COLOUR_SETS: Final = ("Set14", "LIVE1")  # lossless pictures; those of BSDS are JPEGs themselves
 
 
-def trials(spec: ModelSpec) -> list[Trial]:
+def trials(entry: Entry) -> list[Trial]:
     """The columns of the paper's tables that a network can be measured on; of photos for one that sees colour."""
+    spec = entry.spec
     if spec.task == "sr":
         return [Trial("sr", scale=spec.scale)]
     if spec.task == "denoise":
         return [Trial("denoise", sigma=sigma) for sigma in (15, 25, 50)]
     if spec.channels == 3:
-        return [Trial("deblock", quality=quality, colour=True) for quality in (70, 80, 90)]
+        low, high = entry.serves.quality if entry.serves else (1, 100)
+        return [Trial("deblock", quality=q, colour=True) for q in COLOUR_QUALITIES if low <= q <= high]
     return [Trial("deblock", quality=quality) for quality in (10, 20, 30, 40)]
 
 
@@ -67,7 +70,7 @@ def measure(entry: Entry, sets: Path) -> Iterator[tuple[str, float, str]]:
             if not (sets / name).is_dir():
                 continue
             truths = images_at(sets / name)
-            for trial in trials(entry.spec):
+            for trial in trials(entry):
                 rows = [image.row for image in evaluate_trial(trial, truths, partial(run_tiled, model))]
                 score = mean_scores([row.scores for row in rows])
                 given = mean_scores([row.baseline for row in rows if row.baseline is not None])

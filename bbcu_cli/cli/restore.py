@@ -123,7 +123,7 @@ def deblock(
     chroma: Annotated[
         ChromaChoice,
         typer.Option(
-            help="Restore the chroma too (slightly better), or keep it (3 times as fast).",
+            help="Restore the chroma too, or keep it.",
             rich_help_panel=PIXELS,
         ),
     ] = ChromaChoice.restore,

@@ -13,7 +13,7 @@ from math import inf
 from typing import Final, Literal
 
 from bbcu_cli.hub import Catalogue, Entry, denoise_model
-from bbcu_cli.image.compression import Compression
+from bbcu_cli.image.compression import GRAY, Compression
 from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import SCALES, Task
 
@@ -87,7 +87,8 @@ def choose(
         why = "a lossless file, for its noise" if compression is None else str(compression)
         if wish.input == "photo":
             why = f"--input photo{_sigma(wish)}"
-        entry = _narrowest(entries, level)
+        gray = compression is not None and compression.sampling == GRAY
+        entry = _narrowest([e for e in entries if (e.spec.channels == 1) is gray] or entries, level)
         if wish.task == "sr" and entry.spec.arch != f"bbcu-{wish.size}":
             why += f", for which no network of --model {wish.size} was trained"
         return Choice(entry.name, why)

@@ -32,7 +32,7 @@ def test_a_gray_and_a_progressive_jpeg_tell_their_quality() -> None:
     """A gray one has no chroma to sample."""
     gray = io.BytesIO()
     Pillow.fromarray(chelsea()[:64, :64, 1]).save(gray, "JPEG", quality=63)
-    assert compression_of(gray.getvalue()) == Compression("JPEG", 63, None)
+    assert compression_of(gray.getvalue()) == Compression("JPEG", 63, "4:0:0")
     assert compression_of(saved("JPEG", quality=88, progressive=True)) == Compression("JPEG", 88, "4:2:0")
 
 

@@ -39,6 +39,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
                 entry("deblock", DEBLOCK_SPEC, (1, 60)),
                 entry("deblock-high", COLOUR_DEBLOCK_SPEC, (70, 96)),
                 entry("deblock-70", COLOUR_DEBLOCK_SPEC, (65, 75)),
+                entry("deblock-web", COLOUR_DEBLOCK_SPEC, (20, 59)),
             )
         }
     )
@@ -70,6 +71,9 @@ def jpeg(quality: int) -> Compression:
         (replace(DENOISE, sigma=25.0), jpeg(90), "denoise"),
         (replace(DENOISE, sigma=25.0, input="photo"), jpeg(90), "denoise-photo"),
         (DEBLOCK, jpeg(10), "deblock"),
+        (DEBLOCK, jpeg(30), "deblock-web"),
+        (DEBLOCK, Compression("JPEG", 30, "4:0:0"), "deblock"),
+        (DEBLOCK, Compression("JPEG", 66, "4:0:0"), "deblock-70"),
         (DEBLOCK, jpeg(66), "deblock-70"),
         (DEBLOCK, jpeg(72), "deblock-70"),
         (DEBLOCK, jpeg(90), "deblock-high"),
