@@ -87,8 +87,8 @@ struct Cpu {
 #else
         const bool saves512 = (saved & 0xe0) == 0xe0;
 #endif
-        avx512 = avx2 && saves512 && all(features.b, bits({16, 17, 28, 30, 31}))  // F, DQ, CD, BW, VL
-                 && all(features.c, bits({1, 8, 14}));                            // VBMI, GFNI, VPOPCNTDQ
+        avx512 = avx2 && saves512 && all(features.b, bits({16, 17, 28, 30, 31}))        // F, DQ, CD, BW, VL
+                 && all(features.c, bits({1, 8, 14}));                                  // VBMI, GFNI, VPOPCNTDQ
         amx = avx512 && all(features.b, bits({8})) && all(features.d, bits({22, 24}));  // BMI2, AMX-BF16, AMX-TILE
     }
 };

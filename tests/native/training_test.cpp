@@ -63,7 +63,8 @@ Result run(const Kernels& kernels, const Case& how, size_t threads) {
     const size_t channels = shape.groups() * kFeatures, values = shape.pixels() * channels;
     const bool extreme = how.values == Values::extreme;
     const auto x = make(random, shape.pixels() * kFeatures, 1, extreme ? 0.5f : 0);
-    const auto shift = make(random, kFeatures, 0.3f), weight = make(random, channels * kTaps * kFeatures, 0.7f, extreme ? -0.5f : 0);
+    const auto shift = make(random, kFeatures, 0.3f),
+               weight = make(random, channels * kTaps * kFeatures, 0.7f, extreme ? -0.5f : 0);
     const auto bias = make(random, channels, 0.3f), bias0 = make(random, channels, 0.3f);
     const auto slope = make(random, channels, 0.3f, extreme ? 1.0f : 0), bias1 = make(random, channels, 0.3f);
     auto grad = make(random, values, 1, extreme ? 1e-3f : 0);
@@ -71,9 +72,14 @@ Result run(const Kernels& kernels, const Case& how, size_t threads) {
         for (float& value : grad) value *= 1e-6f * value * value;
     if (how.values == Values::nothing) std::fill(grad.begin(), grad.end(), 0.0f);
     Result r;
-    const auto sized = [](auto& vector, size_t count) { vector.resize(count); return vector.data(); };
-    const Unit unit{shift.data(), weight.data(), how.bias ? bias.data() : nullptr, bias0.data(), slope.data(), bias1.data()};
-    forward(kernels, shape, unit, x.data(), sized(r.out, values), sized(r.words, shape.pixels()), sized(r.sums, values), threads);
+    const auto sized = [](auto& vector, size_t count) {
+        vector.resize(count);
+        return vector.data();
+    };
+    const Unit unit{shift.data(), weight.data(), how.bias ? bias.data() : nullptr,
+                    bias0.data(), slope.data(),  bias1.data()};
+    forward(kernels, shape, unit, x.data(), sized(r.out, values), sized(r.words, shape.pixels()), sized(r.sums, values),
+            threads);
     Gradients to{};
     to.x = sized(r.x, x.size());
     to.shift = sized(r.shift, kFeatures);
@@ -88,9 +94,11 @@ Result run(const Kernels& kernels, const Case& how, size_t threads) {
 size_t failures = 0;
 
 template <class T>
-void check(const std::vector<T>& mine, const std::vector<T>& truth, const char* set, const char* what, const Shape& shape) {
+void check(const std::vector<T>& mine, const std::vector<T>& truth, const char* set, const char* what,
+           const Shape& shape) {
     if (!std::memcmp(mine.data(), truth.data(), truth.size() * sizeof(T))) return;
-    std::printf("%s: %s differs at %zu x %zu x %zu, step %zu\n", set, what, shape.images, shape.height, shape.width, shape.step);
+    std::printf("%s: %s differs at %zu x %zu x %zu, step %zu\n", set, what, shape.images, shape.height, shape.width,
+                shape.step);
     ++failures;
 }
 

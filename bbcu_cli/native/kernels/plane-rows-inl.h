@@ -193,8 +193,9 @@ inline void interleave_block(const PlaneBlockPieces& pieces, const PlaneMemory<V
     }
 }
 
-// One block. finish(sums, j, o, pieces, part) completes output o of unit j, given the sums of its group: into the task's
-// row and signs where part is null, otherwise into part. pack_span(floats, count, threshold, packed) makes signs of pixels.
+// One block. finish(sums, j, o, pieces, part) completes output o of unit j, given the sums of its group: into the
+// task's row and signs where part is null, otherwise into part. pack_span(floats, count, threshold, packed) makes signs
+// of pixels.
 template <class V, class Finish, class PackSpan>
 inline void plane_block(const PlaneBlockPieces& pieces, PlaneMemory<V::block>& memory, const Finish& finish,
                         const PackSpan& pack_span) {

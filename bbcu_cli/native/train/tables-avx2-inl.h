@@ -83,8 +83,8 @@ struct Avx2Tables {
     }
 
 private:
-    // The tables of four quads of numbers: v[0..3] at `to`, v[4..7] `second` bytes on, v[8..11] `lane` bytes on, v[12..15]
-    // both.
+    // The tables of four quads of numbers: v[0..3] at `to`, v[4..7] `second` bytes on, v[8..11] `lane` bytes on,
+    // v[12..15] both.
     static void store_tables(__m256i v, uint8_t* to, size_t lane, size_t second) {
         const auto words = [](int a, int b, int c, int d, int e, int f, int g, int h) {
             const auto two = [](int x, int y) { return (0x0100 + 0x0202 * x) | (0x0100 + 0x0202 * y) << 16; };

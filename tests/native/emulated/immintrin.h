@@ -102,7 +102,9 @@ inline __mmask16 compare(unsigned mask, __m512 a, __m512 b) {
     static_assert(kPredicate == _CMP_LT_OQ || kPredicate == _CMP_GT_OQ || kPredicate == _CMP_NGE_UQ);
     unsigned result = 0;
     for (unsigned i = 0; i < 16; ++i) {
-        const bool holds = kPredicate == _CMP_LT_OQ ? a[i] < b[i] : kPredicate == _CMP_GT_OQ ? a[i] > b[i] : !(a[i] >= b[i]);
+        const bool holds = kPredicate == _CMP_LT_OQ   ? a[i] < b[i]
+                           : kPredicate == _CMP_GT_OQ ? a[i] > b[i]
+                                                      : !(a[i] >= b[i]);
         result |= unsigned{holds} << i;
     }
     return static_cast<__mmask16>(result & mask);
