@@ -24,6 +24,7 @@ Work = Callable[[Plan, Piece[Asked]], "tuple[Told, ...] | Refused | BbcuError"]
 _REACH: Final = 10.0  # seconds for a connection to the head of a cluster
 _PROBE: Final = 120.0  # seconds for a node to start a process and tell what it has
 _FRESH: Final = 5.0  # seconds that the list of nodes is believed
+_GRACE: Final = 3.0  # seconds for what is under way to end by itself
 _STOP: Final = 15.0  # seconds for workers to stop in good order
 _MOST_THREADS: Final = 8  # of a worker where none were asked for: more pictures at a time do more than more threads
 _LESS: Final = "Fewer --threads and less --memory take less."
@@ -177,13 +178,14 @@ class RayPieces(Generic[Asked, Told]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop what is under way: in good order, or else by force."""
-        if left := list(self._under_way):
-            # The youngest first: when one that runs makes room, Ray hands the next one out, and dies itself (seen in
-            # 2.60) if that one is cancelled in the same moment.
+        """Stop what is under way: what is not soon done in good order, or else by force."""
+        if self._under_way:
+            # When a task that runs makes room, Ray hands the next one out, and dies itself (seen in 2.60) if that one
+            # is cancelled in the same moment. So short ones end by themselves, and of others the youngest go first.
+            _, left = self._ray.wait([*self._under_way], num_returns=len(self._under_way), timeout=_GRACE)
             for reference in reversed(left):
                 self._ray.cancel(reference)
-            _, stuck = self._ray.wait(left, num_returns=len(left), timeout=_STOP)
+            _, stuck = self._ray.wait(left, num_returns=len(left), timeout=_STOP) if left else ([], [])
             for reference in stuck:
                 self._ray.cancel(reference, force=True)
 

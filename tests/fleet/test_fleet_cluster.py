@@ -51,6 +51,17 @@ NAMING = Naming("_x2", None, ".png", recursive=False)
 @pytest.fixture(scope="module")
 def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
     """Three nodes of one CPU."""
+    yield from three_nodes()
+
+
+@pytest.fixture
+def own_cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
+    """Three nodes for a test that loses one."""
+    yield from three_nodes()
+
+
+def three_nodes() -> Iterator[Any]:
+    """A cluster that is ready."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -404,22 +415,22 @@ def test_without_ray_one_sentence_names_the_extra(place: Path, monkeypatch: pyte
     assert "--cluster needs Ray, which is not installed; run: pip install 'bbcu-cli[fleet]'." in done.stderr
 
 
-def test_a_lost_node_and_an_interrupted_driver(place: Path, cluster: Any, tmp_path: Path) -> None:
+def test_a_lost_node_and_an_interrupted_driver(place: Path, own_cluster: Any, tmp_path: Path) -> None:
     """Pieces of a node that is gone run elsewhere; Ctrl-C ends with 130 and leaves no litter; the next run goes on."""
     make_pictures(tmp_path / "in", 60)
     out = tmp_path / "out"
     run = [sys.executable, "-m", "bbcu_cli", *command(place, str(tmp_path / "in"), "-o", str(out))]
-    run += ["--skip-existing", "--cluster", cluster.address, "--memory", "500MB"]
+    run += ["--skip-existing", "--cluster", own_cluster.address, "--memory", "500MB"]
     with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as driver:
         wait_until(lambda: out.is_dir() and len(pictures(out)) >= 1)
         driver.send_signal(signal.SIGINT)
         said = driver.communicate(timeout=120)[1]
     assert driver.returncode in (130, 0), said
     assert not litter(out)
-    lost = next(iter(cluster.worker_nodes))
+    lost = next(iter(own_cluster.worker_nodes))
     with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as driver:
         wait_until(lambda: len(pictures(out)) >= 40)
-        cluster.remove_node(lost, allow_graceful=False)
+        own_cluster.remove_node(lost, allow_graceful=False)
         said = driver.communicate(timeout=240)[1]
     assert driver.returncode == 0, said
     assert len(pictures(out)) == 60
