@@ -33,13 +33,13 @@ class Request:
         files: FileOptions,
         engine: EngineOptions,
         talk: TalkOptions,
-        places: Iterable[str] = (),
+        places: Iterable[str] | None = None,
     ) -> Plan:
         """What is asked of every machine.
 
         Args:
             form: name of the output format.
-            places: the inputs and the output, paths or URLs.
+            places: the inputs and the output, paths or URLs; None: files of this machine, which does it alone.
 
         Raises:
             BbcuError: as `plan_of`.
@@ -63,23 +63,27 @@ class Request:
 
 
 def plan_of(
-    wish: Wish, settings: Settings, engine: EngineOptions, places: Iterable[str], target: Target | None = None
+    wish: Wish, settings: Settings, engine: EngineOptions, places: Iterable[str] | None, target: Target | None = None
 ) -> Plan:
-    """A plan for the networks that the options name, and for the places of pictures; errors as of `hub.locate`."""
+    """A plan for the networks that the options name, and for the places of pictures; errors as of `hub.locate`.
+
+    A machine that works alone on its files (no `places`) needs no digest: it reads its weights once, to open them.
+    """
     from bbcu_cli.fleet.plan import Loading, Plan, network_digests
     from bbcu_cli.fleet.stores import scheme_of
     from bbcu_cli.hub import Catalogue, locate
 
-    file = None
-    if engine.weights:
+    file: str | None = None
+    digests: tuple[tuple[str, str], ...] = ()
+    if not engine.weights:
+        digests = network_digests(wish.task, None if target else wish.scale, Catalogue.load())
+    elif places is not None:
         draws = sys.stderr.isatty()
         found = locate(engine.weights, hub_repo=engine.hub_repo, offline=engine.offline, progress=draws)
         file = str(Path(engine.weights).resolve()) if found.source == "file" else None
-        digests: tuple[tuple[str, str], ...] = (("--weights", found.file.sha256),)
-    else:
-        digests = network_digests(wish.task, None if target else wish.scale, Catalogue.load())
+        digests = (("--weights", found.file.sha256),)
     loading = Loading(
         engine.weights, file, engine.engine.value, engine.device, engine.threads, engine.hub_repo, engine.offline
     )
-    schemes = tuple(sorted(set(filter(None, map(scheme_of, places)))))
+    schemes = tuple(sorted(set(filter(None, map(scheme_of, places or ())))))
     return Plan(wish, settings, loading, digests, str(Path.cwd()), target, schemes)

@@ -153,7 +153,7 @@ def restored_and_scored(
     exam = replace(exam, pictures=with_views)
     with _questions(gt, options, pairing, wish, travel=cluster is not None) as questions:
         settings = Settings(engine.options(), EncodeOptions(), "PNG", MAX_PIXELS, threads=engine.threads)
-        plan = plan_of(wish, settings, engine, [gt, options.input or ""])
+        plan = plan_of(wish, settings, engine, [gt, options.input or ""] if cluster else None)
         answers: list[Answer] = []
         with closing(_answers(questions, plan, exam, cluster)) as stream:
             for answer in stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -41,6 +42,19 @@ def test_the_other_tasks_name_their_results(command: str, weights: str, output: 
     """_denoised, _deblocked, at the size of the input."""
     assert bbcu(command, "photo.jpg", "--weights", f"{weights}.safetensors").code == 0
     assert size_of(output) == (14, 9)
+
+
+@pytest.mark.parametrize(
+    "command", [("denoise", "photo.jpg"), ("eval", "--gt", "photo.png", "--task", "denoise", "--sigma", "25")]
+)
+def test_weights_are_read_once(command: tuple[str, ...], bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is verified is what runs: nobody can put another file in its place between two reads."""
+    locate, reads = importlib.import_module("bbcu_cli.hub.locate"), []
+    read = locate.read_packed
+    monkeypatch.setattr(locate, "read_packed", lambda path: (reads.append(path), read(path))[1])
+    done = bbcu(*command, "--weights", "denoise.safetensors")
+    assert done.code == 0, done.err
+    assert [path.name for path in reads] == ["denoise.safetensors"]
 
 
 @pytest.mark.parametrize(
