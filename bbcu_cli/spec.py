@@ -80,8 +80,14 @@ class ModelSpec:
 
     @property
     def halo(self) -> int:
-        """Radius of the receptive field in input pixels: the context that a tile needs on every side."""
+        """Radius of the receptive field in input pixels: the context that a tile needs on every side.
+
+        After the body of `bbcu-l` each layer counts a whole pixel: the packed CPU engine makes the rows of a pixel
+        together, and the rounding of each has something of the others.
+        """
         radius = 1.0 + self.blocks
+        if self.arch == "bbcu-l":
+            return int(radius) + len(self.up_steps) + 2
         size = 1
         for step in self.up_steps:
             radius += 1 / size

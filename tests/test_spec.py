@@ -13,7 +13,8 @@ from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 @pytest.mark.parametrize(
     ("spec", "halo"),
     [
-        (sr_spec("l", 4), 35),
+        (sr_spec("l", 4), 37),
+        (sr_spec("l", 2), 36),
         (sr_spec("m", 4), 35),
         (sr_spec("m", 3), 35),
         (sr_spec("m", 2), 35),
@@ -22,7 +23,10 @@ from bbcu_cli.spec import DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
     ],
 )
 def test_halo_is_the_radius_of_the_receptive_field(spec: ModelSpec, halo: int) -> None:
-    """One pixel per 3x3 layer at input resolution, fractions of one after up-sampling, rounded up at the end."""
+    """One pixel per 3x3 layer at input resolution, fractions of one after up-sampling, rounded up at the end.
+
+    Of bbcu-l, whose float layers take the rows of a pixel together, one per layer everywhere.
+    """
     assert spec.halo == halo
 
 

@@ -77,14 +77,19 @@ Band::Band(Run& run, const std::vector<ptrdiff_t>& begin, const std::vector<ptrd
         // When `made` more rows come, the next stage still reads two older ones where their batches end together. Where
         // not, it waits for one more row and has all the others.
         const auto next = static_cast<size_t>(batch_[s + 1]);
-        rings_.emplace_back(made + (made % next == 0 ? 2 : next + 1));
+        const bool together = made % next == 0 && stage(s + 1).rows == 1;
+        rings_.emplace_back(made + (together ? 2 : next + 1));
         if (wants(s, Stage::Kind::binary)) {
             for (Row& row : rings_[s])
                 row.packed = Buffer<uint8_t>(kernels_.packed_row_bytes(level_in(s + 1).shape.width), memory);
         }
         auto& parts = parts_[run_.level_in[s]];
-        while (stage(s).kind == Stage::Kind::conv && step > 1 && step > parts.size())
-            parts.push_back(pools_[run_.level_in[s]].take());
+        if (stage(s).kind != Stage::Kind::conv) continue;
+        if (stage(s).rows > 1 && !scratch_) scratch_ = Buffer<float>(kConvScratch, memory);
+        if (step == 1) continue;
+        parts.resize(step);
+        for (auto& column : parts)
+            for (size_t row = 0; row < stage(s).rows; ++row) column[row] = pools_[run_.level_in[s]].take();
     }
     for (FloatRow& row : image_rows_) row = FloatRow(channels, run_.levels.front().shape, memory);
     for (FloatRow& row : taps_) row = FloatRow(kTaps * channels, run_.levels.back().shape, memory);
@@ -103,7 +108,7 @@ void Band::run() {
 // of a batch and one for each stage.
 void Band::plan_batches() {
     for (size_t s = 0; s < next_.size(); ++s) {
-        ptrdiff_t batch = 1, phase = 0;
+        auto batch = static_cast<ptrdiff_t>(stage(s).rows), phase = ptrdiff_t{0};
         if (stage(s).kind == Stage::Kind::binary) {
             const RowShape& shape = level_in(s).shape;
             const size_t step = stage(s).step, made = step > 1 ? step * level_in(s + 1).shape.stride : 0;
@@ -177,14 +182,14 @@ void Band::hand_on(size_t s, ptrdiff_t row) {
         // What a kernel wrote beyond the last pixel is the zero padding of a float convolution.
         for (size_t c = 0; c < kFeatures; ++c) out.floats.data()[c * shape.stride + shape.width] = 0;
     }
-    const ptrdiff_t index = row - begin_[s] * static_cast<ptrdiff_t>(stage(s).step);
-    const bool read_above = above_ && begin_[s + 1] > begin_[s] * static_cast<ptrdiff_t>(stage(s).step);
-    if (!read_above || index > 1) return;
+    // The band above makes the rows of the next stage before begin_[s + 1], and reads one more.
+    const ptrdiff_t first = begin_[s] * static_cast<ptrdiff_t>(stage(s).step);
+    if (!above_ || begin_[s + 1] == first || row > begin_[s + 1]) return;
     Row copy;
     if (to_binary) {
         copy.packed = Buffer<uint8_t>(out.packed.size(), run_.network.memory_.get());
         std::copy_n(out.packed.data(), out.packed.size(), copy.packed.data());
-        if (index == 0) copy.floats = std::move(out.floats);  // the residual of a row that this band does not make
+        if (row < begin_[s + 1]) copy.floats = std::move(out.floats);  // the residual of a row that is made above
     } else {
         copy.floats = FloatRow(kFeatures, shape, run_.network.memory_.get());
         std::copy_n(out.floats.data(), kFeatures * shape.stride, copy.floats.data());
@@ -203,7 +208,8 @@ void Band::load_image_row(ptrdiff_t row, FloatRow& into) const {
 
 void Band::make_head(ptrdiff_t row) {
     const RowShape& shape = level_in(0).shape;
-    ConvRow task{};
+    ConvRows task{};
+    task.count = 1;
     for (ptrdiff_t dy = 0; dy < 3; ++dy) {
         const ptrdiff_t y = row + dy - 1;
         if (y < 0 || y >= static_cast<ptrdiff_t>(run_.height)) continue;
@@ -216,13 +222,13 @@ void Band::make_head(ptrdiff_t row) {
     task.c_in = run_.network.channels();
     task.weights = head.convs[0].weights.data();
     task.bias = head.convs[0].bias.data();
-    task.out = out.floats.data();
+    task.out[0] = out.floats.data();
     task.c_out = kFeatures;
     task.width = shape.width;
     task.leak = head.leak;
-    kernels_.conv_row(task);
+    kernels_.conv_rows(task);
     if (wants(0, Stage::Kind::binary))
-        kernels_.pack_row(task.out, shape.stride, shape.width, stage(1).threshold, out.packed.data());
+        kernels_.pack_row(task.out[0], shape.stride, shape.width, stage(1).threshold, out.packed.data());
     hand_on(0, row);
 }
 
@@ -277,58 +283,63 @@ void Band::make_binary_rows(size_t s, ptrdiff_t first, ptrdiff_t count, ptrdiff_
     kernels_.binary_rows(tasks, static_cast<size_t>(count));
 }
 
-ConvRow Band::conv_task(size_t s, ptrdiff_t row) {
+ConvRows Band::conv_task(size_t s, ptrdiff_t first, const FloatConv& conv) {
     const RowShape& shape = level_in(s).shape;
-    ConvRow task{};
-    for (ptrdiff_t dy = 0; dy < 3; ++dy) {
-        Row* in = input(s, row + dy - 1);
-        task.rows[dy] = in ? in->floats.data() : nullptr;
+    ConvRows task{};
+    task.count = stage(s).rows;
+    for (size_t i = 0; i < task.count + 2; ++i) {
+        Row* in = input(s, first + static_cast<ptrdiff_t>(i) - 1);
+        task.rows[i] = in ? in->floats.data() : nullptr;
     }
     task.in_stride = task.out_stride = shape.stride;
     task.c_in = kFeatures;
+    task.weights = conv.weights.data();
+    task.bias = conv.bias.data();
     task.c_out = kFeatures;
     task.width = shape.width;
     task.leak = stage(s).leak;
+    task.scratch = scratch_.data();
     return task;
 }
 
-void Band::make_conv(size_t s, ptrdiff_t row) {
-    ConvRow task = conv_task(s, row);
-    Row& out = output(s, row, pools_[run_.level_in[s + 1]].take());
-    task.weights = stage(s).convs[0].weights.data();
-    task.bias = stage(s).convs[0].bias.data();
-    task.out = out.floats.data();
-    kernels_.conv_row(task);
-    if (wants(s, Stage::Kind::binary))
-        kernels_.pack_row(task.out, task.out_stride, task.width, stage(s + 1).threshold, out.packed.data());
-    hand_on(s, row);
-}
-
-// Input row `row` becomes `step` output rows.
-void Band::make_enlarged_conv(size_t s, ptrdiff_t row) {
-    const Stage& up = stage(s);
-    ConvRow task = conv_task(s, row);
-    std::vector<FloatRow>& parts = parts_[run_.level_in[s]];
-    for (size_t i = 0; i < up.step; ++i) {
-        for (size_t j = 0; j < up.step; ++j) {
-            const FloatConv& conv = up.convs[i * up.step + j];
-            task.weights = conv.weights.data();
-            task.bias = conv.bias.data();
-            task.out = parts[j].data();
-            kernels_.conv_row(task);
-        }
-        const ptrdiff_t made = row * static_cast<ptrdiff_t>(up.step) + static_cast<ptrdiff_t>(i);
-        interleave_parts(s, made);
-        hand_on(s, made);
+// The rows of a group.
+void Band::make_conv(size_t s, ptrdiff_t first) {
+    ConvRows task = conv_task(s, first, stage(s).convs[0]);
+    const auto count = static_cast<ptrdiff_t>(task.count);
+    for (ptrdiff_t r = 0; r < count; ++r)
+        task.out[r] = output(s, first + r, pools_[run_.level_in[s + 1]].take()).floats.data();
+    kernels_.conv_rows(task);
+    for (ptrdiff_t r = 0; r < count; ++r) {
+        if (wants(s, Stage::Kind::binary))
+            kernels_.pack_row(task.out[r], task.out_stride, task.width, stage(s + 1).threshold,
+                              slot(s, first + r).packed.data());
+        hand_on(s, first + r);
     }
 }
 
-// Output row `row` of an enlargement from its parts.
-void Band::interleave_parts(size_t s, ptrdiff_t row) {
+// Each of the rows of a group becomes `step` output rows.
+void Band::make_enlarged_conv(size_t s, ptrdiff_t first) {
+    const Stage& up = stage(s);
+    auto& parts = parts_[run_.level_in[s]];
+    const ptrdiff_t made = first * static_cast<ptrdiff_t>(up.step);
+    for (size_t i = 0; i < up.step; ++i) {
+        for (size_t j = 0; j < up.step; ++j) {
+            ConvRows task = conv_task(s, first, up.convs[i * up.step + j]);
+            for (size_t r = 0; r < up.rows; ++r) task.out[r] = parts[j][r].data();
+            kernels_.conv_rows(task);
+        }
+        for (size_t r = 0; r < up.rows; ++r) interleave_parts(s, made + static_cast<ptrdiff_t>(r * up.step + i), r);
+    }
+    const auto end = made + static_cast<ptrdiff_t>(up.rows * up.step);
+    for (ptrdiff_t row = made; row < end; ++row) hand_on(s, row);
+}
+
+// Output row `row` of an enlargement from row `part` of its parts.
+void Band::interleave_parts(size_t s, ptrdiff_t row, size_t part) {
     const size_t step = stage(s).step;
     const RowShape &shape = level_in(s).shape, &large = level_in(s + 1).shape;
     const float* planes[kMaxStep] = {};
-    for (size_t j = 0; j < step; ++j) planes[j] = parts_[run_.level_in[s]][j].data();
+    for (size_t j = 0; j < step; ++j) planes[j] = parts_[run_.level_in[s]][j][part].data();
     Row& out = output(s, row, pools_[run_.level_in[s + 1]].take());
     for (size_t c = 0; c < kFeatures; ++c) {
         kernels_.interleave(planes, step, shape.width, out.floats.data() + c * large.stride);

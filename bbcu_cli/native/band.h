@@ -27,6 +27,7 @@ struct Stage {
     enum class Kind { head, binary, conv, tail };
     Kind kind = Kind::head;
     size_t step = 1;
+    size_t rows = 1;  // conv: input rows that are taken together, those of one pixel of the image
     float leak = 1;
     std::vector<BinaryUnit> units;
     std::vector<FloatConv> convs;
@@ -73,18 +74,18 @@ private:
     std::atomic<size_t> finished_{0};  // rows of the output
 };
 
-// The first two rows that the lower band makes at each stage, for the upper band, which reads past its own end.
+// The first rows that the lower band makes at each stage, for the upper band, which reads past its own end.
 class Boundary {
 public:
     explicit Boundary(size_t stages) : rows_(stages), made_(stages, 0) {}
     void put(size_t stage, Row row);
-    // Waits for row `index` (0 or 1). Throws as Run::look.
+    // Waits for row `index`. Throws as Run::look.
     Row& get(size_t stage, size_t index, Run& run);
 
 private:
     std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<std::array<Row, 2>> rows_;
+    std::vector<std::array<Row, kMaxStep + 1>> rows_;
     std::vector<size_t> made_;
 };
 
@@ -107,13 +108,13 @@ private:
     void make_head(ptrdiff_t row);
     void make_binary(size_t s, ptrdiff_t first, ptrdiff_t count);
     void make_binary_rows(size_t s, ptrdiff_t first, ptrdiff_t count, ptrdiff_t i);
-    void make_conv(size_t s, ptrdiff_t row);
-    void make_enlarged_conv(size_t s, ptrdiff_t row);
-    void interleave_parts(size_t s, ptrdiff_t row);
+    void make_conv(size_t s, ptrdiff_t first);
+    void make_enlarged_conv(size_t s, ptrdiff_t first);
+    void interleave_parts(size_t s, ptrdiff_t row, size_t part);
     const float* tail_taps(size_t s, ptrdiff_t row);
     void make_tail(size_t s, ptrdiff_t row);
     BinaryRow binary_task(size_t s, ptrdiff_t row);
-    ConvRow conv_task(size_t s, ptrdiff_t row);
+    ConvRows conv_task(size_t s, ptrdiff_t first, const FloatConv& conv);
     Row& slot(size_t s, ptrdiff_t row) { return rings_[s][static_cast<size_t>(row) % rings_[s].size()]; }
     bool wants(size_t s, Stage::Kind kind) const { return stage(s + 1).kind == kind; }
     const Level& level_in(size_t s) const { return run_.levels[run_.level_in[s]]; }
@@ -126,7 +127,9 @@ private:
     std::vector<std::vector<Row>> rings_;   // per stage: its newest output rows, row r in slot r % size
     std::vector<RowPool> pools_;            // per level
     std::vector<ptrdiff_t> batch_, phase_;  // per stage: rows of a batch, which ends where (row + phase) % batch is 0
-    std::vector<std::vector<FloatRow>> parts_;  // per level: a float convolution before its PixelShuffle, by column
+    // Per level: rows of a float convolution before its PixelShuffle, by column and row.
+    std::vector<std::vector<std::array<FloatRow, kMaxStep>>> parts_;
+    Buffer<float> scratch_;  // of float convolutions of a few rows at once
     std::array<FloatRow, 3> image_rows_;
     std::array<FloatRow, 3> tail_rows_;             // the last convolution; rows of the enlarged input
     std::array<FloatRow, 3> taps_;                  // of the tail's newest input rows, row r in slot r % 3

@@ -15,6 +15,7 @@ namespace {
 #if defined(__linux__) && defined(MADV_HUGEPAGE) && !BBCU_SANITIZED
 
 constexpr size_t kPiece = size_t{2} << 20;  // a huge page
+constexpr size_t kBlocks = 8;
 
 char* new_piece(size_t bytes) {
     void* mapped = mmap(nullptr, bytes + kPiece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -33,6 +34,7 @@ void delete_piece(char* data, size_t bytes) { munmap(data, bytes); }
 
 // Under AddressSanitizer every block is a piece of its own, so that it sees what is beyond.
 constexpr size_t kPiece = BBCU_SANITIZED ? kAlign : size_t{2} << 20;
+constexpr size_t kBlocks = BBCU_SANITIZED ? 1 : 8;
 
 char* new_piece(size_t bytes) { return static_cast<char*>(::operator new(bytes, std::align_val_t{kAlign})); }
 
@@ -55,6 +57,9 @@ MemoryPool::Piece& MemoryPool::piece_of(const Block& block) {
 // One with room for a new block. What another size of image left is used again or makes room.
 MemoryPool::Piece& MemoryPool::piece_for(size_t bytes) {
     if (!pieces_.empty() && pieces_.back().bytes - pieces_.back().cut >= bytes) return pieces_.back();
+    // Room for a few blocks of that size: what no block takes at the end of a piece is lost, and pages that nothing has
+    // touched cost nothing.
+    const size_t whole = round_up(kBlocks * bytes, kPiece);
     for (size_t released = 0; released < bytes;) {
         const auto unused = std::find_if(pieces_.begin(), pieces_.end(), [](const Piece& p) { return !p.blocks; });
         if (unused == pieces_.end()) break;
@@ -62,7 +67,7 @@ MemoryPool::Piece& MemoryPool::piece_for(size_t bytes) {
         const auto inside = [&](const Block& block) { return &piece_of(block) == &*unused; };
         free_.erase(std::remove_if(free_.begin(), free_.end(), inside), free_.end());
         pieces_.erase(unused);
-        if (piece.bytes >= bytes && piece.bytes - bytes <= kPiece) {
+        if (piece.bytes >= bytes && piece.bytes <= whole + kPiece) {
             piece.cut = 0;
             pieces_.push_back(piece);
             return pieces_.back();
@@ -70,7 +75,6 @@ MemoryPool::Piece& MemoryPool::piece_for(size_t bytes) {
         released += piece.bytes;
         delete_piece(piece.data, piece.bytes);
     }
-    const size_t whole = round_up(bytes, kPiece);
     pieces_.reserve(pieces_.size() + 1);
     pieces_.push_back({new_piece(whole), whole, 0, 0});
     return pieces_.back();

@@ -1,6 +1,7 @@
 // Building a network, planning its bands, and running them on threads.
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 
 #include "band.h"
@@ -18,14 +19,47 @@ constexpr size_t kMaxSide = size_t{1} << 24;
 
 }  // namespace
 
-std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in) {
+namespace {
+
+// What a column of three weights becomes for `count` output rows; see kernels/conv-inl.h.
+std::vector<std::array<double, 3>> column_transform(size_t count) {
+    switch (count) {
+        case 1: return {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
+        case 2: return {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+        case 3:
+            return {{0.5, 0, 0}, {-0.5, -0.5, -0.5}, {-1. / 6, 1. / 6, -1. / 6}, {1. / 6, 1. / 3, 2. / 3}, {0, 0, 1}};
+        default:
+            return {{0.25, 0, 0},
+                    {-1. / 6, -1. / 6, -1. / 6},
+                    {-1. / 6, 1. / 6, -1. / 6},
+                    {1. / 24, 1. / 12, 1. / 6},
+                    {1. / 24, -1. / 12, 1. / 6},
+                    {0, 0, 1}};
+    }
+}
+
+}  // namespace
+
+std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in, size_t count) {
     constexpr size_t group = 4;
+    const auto transform = column_transform(count);
     std::vector<float> packed;
-    packed.reserve(checked_product(c_out * c_in, kTaps));
-    for (size_t first = 0; first < c_out; first += group)
-        for (size_t c = 0; c < c_in; ++c)
-            for (size_t tap = 0; tap < kTaps; ++tap)
-                for (size_t g = 0; g < group; ++g) packed.push_back(weight[((first + g) * c_in + c) * kTaps + tap]);
+    packed.reserve(checked_product(c_out * c_in, transform.size() * 3));
+    const auto pack_rows = [&](size_t from, size_t to) {
+        for (size_t first = 0; first < c_out; first += group)
+            for (size_t c = 0; c < c_in; ++c)
+                for (size_t row = from; row < to; ++row)
+                    for (size_t dx = 0; dx < 3; ++dx)
+                        for (size_t g = 0; g < group; ++g) {
+                            const float* taps = weight + ((first + g) * c_in + c) * kTaps + dx;
+                            double sum = 0;
+                            for (size_t dy = 0; dy < 3; ++dy)
+                                sum += transform[row][dy] * static_cast<double>(taps[3 * dy]);
+                            packed.push_back(static_cast<float>(sum));
+                        }
+    };
+    if (count == 1) pack_rows(0, 3);
+    for (size_t row = 0; count > 1 && row < transform.size(); ++row) pack_rows(row, row + 1);
     return packed;
 }
 
@@ -65,7 +99,7 @@ void Network::add_head(const float* weight, const float* bias, float leak) {
     Stage& stage = append(1);
     stage.kind = Stage::Kind::head;
     stage.leak = leak;
-    stage.convs.push_back({pack_conv_weights(weight, kFeatures, channels_), {bias, bias + kFeatures}});
+    stage.convs.push_back({pack_conv_weights(weight, kFeatures, channels_, 1), {bias, bias + kFeatures}});
 }
 
 void Network::add_binary(const uint64_t* signs, const float* scale, const float* bias, const float* slope,
@@ -95,8 +129,10 @@ void Network::add_binary(const uint64_t* signs, const float* scale, const float*
 
 void Network::add_conv(const float* weight, const float* bias, size_t step, float leak) {
     require(!stages_.empty(), "the head is missing");
+    const size_t rows = scale_;
     Stage& stage = append(step);
     stage.kind = Stage::Kind::conv;
+    stage.rows = rows;
     stage.leak = leak;
     const size_t parts = step * step, each = kFeatures * kTaps;
     for (size_t part = 0; part < parts; ++part) {
@@ -105,7 +141,7 @@ void Network::add_conv(const float* weight, const float* bias, size_t step, floa
             std::copy_n(weight + (c * parts + part) * each, each, w.begin() + static_cast<ptrdiff_t>(c * each));
             b[c] = bias[c * parts + part];
         }
-        stage.convs.push_back({pack_conv_weights(w.data(), kFeatures, kFeatures), std::move(b)});
+        stage.convs.push_back({pack_conv_weights(w.data(), kFeatures, kFeatures, rows), std::move(b)});
     }
 }
 
@@ -123,18 +159,20 @@ namespace {
 double row_cost(const Stage& stage, size_t scale_in) {
     double units = 0;
     for (const FloatConv& conv : stage.convs)
-        units += kFloatCost * static_cast<double>(conv.weights.size()) / (kFeatures * kFeatures * kTaps);
+        units += kFloatCost * static_cast<double>(conv.weights.size() / stage.rows) / (kFeatures * kFeatures * kTaps);
     return (units + static_cast<double>(stage.units.size())) * static_cast<double>(scale_in);
 }
 
 // Row at which a band begins at every stage, in the stage's input rows, when it begins at `first` in the head.
-// A stage needs one row below its own, so each begins one row lower than what it reads: bands are skewed, need
+// A stage needs one row below its own, so each begins at least one row lower than what it reads: bands are skewed, need
 // nothing from above, and no row is computed twice.
 std::vector<ptrdiff_t> skewed(const std::vector<std::unique_ptr<Stage>>& stages, ptrdiff_t first, size_t height) {
     std::vector<ptrdiff_t> rows;
     ptrdiff_t row = first;
     auto limit = static_cast<ptrdiff_t>(height);
     for (const auto& stage : stages) {
+        const auto together = static_cast<ptrdiff_t>(stage->rows), past = (row % together + together) % together;
+        if (past) row += together - past;
         rows.push_back(std::clamp<ptrdiff_t>(row, 0, limit));
         row = row * static_cast<ptrdiff_t>(stage->step) + 1;
         limit *= static_cast<ptrdiff_t>(stage->step);

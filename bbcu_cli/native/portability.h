@@ -54,6 +54,13 @@
 #define BBCU_INLINED __attribute__((always_inline))
 #endif
 
+// On loops that need all registers, which callers would take.
+#if BBCU_MSVC
+#define BBCU_NEVER_INLINE __declspec(noinline)
+#else
+#define BBCU_NEVER_INLINE __attribute__((noinline))
+#endif
+
 // Before a loop of at most n turns over vectors that are to stay in registers. MSVC decides alone.
 #define BBCU_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)

@@ -327,7 +327,7 @@ def row_bytes(spec: ModelSpec, bands: int) -> int:
     Rows of features (float32) and of their signs (a bit each) flow through the layers depth first. Each layer of each
     band waits with one row of features and at the most five of signs; an enlargement with as many as it makes at once
     and two more, because the float convolution behind it looks at three rows; and the first rows of each band are kept
-    for the band above.
+    for the band above. Enlarged rows of `bbcu-l` wait for all those of a pixel of the image.
 
     Args:
         bands: of rows, each made by a thread.
@@ -337,13 +337,17 @@ def row_bytes(spec: ModelSpec, bands: int) -> int:
     held += (1 + spec.blocks) * (features + 5 * signs)
     kept += (1 + spec.blocks) * (features + 2 * signs)
     for step in spec.up_steps:
-        if spec.arch == "bbcu-l":
-            held += step * features * level  # before the pixels are shuffled
+        if spec.arch == "bbcu-l":  # the rows of a pixel together, before the pixels are shuffled and after
+            held += step * level * features * level
+            level *= step
+            held += (2 * level + 1) * features * level
+            kept += (level + 1) * features * level
+            continue
         level *= step
         held += (step + 2) * features * level
         kept += 2 * features * level
     if spec.task == "sr":  # the convolution behind them
-        held += 3 * features * level
+        held += (level + 2 if spec.arch == "bbcu-l" else 3) * features * level
         kept += 2 * features * level
     held += (27 * spec.channels + 12) * _FLOAT * level + 9 * _FLOAT  # nine taps of three rows; rows of the image
     return bands * held + (bands - 1) * kept

@@ -4,6 +4,8 @@
 // Stands alone (no Python), so that it runs under sanitizers and under qemu. Prints what it ran; exit code 1 on a
 // difference. Arguments: names of kernel sets that must run (others run when the CPU supports them).
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -25,6 +27,14 @@ namespace {
 
 const KernelSet& scalar() { return *kernel_sets().back(); }
 
+int failures = 0;
+
+void check(bool holds, const KernelSet& set, const char* what, size_t width, size_t number) {
+    if (holds) return;
+    ++failures;
+    std::printf("FAILED %s: %s, width %zu, case %zu\n", set.cpu->name, what, width, number);
+}
+
 struct Random {
     std::mt19937_64 engine;
     float uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(engine); }
@@ -45,6 +55,17 @@ bool same_pixels(FloatRow& a, FloatRow& b, size_t channels, const RowShape& shap
         if (std::memcmp(a.data() + c * shape.stride, b.data() + c * shape.stride, shape.width * sizeof(float)))
             return false;
     return true;
+}
+
+// Equal but for a hundred-thousandth of the greatest.
+bool near_pixels(FloatRow& a, FloatRow& b, const RowShape& shape) {
+    float greatest = 0, difference = 0;
+    for (size_t c = 0; c < kFeatures; ++c)
+        for (size_t i = c * shape.stride; i < c * shape.stride + shape.width; ++i) {
+            greatest = std::max(greatest, std::fabs(b.data()[i]));
+            difference = std::max(difference, std::fabs(a.data()[i] - b.data()[i]));
+        }
+    return difference <= 1e-5f * greatest;
 }
 
 // Weights from random to as far from it as they come; sets that count by pattern of weights take other ways for each.
@@ -167,28 +188,46 @@ std::vector<FloatRow> run_units(const KernelSet& set, Random random, const RowSh
     return enlarged;
 }
 
-FloatRow run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below, size_t c_in,
-                  size_t c_out) {
-    FloatRow rows[3] = {random_row(random, c_in, shape), random_row(random, c_in, shape),
-                        random_row(random, c_in, shape)};
-    std::vector<float> weight(c_out * c_in * kTaps), bias(c_out);
+// `count` rows with one above and one below, or at the image's edges.
+std::vector<FloatRow> run_conv(const KernelSet& set, Random random, const RowShape& shape, bool above, bool below,
+                               size_t c_in, size_t count) {
+    std::vector<FloatRow> rows, out;
+    for (size_t y = 0; y < count + 2; ++y) rows.push_back(random_row(random, c_in, shape));
+    for (size_t y = 0; y < count; ++y) out.emplace_back(kFeatures, shape);
+    std::vector<float> weight(kFeatures * c_in * kTaps), bias(kFeatures);
     random.fill(weight.data(), weight.size(), -1, 1);
-    random.fill(bias.data(), c_out, -1, 1);
-    const std::vector<float> packed = pack_conv_weights(weight.data(), c_out, c_in);
-    FloatRow out(c_out, shape);
-    ConvRow task{};
-    task.rows[0] = above ? rows[0].data() : nullptr;
-    task.rows[1] = rows[1].data();
-    task.rows[2] = below ? rows[2].data() : nullptr;
+    random.fill(bias.data(), bias.size(), -1, 1);
+    const std::vector<float> packed = pack_conv_weights(weight.data(), kFeatures, c_in, count);
+    Buffer<float> scratch(kConvScratch);
+    ConvRows task{};
+    task.count = count;
+    for (size_t y = 0; y < count + 2; ++y) task.rows[y] = rows[y].data();
+    if (!above) task.rows[0] = nullptr;
+    if (!below) task.rows[count + 1] = nullptr;
+    for (size_t y = 0; y < count; ++y) task.out[y] = out[y].data();
     task.in_stride = task.out_stride = shape.stride;
     task.c_in = c_in;
     task.weights = packed.data();
     task.bias = bias.data();
-    task.out = out.data();
-    task.c_out = c_out;
+    task.c_out = kFeatures;
     task.width = shape.width;
     task.leak = 0.1f;
-    set.conv_row(task);
+    task.scratch = scratch.data();
+    set.conv_rows(task);
+    if (count == 1) return out;
+    // The first and the last of these rows by themselves, but for rounding.
+    const std::vector<float> single = pack_conv_weights(weight.data(), kFeatures, c_in, 1);
+    FloatRow alone(kFeatures, shape);
+    task.count = 1;
+    task.weights = single.data();
+    task.out[0] = alone.data();
+    for (const size_t y : {size_t{0}, count - 1}) {
+        for (size_t dy = 0; dy < 3; ++dy) task.rows[dy] = rows[y + dy].data();
+        if (y == 0 && !above) task.rows[0] = nullptr;
+        if (y == count - 1 && !below) task.rows[2] = nullptr;
+        set.conv_rows(task);
+        check(near_pixels(out[y], alone, shape), set, "rows at once", shape.width, 10 * count + y);
+    }
     return out;
 }
 
@@ -254,20 +293,13 @@ std::vector<float> run_network(const KernelSet& set, Random random, size_t heigh
         binary(2, 1);
         network.add_conv(weight.data(), signed_values.data(), 2, 0.1f);
         binary(1, 0.1f);
+        network.add_conv(weight.data(), signed_values.data(), 1, 0.1f);
     }
     network.add_tail(weight.data(), signed_values.data());
     std::vector<float> image(channels * height * width), output(image.size() * network.scale() * network.scale());
     random.fill(image.data(), image.size(), 0, 1);
     network.run(image.data(), height, width, output.data(), threads, [](double) {});
     return output;
-}
-
-int failures = 0;
-
-void check(bool holds, const KernelSet& set, const char* what, size_t width, size_t number) {
-    if (holds) return;
-    ++failures;
-    std::printf("FAILED %s: %s, width %zu, case %zu\n", set.cpu->name, what, width, number);
 }
 
 void check_units(const KernelSet& set, const RowShape& shape) {
@@ -296,10 +328,13 @@ void check_set(const KernelSet& set) {
         for (size_t borders = 0; borders < 4; ++borders) {
             const bool above = borders & 1, below = borders & 2;
             const Random random{std::mt19937_64(width * 8 + borders)};
-            for (const auto& [c_in, c_out] : {std::pair<size_t, size_t>{3, 64}, {1, 64}, {64, 64}}) {
-                FloatRow mine = run_conv(set, random, shape, above, below, c_in, c_out);
-                FloatRow truth = run_conv(scalar(), random, shape, above, below, c_in, c_out);
-                check(same_pixels(mine, truth, c_out, shape), set, "float convolution", width, borders);
+            for (const auto& [c_in, count] :
+                 {std::pair<size_t, size_t>{3, 1}, {1, 1}, {64, 1}, {64, 2}, {64, 3}, {64, 4}}) {
+                std::vector<FloatRow> mine = run_conv(set, random, shape, above, below, c_in, count);
+                std::vector<FloatRow> truth = run_conv(scalar(), random, shape, above, below, c_in, count);
+                for (size_t y = 0; y < count; ++y)
+                    check(same_pixels(mine[y], truth[y], kFeatures, shape), set, "float convolution", width,
+                          10 * count + borders);
             }
             for (const size_t c_out : {1, 3}) {
                 FloatRow mine = run_taps(set, random, shape, above, below, c_out);

@@ -37,6 +37,9 @@ SMALL = {
     "m-x2": replace(sr_spec("m", 2), blocks=2),
     "m-x3": replace(sr_spec("m", 3), blocks=1),
     "m-x4": replace(sr_spec("m", 4), blocks=1),
+    "l-x2": replace(sr_spec("l", 2), blocks=1),
+    "l-x3": replace(sr_spec("l", 3), blocks=1),
+    "l-x4": replace(sr_spec("l", 4), blocks=1),
     "denoise": replace(DENOISE_SPEC, blocks=2),
     "deblock": replace(DEBLOCK_SPEC, blocks=3),
 }
@@ -98,10 +101,13 @@ def test_bands_shorter_than_the_network_is_deep(monkeypatch: pytest.MonkeyPatch)
 
 @compiled
 @settings(max_examples=15, deadline=None)
-@given(top=st.integers(0, 30), left=st.integers(0, 60), height=st.integers(1, 9), width=st.integers(1, 70))
-def test_a_tile_with_halo_equals_the_whole_image(top: int, left: int, height: int, width: int) -> None:
+@given(
+    name=st.sampled_from(["m-x4", "l-x2", "l-x3", "l-x4"]),
+    top=st.integers(0, 30), left=st.integers(0, 60), height=st.integers(1, 9), width=st.integers(1, 70),
+)  # fmt: skip
+def test_a_tile_with_halo_equals_the_whole_image(name: str, top: int, left: int, height: int, width: int) -> None:
     """Inside the halo a tile has exactly the pixels of the whole image, wherever it lies."""
-    spec = SMALL["m-x4"]
+    spec = SMALL[name]
     session = CpuEngine(1).open(random_model(spec))
     x = picture(spec, 40, 130)
     whole = session.run(x)

@@ -76,18 +76,19 @@ size_t convolution(const KernelSet& set, std::mt19937_64& random, const RowShape
     FloatRow out(kFeatures, shape);
     std::vector<float> weight(kFeatures * c_in * kTaps), bias(kFeatures);
     fill(random, weight.data(), weight.size());
-    const std::vector<float> packed = pack_conv_weights(weight.data(), kFeatures, c_in);
-    ConvRow task{};
+    const std::vector<float> packed = pack_conv_weights(weight.data(), kFeatures, c_in, 1);
+    ConvRows task{};
+    task.count = 1;
     for (size_t dy = 0; dy < 3; ++dy) task.rows[dy] = in[dy].data();
     task.in_stride = task.out_stride = shape.stride;
     task.c_in = c_in;
     task.weights = packed.data();
     task.bias = bias.data();
-    task.out = out.data();
+    task.out[0] = out.data();
     task.c_out = kFeatures;
     task.width = shape.width;
     task.leak = 0.1f;
-    for (size_t turn = 0; turn < turns; ++turn) set.conv_row(task);
+    for (size_t turn = 0; turn < turns; ++turn) set.conv_rows(task);
     return shape.width;
 }
 

@@ -20,6 +20,7 @@ struct Avx2 {
     static void store(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
     static __m256 set(float v) { return _mm256_set1_ps(v); }
     static __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
+    static __m256 sub(__m256 a, __m256 b) { return _mm256_sub_ps(a, b); }
     static __m256 fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
     static __m256 leaky(__m256 v, __m256 slope) { return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), v); }
     static const float* four(const float* p) { return p; }

@@ -20,6 +20,7 @@ struct Avx512 {
     static void store(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
     static __m512 set(float v) { return _mm512_set1_ps(v); }
     static __m512 add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+    static __m512 sub(__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }
     static __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
     static const float* four(const float* p) { return p; }
     template <size_t kLane>

@@ -14,10 +14,11 @@ namespace bbcu {
 
 constexpr size_t kFeatures = 64;
 constexpr size_t kTaps = 9;
-constexpr size_t kRowPad = 64;  // floats around a plane; also the widest block that a kernel reads or writes
-constexpr size_t kMaxRows = 8;  // that a kernel takes at once
-constexpr size_t kMaxStep = 4;  // of a PixelShuffle
-constexpr size_t kAlign = 64;   // bytes; of every buffer and of every plane
+constexpr size_t kRowPad = 64;             // floats around a plane; also the widest block that a kernel reads or writes
+constexpr size_t kMaxRows = 8;             // that a kernel takes at once
+constexpr size_t kMaxStep = 4;             // of a PixelShuffle
+constexpr size_t kConvScratch = 48 << 10;  // floats that a convolution of a few rows at once needs
+constexpr size_t kAlign = 64;              // bytes; of every buffer and of every plane
 
 // Per output channel: v = scale * y + bias; v = (v < 0 ? slope : 1) * v + offset, where y is the +-1 product.
 struct UnitParams {
@@ -45,18 +46,22 @@ struct BinaryRow {
     uint8_t* packed;         // packed row of the signs, or null
 };
 
-// One row of a full-precision convolution: out = leaky(bias + conv).
-struct ConvRow {
-    const float* rows[3];  // float rows above, at and below; null outside the image; pixel `width` must be 0
+// Rows of a full-precision convolution: out = leaky(bias + conv). More than one are made by Winograd's filters, which
+// see rows[0] to rows[count + 1] in all of them: the results are those of one row but for rounding.
+struct ConvRows {
+    size_t count;                     // of output rows, 1..kMaxStep
+    const float* rows[kMaxStep + 2];  // float rows, the first above the first output; null outside the image; pixel
+                                      // `width` must be 0
     size_t in_stride;
-    size_t c_in;
+    size_t c_in;           // where count > 1, 64, and so is c_out
     const float* weights;  // from pack_conv_weights
     const float* bias;     // [c_out]
-    float* out;
+    float* out[kMaxStep];
     size_t out_stride;
     size_t c_out;  // a multiple of 8
     size_t width;
     float leak;
+    float* scratch;  // where count > 1: [kConvScratch], aligned
 };
 
 // One input row of the last convolution, whose few outputs are worth another order: what the row adds to its outputs
@@ -95,7 +100,7 @@ struct KernelSet {
     size_t (*rows_at_once)(size_t width);  // that binary_rows likes to have, 1..kMaxRows
     // Up to kMaxRows rows of one unit and width. No output is an input of another row, but its own residual.
     void (*binary_rows)(const BinaryRow* rows, size_t count);
-    void (*conv_row)(const ConvRow&);
+    void (*conv_rows)(const ConvRows&);
     void (*tap_row)(const TapRow&);
     void (*sum_taps)(const TapSum&);
     // out[count * x + j] = parts[j][x] for x < width

@@ -20,6 +20,7 @@ struct Neon {
     static void store(float* p, float32x4_t v) { vst1q_f32(p, v); }
     static float32x4_t set(float v) { return vdupq_n_f32(v); }
     static float32x4_t add(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
+    static float32x4_t sub(float32x4_t a, float32x4_t b) { return vsubq_f32(a, b); }
     static float32x4_t fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
     static float32x4_t select_negative(float32x4_t v, float32x4_t yes, float32x4_t no) {
         return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(v)), yes, no);

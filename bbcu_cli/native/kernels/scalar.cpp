@@ -18,6 +18,7 @@ struct Scalar {
     static void store(float* p, float v) { *p = v; }
     static float set(float v) { return v; }
     static float add(float a, float b) { return a + b; }
+    static float sub(float a, float b) { return a - b; }
     static float fma(float a, float b, float c) { return std::fma(a, b, c); }
     static float leaky(float v, float slope) { return std::signbit(v) ? slope * v : v; }
     static const float* four(const float* p) { return p; }
