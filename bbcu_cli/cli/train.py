@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bbcu_cli.cli.console import note
+from bbcu_cli.cli.heap import keep_large_blocks
 from bbcu_cli.errors import UsageError, require_torch
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def train(
         raise UsageError("Training needs --data, the folder of pictures, and --out, the folder of the run.")
 
     require_torch("Training")
+    keep_large_blocks()
     import torch
 
     from bbcu_cli.cores import checked_threads
