@@ -33,7 +33,7 @@ class NativeUnit(torch.autograd.Function):
     """PixelShuffle(r(BinConv(sign(x + m)))) + nearest(x) with the published gradients; step 1 is BBCU-B.
 
     Values are those of every engine: the sums of signs are exact, and alpha comes after. Gradients differ from
-    torch's by rounding only: products are exact sums of 20-bit fixed point. Nothing depends on the number of threads.
+    torch's by rounding only: products are exact sums of 9-bit numbers. Nothing depends on the number of threads.
     """
 
     @staticmethod

@@ -42,6 +42,8 @@ CASES = [
     (1, 13, 34, 2, False, 1.0),
     (1, 2, 450, 1, False, 1.0),
     (3, 24, 24, 1, False, 1.0),
+    (3, 30, 40, 1, False, 1.0),
+    (2, 13, 40, 2, False, 1.0),
 ]
 
 # What takes part in products of signs and quantised gradients.
@@ -84,7 +86,8 @@ def _run(unit: BinaryUnit, x: Tensor, grad: Tensor, simulation: Simulation) -> d
 def _quantised(unit: BinaryUnit, x: Tensor, grad: Tensor, window: float) -> dict[str, Tensor]:
     """The gradients of the input and the weights by definition: whole numbers of 9 bits, multiplied exactly.
 
-    The way to those numbers is float32, operation by operation as in the kernels, so that all are rounded alike.
+    The way to those numbers is float32, operation by operation as in the kernels, so that all are rounded alike. For the
+    weights, images of together 2048 pixels at most (of the output) have one scale.
     """
     weight = unit.binary_conv.weight.detach()
     channels = (1, -1, 1, 1)
@@ -99,17 +102,19 @@ def _quantised(unit: BinaryUnit, x: Tensor, grad: Tensor, window: float) -> dict
     unshuffled = F.pixel_unshuffle(grad, unit.step)
     gradient = torch.where(y > 0, unshuffled, unshuffled * slope.view(channels))
     for_input = 255 / (gradient * alpha).abs().amax(dim=(1, 2, 3), keepdim=True)
-    for_weight = 255 / gradient.abs().amax(dim=(0, 2, 3), keepdim=True)
+    together = max(2048 // (unit.step**2 * x.shape[2] * x.shape[3]), 1)
+    for_weight = torch.cat([255 / part.abs().amax(dim=(0, 2, 3), keepdim=True).expand_as(part)
+                            for part in gradient.split(together)])  # fmt: skip
     to_signs = (
         F.conv_transpose2d((gradient * (alpha * for_input)).round().double(), weight_signs, padding=1) / for_input
     )
-    to_weight = conv2d_weight(signs, weight.shape, (gradient * for_weight).round().double(), padding=1)
+    to_weight = conv2d_weight(signs, weight.shape, (gradient * for_weight).round().double() / for_weight, padding=1)
     to_shifted = to_signs * (2 / window - 2 / window**2 * shifted.abs()).clamp_min(0)
     residual = F.avg_pool2d(grad.double(), unit.step, divisor_override=1)
     return {
         "x": residual + to_shifted,
         "move0.bias": to_shifted.sum(dim=(0, 2, 3), keepdim=True),
-        "binary_conv.weight": to_weight / for_weight.view(-1, 1, 1, 1) * (weight.abs() <= 1),
+        "binary_conv.weight": to_weight * (weight.abs() <= 1),
     }
 
 

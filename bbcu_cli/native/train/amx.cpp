@@ -107,16 +107,17 @@ void pack_input_weights(const uint64_t* words, size_t groups, uint8_t* weights) 
             store_signs(words[2 * r], words[2 * r + 1], weights + r * kRowBytes, kTileBytes);
 }
 
-// Sums of 16 (or, with two tiles, 32) pixels from x on, for two blocks of channels: [pixels][64] from `to` on.
-template <bool kTwo>
+// Sums of kCount times 16 pixels from x on, for blocks `block` and the next: [pixels][64] from `to` on. Tiles 0 to 5
+// take them. The weights come from the second-level cache, so more pixels for each of their tiles are worth much.
+template <size_t kCount>
 void input_tiles(const InputRow& t, size_t x, size_t block, float* to) {
     const size_t groups = t.step * t.step, pixel = groups * kFeatures * sizeof(Number);
     _tile_zero(0);
     _tile_zero(1);
-    if (kTwo) {
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
     for (size_t dy = 0; dy < 3; ++dy) {
         // The tap (dy, dx) of an output at (y + 1 - dy, x + 1 - dx) reads the input at (y, x).
         const uint8_t* row = t.rows[2 - dy];
@@ -126,37 +127,55 @@ void input_tiles(const InputRow& t, size_t x, size_t block, float* to) {
                 const uint8_t* values = row + (x + 2 - dx) * pixel + i * kDepth * sizeof(Number);
                 const size_t part = ((i / kHalves * kTaps + 3 * dy + dx) * kHalves + i % kHalves) * kBlocks + block;
                 const uint8_t* signs = t.weights + part * kTileBytes;
-                _tile_loadd(6, signs, kRowBytes);
-                _tile_loadd(7, signs + kTileBytes, kRowBytes);
-                _tile_loadd(4, values, pixel);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                if (kTwo) {
-                    _tile_loadd(5, values + kRows * pixel, pixel);
-                    _tile_dpbf16ps(2, 5, 6);
-                    _tile_dpbf16ps(3, 5, 7);
+                _tile_loadd(7, signs, kRowBytes);
+                _tile_loadd(6, values, pixel);
+                _tile_dpbf16ps(0, 6, 7);
+                if (kCount > 1) {
+                    _tile_loadd(6, values + kRows * pixel, pixel);
+                    _tile_dpbf16ps(1, 6, 7);
                 }
+                if (kCount > 2) {
+                    _tile_loadd(6, values + 2 * kRows * pixel, pixel);
+                    _tile_dpbf16ps(2, 6, 7);
+                }
+                _tile_loadd(7, signs + kTileBytes, kRowBytes);
+                if (kCount > 2) {
+                    _tile_dpbf16ps(5, 6, 7);
+                    _tile_loadd(6, values + kRows * pixel, pixel);
+                }
+                if (kCount > 1) {
+                    _tile_dpbf16ps(4, 6, 7);
+                    _tile_loadd(6, values, pixel);
+                }
+                _tile_dpbf16ps(3, 6, 7);
             }
         }
     }
     constexpr size_t kPitch = kFeatures * sizeof(float);
-    _tile_stored(0, to + block * kRows, kPitch);
-    _tile_stored(1, to + (block + 1) * kRows, kPitch);
-    if (kTwo) {
-        _tile_stored(2, to + kRows * kFeatures + block * kRows, kPitch);
-        _tile_stored(3, to + kRows * kFeatures + (block + 1) * kRows, kPitch);
+    to += block * kRows;
+    _tile_stored(0, to, kPitch);
+    _tile_stored(3, to + kRows, kPitch);
+    if (kCount > 1) {
+        _tile_stored(1, to + kRows * kFeatures, kPitch);
+        _tile_stored(4, to + kRows * kFeatures + kRows, kPitch);
+    }
+    if (kCount > 2) {
+        _tile_stored(2, to + 2 * kRows * kFeatures, kPitch);
+        _tile_stored(5, to + 2 * kRows * kFeatures + kRows, kPitch);
     }
 }
 
 void input_row(const InputRow& task) {
     const Tiles tiles;
-    constexpr size_t kBlock = 2 * kRows;
-    alignas(kAlign) float sums[kBlock * kFeatures];
-    input_pixels<kBlock>(task, [&](size_t x, size_t count, int32_t* to) {
-        for (size_t block = 0; block < kBlocks; block += 2)
-            count > kRows ? input_tiles<true>(task, x, block, sums) : input_tiles<false>(task, x, block, sums);
-        for (size_t i = 0; i < count * kFeatures; i += 16)
-            _mm512_store_si512(to + i, _mm512_cvtps_epi32(_mm512_load_ps(sums + i)));
+    input_pixels<3 * kRows, float>(task, [&](size_t x, size_t count, float* sums) {
+        for (size_t block = 0; block < kBlocks; block += 2) {
+            if (count > 2 * kRows)
+                input_tiles<3>(task, x, block, sums);
+            else if (count > kRows)
+                input_tiles<2>(task, x, block, sums);
+            else
+                input_tiles<1>(task, x, block, sums);
+        }
     });
 }
 
@@ -166,13 +185,13 @@ size_t bit_row_bytes(size_t width) { return width * sizeof(uint64_t); }
 void bit_row(const uint64_t* words, size_t width, uint8_t* bits) { std::memcpy(bits, words, bit_row_bytes(width)); }
 
 // Pixels of all rows in one sequence, each row with a zero before it and at least one behind, so that a tap is an
-// offset. Of WeightRows: tiles of gradients [pixels / 32], then pairs of signs [pixels + offsets][4 blocks][16
+// offset. Of WeightRows: tiles of gradients [2][pixels / 32], then pairs of signs [pixels + offsets][4 blocks][16
 // channels]: of the pixel at that place and the one behind it.
 struct Sequence {
     size_t pitch, tiles, places;
     Sequence(size_t rows, size_t width)
         : pitch(width + 2), tiles((rows * pitch + kDepth - 1) / kDepth), places(tiles * kDepth + 2 * pitch + 2) {}
-    size_t gradient_bytes() const { return tiles * kTileBytes; }
+    size_t gradient_bytes() const { return 2 * tiles * kTileBytes; }
     size_t sign_bytes() const { return places * kBlocks * kRowBytes; }
 };
 
@@ -204,18 +223,19 @@ inline void transpose(__m512i (&v)[16]) {
     }
 }
 
-void store_gradients(const WeightRows& t, const Sequence& all) {
-    const __m512 scale = _mm512_loadu_ps(t.scale);
+// Of kOutputs channels from `first` on.
+void store_gradients(const WeightRows& t, const Sequence& all, size_t first, uint8_t* to) {
+    const __m512 scale = _mm512_loadu_ps(t.scale + first);
     const auto at = [&](size_t place) {
         const size_t y = place / all.pitch, x = place % all.pitch;
         if (y >= t.rows || x >= t.width) return _mm512_setzero_ps();
-        return quantised(t.gradient + (y * t.width + x) * t.pitch, scale);
+        return quantised(t.gradient + (y * t.width + x) * t.pitch + first, scale);
     };
     for (size_t tile = 0; tile < all.tiles; ++tile) {
         __m512i pairs[kRows];
         for (size_t i = 0; i < kRows; ++i) pairs[i] = paired(at(tile * kDepth + 2 * i), at(tile * kDepth + 2 * i + 1));
         transpose(pairs);
-        for (size_t i = 0; i < kRows; ++i) _mm512_store_si512(t.scratch + tile * kTileBytes + i * kRowBytes, pairs[i]);
+        for (size_t i = 0; i < kRows; ++i) _mm512_store_si512(to + tile * kTileBytes + i * kRowBytes, pairs[i]);
     }
 }
 
@@ -235,8 +255,11 @@ void store_sign_pairs(const WeightRows& t, const Sequence& all) {
     std::memset(to, 0, static_cast<size_t>(t.scratch + all.gradient_bytes() + all.sign_bytes() - to));
 }
 
-// Tiles 0 to 5 take the sums of three taps and two blocks of channels, over tiles [begin, end) of pixels.
-void weight_tiles(const WeightRows& t, const Sequence& all, size_t dy, size_t block, size_t begin, size_t end) {
+// Tiles 0 to 2 take the sums of three taps and one block of channels, over tiles [begin, end) of pixels, for kOutputs
+// channels; with kTwo tiles 3 to 5 those of the next kOutputs. Signs come from the second-level cache.
+template <bool kTwo>
+void weight_tiles(const uint8_t* gradients, const uint8_t* signs, const Sequence& all, size_t begin, size_t end,
+                  int32_t* to) {
     constexpr size_t kPlace = kBlocks * kRowBytes, kPair = 2 * kPlace;
     _tile_zero(0);
     _tile_zero(1);
@@ -245,48 +268,68 @@ void weight_tiles(const WeightRows& t, const Sequence& all, size_t dy, size_t bl
     _tile_zero(4);
     _tile_zero(5);
     for (size_t tile = begin; tile < end; ++tile) {
-        const uint8_t* signs =
-            t.scratch + all.gradient_bytes() + (tile * kDepth + dy * all.pitch) * kPlace + block * kRowBytes;
-        _tile_loadd(6, t.scratch + tile * kTileBytes, kRowBytes);
-        _tile_loadd(7, signs, kPair);
-        _tile_dpbf16ps(0, 6, 7);
-        _tile_loadd(7, signs + kRowBytes, kPair);
-        _tile_dpbf16ps(1, 6, 7);
-        _tile_loadd(7, signs + kPlace, kPair);
-        _tile_dpbf16ps(2, 6, 7);
-        _tile_loadd(7, signs + kPlace + kRowBytes, kPair);
-        _tile_dpbf16ps(3, 6, 7);
-        _tile_loadd(7, signs + 2 * kPlace, kPair);
-        _tile_dpbf16ps(4, 6, 7);
-        _tile_loadd(7, signs + 2 * kPlace + kRowBytes, kPair);
-        _tile_dpbf16ps(5, 6, 7);
+        const uint8_t* at = signs + tile * kDepth * kPlace;
+        _tile_loadd(6, gradients + tile * kTileBytes, kRowBytes);
+        if (kTwo) {
+            // Three taps in turn, each with both gradients.
+            _tile_loadd(7, at, kPair);
+            _tile_dpbf16ps(0, 6, 7);
+            _tile_loadd(6, gradients + (all.tiles + tile) * kTileBytes, kRowBytes);
+            _tile_dpbf16ps(3, 6, 7);
+            _tile_loadd(7, at + kPlace, kPair);
+            _tile_dpbf16ps(4, 6, 7);
+            _tile_loadd(6, gradients + tile * kTileBytes, kRowBytes);
+            _tile_dpbf16ps(1, 6, 7);
+            _tile_loadd(7, at + 2 * kPlace, kPair);
+            _tile_dpbf16ps(2, 6, 7);
+            _tile_loadd(6, gradients + (all.tiles + tile) * kTileBytes, kRowBytes);
+            _tile_dpbf16ps(5, 6, 7);
+        } else {
+            _tile_loadd(7, at, kPair);
+            _tile_dpbf16ps(0, 6, 7);
+            _tile_loadd(7, at + kPlace, kPair);
+            _tile_dpbf16ps(1, 6, 7);
+            _tile_loadd(7, at + 2 * kPlace, kPair);
+            _tile_dpbf16ps(2, 6, 7);
+        }
     }
-    alignas(kAlign) float sums[6][kOutputs][kRows];
-    _tile_stored(0, sums[0], kRowBytes);
-    _tile_stored(1, sums[1], kRowBytes);
-    _tile_stored(2, sums[2], kRowBytes);
-    _tile_stored(3, sums[3], kRowBytes);
-    _tile_stored(4, sums[4], kRowBytes);
-    _tile_stored(5, sums[5], kRowBytes);
-    for (size_t i = 0; i < 6; ++i)
-        for (size_t o = 0; o < kOutputs; ++o) {
-            int32_t* to = t.sums + (o * kTaps + 3 * dy + i / 2) * kFeatures + (block + i % 2) * kRows;
-            const __m512i sum = _mm512_cvtps_epi32(_mm512_load_ps(sums[i][o]));
-            _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), sum));
+    alignas(kAlign) float sums[2][3][kOutputs][kRows];
+    _tile_stored(0, sums[0][0], kRowBytes);
+    _tile_stored(1, sums[0][1], kRowBytes);
+    _tile_stored(2, sums[0][2], kRowBytes);
+    _tile_stored(3, sums[1][0], kRowBytes);
+    _tile_stored(4, sums[1][1], kRowBytes);
+    _tile_stored(5, sums[1][2], kRowBytes);
+    for (size_t o = 0; o < (kTwo ? 2 : 1) * kOutputs; ++o, to += kTaps * kFeatures)
+        for (size_t dx = 0; dx < 3; ++dx) {
+            const __m512i sum = _mm512_cvtps_epi32(_mm512_load_ps(sums[o / kOutputs][dx][o % kOutputs]));
+            _mm512_storeu_si512(to + dx * kFeatures, _mm512_add_epi32(_mm512_loadu_si512(to + dx * kFeatures), sum));
         }
 }
 
 void weight_rows(const WeightRows& task) {
     const WeightRows t = task;
     const Sequence all(t.rows, t.width);
-    store_gradients(t, all);
+    const uint8_t* signs = t.scratch + all.gradient_bytes();
     store_sign_pairs(t, all);
     const Tiles tiles;
     constexpr size_t kOnce = kExact / kDepth;
-    for (size_t begin = 0; begin < all.tiles; begin += kOnce)
-        for (size_t dy = 0; dy < 3; ++dy)
-            for (size_t block = 0; block < kBlocks; block += 2)
-                weight_tiles(t, all, dy, block, begin, least(begin + kOnce, all.tiles));
+    for (size_t first = 0; first < t.outputs; first += 2 * kOutputs) {
+        const bool two = first + kOutputs < t.outputs;
+        store_gradients(t, all, first, t.scratch);
+        if (two) store_gradients(t, all, first + kOutputs, t.scratch + all.tiles * kTileBytes);
+        for (size_t begin = 0; begin < all.tiles; begin += kOnce)
+            for (size_t dy = 0; dy < 3; ++dy)
+                for (size_t block = 0; block < kBlocks; ++block) {
+                    const size_t end = least(begin + kOnce, all.tiles);
+                    const uint8_t* from = signs + (dy * all.pitch * kBlocks + block) * kRowBytes;
+                    int32_t* to = t.sums + (first * kTaps + 3 * dy) * kFeatures + block * kRows;
+                    if (two)
+                        weight_tiles<true>(t.scratch, from, all, begin, end, to);
+                    else
+                        weight_tiles<false>(t.scratch, from, all, begin, end, to);
+                }
+    }
 }
 
 constexpr Kernels all() {

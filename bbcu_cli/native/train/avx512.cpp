@@ -80,8 +80,11 @@ template <size_t kPixels>
 inline void forward_pixels(const ForwardRow& t, size_t x, size_t first, size_t last) {
     constexpr size_t kWords = kFeatures / 8;
     __m512i count[kPixels][kWords];
-    for (size_t p = 0; p < kPixels; ++p)
+    BBCU_UNROLL(2)
+    for (size_t p = 0; p < kPixels; ++p) {
+        BBCU_UNROLL(8)
         for (size_t j = 0; j < kWords; ++j) count[p][j] = _mm512_setzero_si512();
+    }
     int taps = 0;
     for (size_t dy = 0; dy < 3; ++dy) {
         if (!t.rows[dy]) continue;
@@ -95,13 +98,16 @@ inline void forward_pixels(const ForwardRow& t, size_t x, size_t first, size_t l
                 const __m512i w = _mm512_load_si512(weights + 64 * j);
                 BBCU_UNROLL(4)
                 for (size_t p = 0; p < kPixels; ++p)
-                    count[p][j] = _mm512_add_epi64(count[p][j], _mm512_popcnt_epi64(_mm512_xor_si512(w, word[p])));
+                    count[p][j] = Bytes::in_register(
+                        _mm512_add_epi64(count[p][j], _mm512_popcnt_epi64(_mm512_xor_si512(w, word[p]))));
             }
         }
     }
     const __m512i all = _mm512_set1_epi32(taps * static_cast<int>(kFeatures));
     const Group& group = *t.group;
+    BBCU_UNROLL(2)
     for (size_t p = 0; p < kPixels; ++p) {
+        BBCU_UNROLL(4)
         for (size_t v = 0; v < kVectors; ++v) {
             const __m512i counts = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(count[p][2 * v])),
                                                       _mm512_cvtepi64_epi32(count[p][2 * v + 1]), 1);

@@ -24,11 +24,25 @@ struct Floats {
     static void store(float* p, type v) { vst1q_f32(p, v); }
     static type set(float v) { return vdupq_n_f32(v); }
     static type from_numbers(const int32_t* p) { return vcvtq_f32_s32(vld1q_s32(p)); }
+    static type from_numbers(const float* p) { return load(p); }
     static type add(type a, type b) { return vaddq_f32(a, b); }
     static type subtract(type a, type b) { return vsubq_f32(a, b); }
     static type multiply(type a, type b) { return vmulq_f32(a, b); }
     static type magnitude(type v) { return vabsq_f32(v); }
     static type positive_part(type v) { return vmaxnmq_f32(v, set(0)); }  // 0 of a NaN
+#elif defined(__AVX512F__)
+    using type = __m512;
+    static constexpr size_t lanes = 16;
+    static type load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, type v) { _mm512_storeu_ps(p, v); }
+    static type set(float v) { return _mm512_set1_ps(v); }
+    static type from_numbers(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_load_si512(p)); }
+    static type from_numbers(const float* p) { return _mm512_load_ps(p); }
+    static type add(type a, type b) { return _mm512_add_ps(a, b); }
+    static type subtract(type a, type b) { return _mm512_sub_ps(a, b); }
+    static type multiply(type a, type b) { return _mm512_mul_ps(a, b); }
+    static type magnitude(type v) { return _mm512_abs_ps(v); }
+    static type positive_part(type v) { return _mm512_max_ps(v, set(0)); }  // 0 of a NaN
 #else
     using type = __m256;
     static constexpr size_t lanes = 8;
@@ -38,6 +52,7 @@ struct Floats {
     static type from_numbers(const int32_t* p) {
         return _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
     }
+    static type from_numbers(const float* p) { return _mm256_load_ps(p); }
     static type add(type a, type b) { return _mm256_add_ps(a, b); }
     static type subtract(type a, type b) { return _mm256_sub_ps(a, b); }
     static type multiply(type a, type b) { return _mm256_mul_ps(a, b); }
@@ -59,18 +74,26 @@ inline const float* residual_of(const InputRow& t, size_t x, float* sums) {
     return sums;
 }
 
-// kBlock pixels (or the row's rest) at a time. sums_of(x, count, sums) fills sums[count][64] from pixel x on.
-template <size_t kBlock, class SumsOf>
+// kBlock pixels (or the row's rest) at a time. sums_of(x, count, sums) fills sums[count][64] from pixel x on; they are
+// whole numbers in either type.
+template <size_t kBlock, class Number, class SumsOf>
 inline void input_pixels(const InputRow& task, const SumsOf& sums_of) {
     const InputRow t = task;
     constexpr size_t kVectors = kFeatures / Floats::lanes;
-    alignas(kAlign) int32_t sums[kBlock * kFeatures];
+    alignas(kAlign) Number sums[kBlock * kFeatures];
     alignas(kAlign) float residual[kFeatures];
     const auto unit = Floats::set(t.unit), steepness = Floats::set(t.steepness), peak = Floats::set(t.peak);
     Floats::type partial[kVectors];
     for (Floats::type& part : partial) part = Floats::set(0);
     for (size_t start = 0; start < t.width; start += kBlock) {
         const size_t count = least(kBlock, t.width - start);
+        // The products take long enough for what is then read and written to come near.
+        constexpr size_t kLine = kAlign / sizeof(float);
+        for (size_t i = start * kFeatures; i < (start + count) * kFeatures; i += kLine) {
+            prefetch_second_level(t.x + i);
+            prefetch_second_level(t.out + i);
+            if (t.step == 1) prefetch_second_level(t.grad + i);
+        }
         sums_of(start, count, sums);
         for (size_t p = 0; p < count; ++p) {
             const float *x = t.x + (start + p) * kFeatures, *rest = residual_of(t, start + p, residual);

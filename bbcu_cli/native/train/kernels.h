@@ -2,8 +2,8 @@
 // function.
 //
 // Gradients enter products as whole numbers of at most +-kMost, rounded to nearest under one scale for each image (for
-// the input's gradient) or output channel (for the weights'). Sums are then exact: results do not depend on the kernel
-// set or the threads.
+// the input's gradient) or output channel of the images that are taken together (for the weights'). Sums are then exact:
+// results do not depend on the kernel set or the threads.
 #pragma once
 
 #include <cstddef>
@@ -68,17 +68,18 @@ struct InputRow {
     float* partial;      // [64]: sums over the row for m
 };
 
-// What some rows of one image give to the weights' gradient of kOutputs output channels.
+// What some rows of one image give to the weights' gradient of some output channels.
 struct WeightRows {
     const float* gradient;  // the first row's, at the first of the channels
+    size_t outputs;         // a multiple of kOutputs
     size_t pitch;           // floats between pixels
-    const float* scale;     // [kOutputs], under which gradients become whole numbers of at most kMost
+    const float* scale;     // [outputs], under which gradients become whole numbers of at most kMost
     const uint8_t* bits;    // [rows + 2] bit rows, from the one above the first on; outside the image not read
     size_t rows;
     size_t width;
     bool above, below;  // does the image have rows there?
     uint8_t* scratch;   // scratch_bytes(rows, width), aligned
-    int32_t* sums;      // [kOutputs][9][64], added to
+    int32_t* sums;      // [outputs][9][64], added to
 };
 
 // Kernels for one instruction set; all sets give the same bits.

@@ -174,7 +174,7 @@ void input_sums(const InputRow& t, size_t x, int32_t* sums) {
 
 template <class V>
 void input_row(const InputRow& task) {
-    input_pixels<V::rows>(task, [&](size_t x, size_t count, int32_t* sums) {
+    input_pixels<V::rows, int32_t>(task, [&](size_t x, size_t count, int32_t* sums) {
         if (count == V::rows)
             input_sums<V, V::rows>(task, x, sums);
         else
@@ -225,9 +225,9 @@ void weight_sums(const WeightRows& t, size_t tap, size_t output, size_t begin, s
     acc.flush(t.sums + (output * kTaps + tap) * kFeatures, kTaps * kFeatures);
 }
 
+// Of kOutputs channels.
 template <class V>
-void weight_rows(const WeightRows& task) {
-    const WeightRows t = task;
+void weight_part(const WeightRows& t) {
     for (size_t y = 0; y < t.rows; ++y) V::store_row(t, y);
     const size_t all = t.rows * quads(t.width);
     for (size_t four = 0; four < kOutputs; four += 4)
@@ -243,6 +243,17 @@ void weight_rows(const WeightRows& task) {
             for (size_t o = 0; o < kOutputs; ++o) whole[o] += sums[(y * 3 + tap % 3) * kOutputs + o];
         for (size_t o = 0; o < kOutputs; ++o)
             for (size_t c = 0; c < kFeatures; ++c) t.sums[(o * kTaps + tap) * kFeatures + c] += whole[o];
+    }
+}
+
+template <class V>
+void weight_rows(const WeightRows& task) {
+    WeightRows part = task;
+    for (size_t o = 0; o < task.outputs; o += kOutputs) {
+        part.gradient = task.gradient + o;
+        part.scale = task.scale + o;
+        part.sums = task.sums + o * kTaps * kFeatures;
+        weight_part<V>(part);
     }
 }
 

@@ -139,18 +139,17 @@ void weight_rows(const WeightRows& t) {
     const auto* words = reinterpret_cast<const uint64_t*>(t.bits);
     for (size_t y = 0; y < t.rows; ++y) {
         for (size_t x = 0; x < t.width; ++x) {
-            int16_t values[kOutputs];
-            for (size_t o = 0; o < kOutputs; ++o)
-                values[o] = quantise(t.gradient[(y * t.width + x) * t.pitch + o] * t.scale[o]);
+            const float* gradient = t.gradient + (y * t.width + x) * t.pitch;
             for (size_t tap = 0; tap < kTaps; ++tap) {
                 const size_t dy = tap / 3, dx = tap % 3;
                 if ((y + dy < 1 && !t.above) || (y + dy > t.rows && !t.below)) continue;
                 if (x + dx < 1 || x + dx > t.width) continue;
                 int16_t signs[kFeatures];
                 unpack_signs(words[(y + dy) * t.width + x + dx - 1], signs);
-                for (size_t o = 0; o < kOutputs; ++o) {
+                for (size_t o = 0; o < t.outputs; ++o) {
+                    const int16_t value = quantise(gradient[o] * t.scale[o]);
                     int32_t* sums = t.sums + (o * kTaps + tap) * kFeatures;
-                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += signs[c] * values[o];
+                    for (size_t c = 0; c < kFeatures; ++c) sums[c] += signs[c] * value;
                 }
             }
         }

@@ -64,6 +64,12 @@ float from_bits(uint32_t bits) {
 
 constexpr size_t kBandRows = 32;      // of the input's gradient at most; two more are quantised for a band
 constexpr size_t kBandPixels = 1024;  // of the weights' gradient; a band's tables fit the second-level cache
+constexpr size_t kPartPixels = 2048;  // of images that are taken together, so that the caches hold what passes of them
+
+// Images of a batch that go through a unit together.
+size_t images_at_once(const Shape& shape) {
+    return std::clamp<size_t>(kPartPixels / (shape.height * shape.width * shape.groups()), 1, shape.images);
+}
 
 class Backward {
 public:
@@ -72,34 +78,49 @@ public:
         : kernels_(kernels), shape_(shape), unit_(unit), peak_(2.0f / window), steepness_(peak_ / window), x_(x),
           words_(words), sums_(sums), grad_(grad), to_(gradients), rows_(shape.images * shape.height),
           groups_(shape.groups()), channels_(groups_ * kFeatures), prepared_(kernels, shape, unit),
-          gradient_(shape.pixels() * channels_), partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures),
-          largest_(rows_ * channels_), input_scale_(shape.images * channels_), input_unit_(shape.images),
-          weight_scale_(channels_), quantised_bytes_(kernels.quantised_bytes(shape.width, groups_)),
+          at_once_(images_at_once(shape)), gradient_(at_once_ * shape.height * shape.width * channels_),
+          partial_(rows_ * 3 * channels_), shift_partial_(rows_ * kFeatures), largest_(rows_ * channels_),
+          input_scale_(shape.images * channels_), input_unit_(shape.images), weight_scale_(channels_),
+          weight_total_(channels_ * kTaps * kFeatures), quantised_bytes_(kernels.quantised_bytes(shape.width, groups_)),
           bit_bytes_(kernels.bit_row_bytes(shape.width)), bits_((1 + rows_) * bit_bytes_),
           input_weights_(kernels.input_weight_bytes(groups_)),
           weight_rows_(std::clamp<size_t>(kBandPixels / shape.width, 1, shape.height)) {}
 
     void run(size_t threads) {
-        share(rows_, threads, [this] { return [this](size_t row) { differentiate(row); }; });
-        reduce_rprelu();
-        if (!find_scales()) return fill_nan();
         kernels_.pack_input_weights(prepared_.words.data(), groups_, input_weights_.data());
-        const size_t outputs = channels_ / kOutputs;
-        const size_t bands = (shape_.height + kBandRows - 1) / kBandRows, rows = (shape_.height + bands - 1) / bands;
-        share(outputs + shape_.images * bands, threads, [&] {
-            return [&, this, quantised = Scratch<uint8_t>(3 * quantised_bytes_),
-                    scratch = Scratch<uint8_t>(kernels_.scratch_bytes(weight_rows_, shape_.width))](size_t item) {
-                if (item < outputs)
-                    weights(item * kOutputs, scratch.data());
-                else
-                    input((item - outputs) / bands, (item - outputs) % bands * rows, rows, quantised.data());
-            };
-        });
+        std::fill_n(weight_total_.data(), channels_ * kTaps * kFeatures, 0.0f);
+        bool finite = true;
+        for (size_t first = 0; first < shape_.images; first += at_once_)
+            finite = run_images(first, std::min(first + at_once_, shape_.images), threads) && finite;
+        reduce_rprelu();
+        if (!finite) return fill_nan();
         reduce_shift();
+        store_weights();
     }
 
 private:
-    float* gradient_row(size_t row) const { return gradient_.data() + row * shape_.width * channels_; }
+    // Images [first, end). False where a gradient is not finite.
+    bool run_images(size_t first, size_t end, size_t threads) {
+        share((end - first) * shape_.height, threads,
+              [&, this] { return [&, this](size_t row) { differentiate(first * shape_.height + row); }; });
+        if (!find_scales(first, end)) return false;
+        const size_t outputs = channels_ / kOutputs, parts = std::min(threads, outputs);
+        const size_t bands = (shape_.height + kBandRows - 1) / kBandRows, rows = (shape_.height + bands - 1) / bands;
+        share(parts + (end - first) * bands, threads, [&, this] {
+            return [&, this, quantised = Scratch<uint8_t>(3 * quantised_bytes_),
+                    scratch = Scratch<uint8_t>(kernels_.scratch_bytes(weight_rows_, shape_.width))](size_t item) {
+                if (item < parts)
+                    weights(first, end, item * outputs / parts, (item + 1) * outputs / parts, scratch.data());
+                else
+                    input(first + (item - parts) / bands, (item - parts) % bands * rows, rows, quantised.data());
+            };
+        });
+        return true;
+    }
+
+    float* gradient_row(size_t row) const {
+        return gradient_.data() + row % (at_once_ * shape_.height) * shape_.width * channels_;
+    }
 
     // Through the RPReLU of one row of all groups; and its bit row.
     void differentiate(size_t row) {
@@ -120,10 +141,10 @@ private:
         kernels_.bit_row(words_ + row * width, width, bits_.data() + (1 + row) * bit_bytes_);
     }
 
-    // False where a gradient is not finite.
-    bool find_scales() {
+    // Of images [first, end). False where a gradient is not finite.
+    bool find_scales(size_t first, size_t end) {
         std::vector<uint32_t> of_all(channels_);
-        for (size_t image = 0; image < shape_.images; ++image) {
+        for (size_t image = first; image < end; ++image) {
             std::vector<uint32_t> most(channels_);  // bits, which are in the order of the magnitudes that they mean
             for (size_t y = 0; y < shape_.height; ++y) {
                 const uint32_t* row = largest_.data() + (image * shape_.height + y) * channels_;
@@ -203,48 +224,52 @@ private:
         }
     }
 
-    // The weights' gradient of kOutputs channels of a group, from `channel` on.
-    void weights(size_t channel, uint8_t* scratch) {
+    // What images [first, end) give to the weights' gradient of channels [from, to) * kOutputs.
+    void weights(size_t first, size_t end, size_t from, size_t to, uint8_t* scratch) {
         constexpr size_t kSums = kOutputs * kTaps * kFeatures;
-        const Scratch<int32_t> sums(kSums);  // of the last `pixels` pixels
-        const Scratch<double> total(kSums);  // whole numbers
-        std::fill_n(sums.data(), kSums, 0);
-        std::fill_n(total.data(), kSums, 0.0);
+        const Scratch<int32_t> sums((to - from) * kSums);  // of the last `pixels` pixels
+        std::fill_n(sums.data(), (to - from) * kSums, 0);
         size_t pixels = 0;
         const auto add_up = [&] {
-            for (size_t i = 0; i < kSums; ++i) total[i] += sums[i];
-            std::fill_n(sums.data(), kSums, 0);
+            for (size_t channel = from * kOutputs; channel < to * kOutputs; ++channel) {
+                const float unit = 1 / weight_scale_[channel];
+                const int32_t* sum = sums.data() + (channel - from * kOutputs) * kTaps * kFeatures;
+                float* total = weight_total_.data() + channel * kTaps * kFeatures;
+                for (size_t i = 0; i < kTaps * kFeatures; ++i) total[i] += static_cast<float>(sum[i]) * unit;
+            }
+            std::fill_n(sums.data(), (to - from) * kSums, 0);
             pixels = 0;
         };
-        for (size_t image = 0; image < shape_.images; ++image) {
+        for (size_t image = first; image < end; ++image) {
             for (size_t y = 0; y < shape_.height; y += weight_rows_) {
                 const size_t row = image * shape_.height + y;
                 WeightRows task{};
-                task.gradient = gradient_row(row) + channel;
+                task.gradient = gradient_row(row) + from * kOutputs;
+                task.outputs = (to - from) * kOutputs;
+                task.scale = weight_scale_.data() + from * kOutputs;
+                task.sums = sums.data();
                 task.pitch = channels_;
-                task.scale = weight_scale_.data() + channel;
                 task.bits = bits_.data() + row * bit_bytes_;
                 task.rows = std::min(weight_rows_, shape_.height - y);
                 task.width = shape_.width;
                 task.above = y > 0;
                 task.below = y + task.rows < shape_.height;
                 task.scratch = scratch;
-                task.sums = sums.data();
                 if (pixels + task.rows * task.width > kMaxPixels) add_up();
                 pixels += task.rows * task.width;
                 kernels_.weight_rows(task);
             }
         }
         add_up();
-        const size_t group = channel / kFeatures, first = channel % kFeatures;
-        for (size_t o = 0; o < kOutputs; ++o) {
-            const double unit = 1.0 / weight_scale_[channel + o];
-            const size_t from = ((first + o) * groups_ + group) * kTaps * kFeatures;
-            const double* sum = total.data() + o * kTaps * kFeatures;
-            for (size_t i = 0; i < kTaps * kFeatures; ++i) {
-                const auto value = static_cast<float>(sum[i] * unit);
-                to_.weight[from + i] = std::fabs(unit_.weight[from + i]) <= 1 ? value : 0.0f;
-            }
+    }
+
+    void store_weights() {
+        constexpr size_t kSums = kTaps * kFeatures;
+        for (size_t channel = 0; channel < channels_; ++channel) {
+            const size_t from = (channel % kFeatures * groups_ + channel / kFeatures) * kSums;
+            const float* sum = weight_total_.data() + channel * kSums;
+            for (size_t i = 0; i < kSums; ++i)
+                to_.weight[from + i] = std::fabs(unit_.weight[from + i]) <= 1 ? sum[i] : 0.0f;
         }
     }
 
@@ -260,13 +285,15 @@ private:
     const Gradients& to_;
     size_t rows_, groups_, channels_;
     Prepared prepared_;
-    Scratch<float> gradient_;             // [pixels][groups][64], of scale * sum
+    size_t at_once_;                      // images
+    Scratch<float> gradient_;             // [their pixels][groups][64], of scale * sum
     Scratch<float> partial_;              // [rows][groups][3][64]
     Scratch<float> shift_partial_;        // [rows][64]
     Scratch<uint32_t> largest_;           // [rows][groups][64]
     Scratch<float> input_scale_;          // [images][groups][64]
     Scratch<float> input_unit_;           // [images]
-    Scratch<float> weight_scale_;         // [groups][64]
+    Scratch<float> weight_scale_;         // [groups][64], of the images at work
+    Scratch<float> weight_total_;         // [groups][64][9][64], of those before
     size_t quantised_bytes_, bit_bytes_;  // of a row
     Scratch<uint8_t> bits_;               // [1 + rows]; the first is never read
     Scratch<uint8_t> input_weights_;
@@ -282,27 +309,30 @@ void forward(const Kernels& kernels, const Shape& shape, const Unit& unit, const
     const Scratch<uint8_t> weights(groups * kernels.weight_bytes);
     for (size_t g = 0; g < groups; ++g)
         kernels.pack_weights(prepared.words.data() + g * kTaps * kFeatures, weights.data() + g * kernels.weight_bytes);
-    share(shape.images * shape.height, threads, [&] {
-        return [&](size_t row) { kernels.pack(x + row * width * kFeatures, unit.shift, width, words + row * width); };
-    });
-    share(shape.images * shape.height, threads, [&] {
-        return [&](size_t row) {
-            ForwardRow task{};
-            window(words + row / shape.height * shape.height * width, row % shape.height, shape.height, width,
-                   task.rows);
-            task.width = width;
-            task.residual = x + row * width * kFeatures;
-            task.out_pitch = step * kFeatures;
-            task.sums_pitch = groups * kFeatures;
-            for (size_t g = 0; g < groups; ++g) {
-                task.weights = weights.data() + g * kernels.weight_bytes;
-                task.group = &prepared.groups[g];
-                task.out = out + ((row * step + g / step) * width * step + g % step) * kFeatures;
-                task.sums = sums ? sums + (row * width * groups + g) * kFeatures : nullptr;
-                kernels.forward_row(task);
-            }
-        };
-    });
+    const size_t at_once = images_at_once(shape) * shape.height, all = shape.images * shape.height;
+    const auto pack = [&](size_t row) {
+        kernels.pack(x + row * width * kFeatures, unit.shift, width, words + row * width);
+    };
+    const auto forward_row = [&](size_t row) {
+        ForwardRow task{};
+        window(words + row / shape.height * shape.height * width, row % shape.height, shape.height, width, task.rows);
+        task.width = width;
+        task.residual = x + row * width * kFeatures;
+        task.out_pitch = step * kFeatures;
+        task.sums_pitch = groups * kFeatures;
+        for (size_t g = 0; g < groups; ++g) {
+            task.weights = weights.data() + g * kernels.weight_bytes;
+            task.group = &prepared.groups[g];
+            task.out = out + ((row * step + g / step) * width * step + g % step) * kFeatures;
+            task.sums = sums ? sums + (row * width * groups + g) * kFeatures : nullptr;
+            kernels.forward_row(task);
+        }
+    };
+    for (size_t first = 0; first < all; first += at_once) {
+        const size_t rows = std::min(at_once, all - first);
+        share(rows, threads, [&] { return [&](size_t row) { pack(first + row); }; });
+        share(rows, threads, [&] { return [&](size_t row) { forward_row(first + row); }; });
+    }
 }
 
 void backward(const Kernels& kernels, const Shape& shape, const Unit& unit, float window, const float* x,
