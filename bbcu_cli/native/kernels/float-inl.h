@@ -61,8 +61,8 @@ inline void conv_block(const ConvRow& t, size_t first, size_t x) {
                 for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + dx + v * V::lanes);
                 BBCU_UNROLL(2)
                 for (size_t g = 0; g < kGroups; ++g)
-                    add_products<V, kConvGroup>(acc + g * kConvGroup, pixel,
-                                                weights + g * group_weights + dx * kConvGroup);
+                    add_products<V, kConvGroup, kVectors>(acc + g * kConvGroup, pixel,
+                                                          weights + g * group_weights + dx * kConvGroup);
             }
         }
     }
@@ -103,7 +103,7 @@ inline void tap_block(const TapRow& t, size_t first, size_t x) {
         typename V::type pixel[kVectors];
         BBCU_UNROLL(4)
         for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + v * V::lanes);
-        add_products<V, kGroup>(acc, pixel, t.weights + c * t.planes + first);
+        add_products<V, kGroup, kVectors>(acc, pixel, t.weights + c * t.planes + first);
     }
     for (size_t g = 0; g < kGroup; ++g)
         for (size_t v = 0; v < kVectors; ++v)

@@ -306,8 +306,7 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kAmx;
-const Kernels kAmx = all();
+extern constexpr Kernels kAmx = all();
 
 }  // namespace bbcu::train
 

@@ -179,7 +179,6 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kScalar;
-const Kernels kScalar = all();
+extern constexpr Kernels kScalar = all();
 
 }  // namespace bbcu::train
