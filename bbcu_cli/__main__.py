@@ -1,15 +1,32 @@
 """`bbcu` and `python -m bbcu_cli`."""
 
-import shutil
+import signal
 import sys
-
-from bbcu_cli.cli.front import answer, misused
-from bbcu_cli.cli.streams import BROKEN_PIPE, prepare_streams, silence_streams
-from bbcu_cli.errors import BbcuError
 
 
 def main() -> None:
     """Entry point of the console script."""
+    # Whatever is imported is imported below this `try`: Ctrl-C in the first second is no traceback either.
+    try:
+        if control_break := getattr(signal, "SIGBREAK", None):  # Windows: Ctrl-Break, and a parent that wants us to end
+            signal.signal(control_break, signal.default_int_handler)
+        _main()
+    except (KeyboardInterrupt, SystemExit) as end:
+        # A command that was interrupted has said so. typer ends with 130 in silence where no command had begun.
+        reason = getattr(end.__context__, "__cause__", None) if isinstance(end, SystemExit) else end
+        if not isinstance(reason, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is in a hurry presses twice
+        from bbcu_cli.cli.streams import INTERRUPTED, LEFT
+
+        print(f"bbcu: {LEFT}", file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
+
+
+def _main() -> None:
+    from bbcu_cli.cli.streams import BROKEN_PIPE, prepare_streams, silence_streams
+    from bbcu_cli.errors import BbcuError
+
     prepare_streams()
     try:
         _run(sys.argv[1:])
@@ -26,7 +43,13 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> None:
-    text = answer(arguments, shutil.get_terminal_size().columns)
+    import shutil
+
+    from bbcu_cli.cli.front import answer, misused
+    from bbcu_cli.errors import BbcuError
+
+    # In its last column a console of Windows begins a new line.
+    text = answer(arguments, shutil.get_terminal_size().columns - 1)
     if text is not None:
         print(text, flush=True)
         return

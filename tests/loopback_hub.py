@@ -12,6 +12,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,6 +68,7 @@ class LoopbackHub:
         send_instead: content that a download gets in place of the real one, under the real ETag.
         cut_after: close the connection after so many bytes of content, once per entry (the first is used first).
         hang: event; while it is set and not None, resolve requests wait for it instead of being answered.
+        pause: told the method and how much content was sent: before an answer, and in the middle of a file.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,7 @@ class LoopbackHub:
         self.send_instead: bytes | None = None
         self.cut_after: list[int] = []
         self.hang: threading.Event | None = None
+        self.pause: Callable[[str, int], None] = lambda _method, _sent: None
         self.write_token: str | None = None
         self._servers = [self._serve("hub"), self._serve("store")]
         self.url, self.store_url = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
@@ -236,6 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         if hub.hang is not None:
             hub.hang.wait(20)
+        hub.pause(self.command, 0)
         if hub.status is not None:
             self._answer(hub.status, {"error": "as the test wants"})
             return
@@ -289,7 +293,10 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.cut_after:
             part = part[: hub.cut_after.pop(0)]
             self.close_connection = True
-        self.wfile.write(part)
+        middle = len(part) // 2
+        self.wfile.write(part[:middle])
+        hub.pause(self.command, middle)
+        self.wfile.write(part[middle:])
 
     def _commit(self, name: str, branch: str, content: bytes) -> None:
         files = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from bbcu_cli.engines.base import Progress, Session, SessionContext
 
 Floats = NDArray[np.float32]
 _Timed = tuple[Floats, float]  # a result, and the seconds that the engine took
+_PATIENCE: Final = 0.2 if os.name == "nt" else None  # seconds; Ctrl-C does not reach a thread of Windows that waits
 
 
 class StoppedError(Exception):
@@ -57,7 +60,11 @@ class EngineQueue:
     def serve(self, until: Callable[[], bool]) -> None:
         """Run the engine for the other threads until a condition holds; `wake` makes it look again."""
         while not until():
-            if (call := self._calls.get()) is None:
+            try:
+                call = self._calls.get(timeout=_PATIENCE)
+            except Empty:
+                continue
+            if call is None:
                 continue
             work, reply = call
             try:

@@ -14,9 +14,8 @@ from typing import Any, get_type_hints
 
 import typer
 
+from bbcu_cli.cli.streams import INTERRUPTED, LEFT
 from bbcu_cli.errors import BbcuError
-
-INTERRUPTED = 130
 
 
 def shown(text: object) -> str:
@@ -50,8 +49,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 traceback.print_exc()
             note(f"error: {error}")
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            note("interrupted; finished files are complete, and nothing else was left behind.")
+        except KeyboardInterrupt as error:  # training says in it what it kept
+            note(f"interrupted; {error}" if error.args else LEFT)
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # nobody reads on: `main` ends the program as the signal would
             raise

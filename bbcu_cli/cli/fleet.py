@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -112,10 +113,11 @@ class Tally:
 def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0) -> Iterator[Callable[[Row], None]]:
     """Counts and prints rows: lines of text or JSON, and on a terminal a line that shows how far it is."""
     live = not (talk.quiet or talk.json) and sys.stderr.isatty()
+    room = shutil.get_terminal_size().columns - 1  # in its last column a console of Windows begins a new line
 
     def clear() -> None:
-        if live:
-            sys.stderr.write("\r\x1b[K")
+        if live:  # by spaces: not every terminal knows a sequence for it
+            sys.stderr.write(f"\r{' ' * room}\r")
 
     def tell(row: Row) -> None:
         tally.add(row)
@@ -126,7 +128,7 @@ def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0)
             for line in row_text(row).splitlines():
                 note(line)
         if live:
-            sys.stderr.write(shown(tally.text(nodes())))
+            sys.stderr.write(shown(tally.text(nodes()))[:room])
             sys.stderr.flush()
 
     try:

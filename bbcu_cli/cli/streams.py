@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 BROKEN_PIPE: Final = 141
 """The exit code when whoever read the output is gone: what a shell shows for a program that SIGPIPE ended."""
 
+INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C: what a shell shows for a program that SIGINT ended."""
+
+LEFT: Final = "interrupted; finished files are complete, and nothing else was left behind."
+"""What is said then."""
+
 _WINDOWS: Final = os.name == "nt"
 
 

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "portability.h"
+
 namespace bbcu {
 
 namespace {
@@ -352,15 +354,15 @@ void Band::interleave_parts(size_t s, ptrdiff_t row, size_t part) {
 namespace {
 
 // Where output pixel i of an enlargement by `scale` lies between input pixels i / scale + first and the next,
-// as bilinear interpolation with align_corners=False has it: weight of the first, weight of the next.
+// as bilinear interpolation with align_corners=False has it.
 struct Phase {
     ptrdiff_t first;
-    float near, far;
+    float first_weight, next_weight;
     Phase(size_t i, size_t scale) {
         const double at = (static_cast<double>(i % scale) + 0.5) / static_cast<double>(scale) - 0.5;
         first = at < 0 ? -1 : 0;
-        far = static_cast<float>(at - static_cast<double>(first));
-        near = 1 - far;
+        next_weight = static_cast<float>(at - static_cast<double>(first));
+        first_weight = 1 - next_weight;
     }
 };
 
@@ -420,7 +422,8 @@ void Band::make_tail(size_t s, ptrdiff_t row) {
             continue;
         }
         float* blend = image_rows_[2].data() + c * in_stride;
-        for (size_t x = 0; x < in_width; ++x) blend[x] = vertical.near * top[x] + vertical.far * bottom[x];
+        for (size_t x = 0; x < in_width; ++x)
+            blend[x] = vertical.first_weight * top[x] + vertical.next_weight * bottom[x];
         blend[-1] = blend[0];
         blend[in_width] = blend[in_width - 1];
         float* skip = tail_rows_[2].data() + c * out_stride;
@@ -429,8 +432,8 @@ void Band::make_tail(size_t s, ptrdiff_t row) {
             const Phase horizontal(j, scale);
             float* phase = tail_rows_[1].data() + j * round_up(in_width, kRowPad);
             for (size_t x = 0; x < in_width; ++x)
-                phase[x] = horizontal.near * (blend + horizontal.first)[x] +
-                           horizontal.far * (blend + horizontal.first)[x + 1];
+                phase[x] = horizontal.first_weight * (blend + horizontal.first)[x] +
+                           horizontal.next_weight * (blend + horizontal.first)[x + 1];
             phases[j] = phase;
         }
         kernels_.interleave(phases, scale, in_width, skip);

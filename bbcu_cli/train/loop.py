@@ -122,13 +122,15 @@ def train(
     Raises:
         UsageError: the recipe does not suit the task, or there is no such number of views.
         TrainingError: no usable pictures, or nothing to resume from, or a checkpoint of another network.
-        KeyboardInterrupt: Ctrl-C (or SIGTERM); a checkpoint has been saved first.
+        KeyboardInterrupt: Ctrl-C (or SIGTERM). Once steps are made, a checkpoint is saved first; it says what is kept.
     """
     run.recipe.require_task(run.spec.task)
     if run.teacher_views not in VIEWS:
         raise UsageError(f"A teacher's picture is the mean of 1, 2, 4 or 8 views, not of {run.teacher_views}.")
-    with processes(run.device) as (rank, world, device), stop_request() as stop:
-        return _Trainer(run, rank, world, device, report_lesson, stop).fit(report, stop)
+    with processes(run.device) as (rank, world, device):
+        trainer = _Trainer(run, rank, world, device, report_lesson)
+        with stop_request() as stop:
+            return trainer.fit(report, stop)
 
 
 class _Meter:
@@ -171,7 +173,6 @@ class _Trainer:
         world: int,
         device: torch.device,
         report_lesson: Callable[[Lesson], None],
-        stop: threading.Event,
     ) -> None:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
@@ -191,7 +192,7 @@ class _Trainer:
         images = read_images(run.data, crop_size(spec, recipe))
         self.teacher = self._open_teacher()
         if self.teacher is not None and spec.task == "sr":
-            self.pictures = self._taught(self.teacher, images, report_lesson, stop)
+            self.pictures = self._taught(self.teacher, images, report_lesson)
         else:
             self.pictures = Pictures(images, device)
         del images  # as large as the pictures
@@ -247,7 +248,7 @@ class _Trainer:
                     self._save(progress)
                 report(progress)
             if stopping:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(f"the checkpoint of step {self.step} is saved, and --resume continues from it.")
         return self.run.out / (CHECKPOINT if recipe.twin else MODEL)
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
@@ -293,19 +294,14 @@ class _Trainer:
             return None
         return open_teacher(run.teacher, run.spec, self.device, self.arithmetic)
 
-    def _taught(
-        self,
-        teacher: Teacher,
-        images: list[NDArray[np.uint8]],
-        report: Callable[[Lesson], None],
-        stop: threading.Event,
-    ) -> Pictures:
+    def _taught(self, teacher: Teacher, images: list[NDArray[np.uint8]], report: Callable[[Lesson], None]) -> Pictures:
         """The pictures with the teacher's beside them, cut to whole pixels of the input that the teacher saw."""
         run, scale = self.run, self.run.spec.scale
         whole = [image[: len(image) // scale * scale, : image.shape[1] // scale * scale] for image in images]
         folder = run.teacher_pictures or run.out / "teacher"
         share, views = self.rank / self.world, run.teacher_views
-        taught = taught_pictures(teacher, whole, folder, views=views, share=share, report=report, stop=stop)
+        with stop_request() as stop:
+            taught = taught_pictures(teacher, whole, folder, views=views, share=share, report=report, stop=stop)
         return Pictures(whole, self.device, taught, grid=scale)
 
     def _averaged(self) -> nn.Module:

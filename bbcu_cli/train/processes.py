@@ -30,12 +30,14 @@ def processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
 
 @contextmanager
 def stop_request() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that a step is never cut in half."""
+    """An event that Ctrl-C or SIGTERM sets, on Windows Ctrl-Break too, so that a step is never cut in half."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield stop
         return
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    wanted = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in wanted}
     try:
         yield stop
     finally:

@@ -202,7 +202,7 @@ def taught_pictures(
     Raises:
         TrainingError: a picture of the folder cannot be read; when it is asked for.
         OutputError: a picture cannot be written there.
-        KeyboardInterrupt: `stop` was set.
+        KeyboardInterrupt: `stop` was set; it says what is kept.
     """
     own = folder / f"{teacher.sha256[:16]}-x{views}"
     own.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def taught_pictures(
 
     def stopping() -> None:
         if stop is not None and stop.is_set():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("the pictures that the teacher finished are kept for the next run.")
 
     first = int(share * len(images))
     with teacher.opened(views, stopping) as restore:

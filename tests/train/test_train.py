@@ -149,19 +149,39 @@ def test_two_processes_train_as_one_with_both_batches(
     assert load_packed(tmp_path / "two" / MODEL).provenance["processes"] == "2"
 
 
-def test_ctrl_c_saves_before_it_ends(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGINT ends the run after the step, with a checkpoint of it."""
+@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM", "SIGBREAK"])
+def test_ctrl_c_saves_before_it_ends(
+    kind: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal ends the run after the step, with a checkpoint of it."""
     monkeypatch.setattr(loop._Meter, "due", lambda _: True)
+    if not hasattr(signal, "SIGBREAK"):  # of Windows; another stands in for it
+        monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    before = signal.getsignal(getattr(signal, kind))
 
     def interrupt(progress: Progress) -> None:
         if progress.step == 5 and not progress.saved:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(getattr(signal, kind))
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="step 6 is saved, and --resume"):
         train(Run(SR, RECIPE, pictures, tmp_path / "run", val=pictures, interval=10), interrupt)
     state = read_checkpoint(tmp_path / "run" / CHECKPOINT)
     assert (state["step"], state["psnr"]) == (6, None)  # no validation holds it up
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(getattr(signal, kind)) is before
+
+
+def test_ctrl_c_while_pictures_are_read_ends_at_once(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is there yet that would have to be saved."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("bbcu_cli.train.data.decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(Run(SR, RECIPE, pictures, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_works_outside_the_main_thread(pictures: Path, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from bbcu_cli.cli.app import app
 from bbcu_cli.cli.train import _without_folders, _words
 from bbcu_cli.errors import UsageError
 from bbcu_cli.spec import Task
+from bbcu_cli.train import loop
 from bbcu_cli.train.checkpoint import CHECKPOINT, MODEL, read_checkpoint
 from bbcu_cli.train.loop import Progress
 from bbcu_cli.train.recipes import RECIPES, Recipe
@@ -60,6 +63,29 @@ def test_the_command_overrides_the_recipe_and_resumes_with_it(pictures: Path, tm
     older = CliRunner().invoke(app, [*common, "--resume"])
     assert older.exit_code == 2
     assert "another version of bbcu, which differs in loss, window;" in " ".join(older.stderr.split())
+
+
+def test_a_run_that_is_interrupted_says_how_to_go_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 130 and one sentence; the run can be resumed."""
+    common = ["train", "--task", "denoise", "--data", str(pictures), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    options = ["--recipe", "quick", "--batch", "1", "--patch", "16"]
+    real = loop.draw_batch
+
+    def interrupting(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "draw_batch", interrupting)
+    ended = CliRunner().invoke(app, [*common, *options, "--start", "published"])
+    assert ended.exit_code == 130
+    assert ended.stderr.splitlines()[-1] == (
+        "bbcu: interrupted; the checkpoint of step 1 is saved, and --resume continues from it."
+    )
+    assert "Traceback" not in ended.stderr
+    monkeypatch.setattr(loop, "draw_batch", real)
+    assert CliRunner().invoke(app, [*common, "--resume", "--steps", "2"]).exit_code == 0
 
 
 def test_a_patch_of_broken_jpeg_blocks_is_refused(pictures: Path, tmp_path: Path) -> None:

@@ -173,8 +173,7 @@ struct Avx2Rows {
 
 }  // namespace
 
-extern const KernelSet kAvx2;
-constexpr KernelSet kAvx2 = plane_kernels<Avx2Rows, Avx2>(kAvx2Cpu, "AVX2 logic on bit planes of 256 pixels");
+extern constexpr KernelSet kAvx2 = plane_kernels<Avx2Rows, Avx2>(kAvx2Cpu, "AVX2 logic on bit planes of 256 pixels");
 
 }  // namespace bbcu
 

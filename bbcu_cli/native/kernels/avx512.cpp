@@ -304,8 +304,7 @@ constexpr KernelSet make_kernels() {
 
 }  // namespace
 
-extern const KernelSet kAvx512;
-constexpr KernelSet kAvx512 = make_kernels();
+extern constexpr KernelSet kAvx512 = make_kernels();
 
 }  // namespace bbcu
 

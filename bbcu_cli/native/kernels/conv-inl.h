@@ -52,7 +52,8 @@ inline void add_taps(typename V::type (&acc)[kGroups * kConvGroup][kVectors], co
         for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + dx + v * V::lanes);
         BBCU_UNROLL(2)
         for (size_t g = 0; g < kGroups; ++g)
-            add_products<V, kConvGroup>(acc + g * kConvGroup, pixel, weights + g * group_weights + dx * kConvGroup);
+            add_products<V, kConvGroup, kVectors>(acc + g * kConvGroup, pixel,
+                                                  weights + g * group_weights + dx * kConvGroup);
     }
 }
 
@@ -144,12 +145,12 @@ template <class V>
 struct Winograd<V, 3> {
     using T = typename V::type;
     static void input(const T (&d)[5], T (&t)[5]) {
-        const T two = V::set(2), minus_two = V::set(-2), far = V::sub(d[3], d[1]);
-        t[0] = V::fma(V::sub(d[0], d[2]), two, far);
+        const T two = V::set(2), minus_two = V::set(-2), outer = V::sub(d[3], d[1]);
+        t[0] = V::fma(V::sub(d[0], d[2]), two, outer);
         t[1] = V::fma(d[1], minus_two, V::sub(d[3], d[2]));
         t[2] = V::fma(d[1], two, V::fma(d[2], V::set(-3), d[3]));
-        t[3] = far;
-        t[4] = V::fma(far, minus_two, V::sub(d[4], d[2]));
+        t[3] = outer;
+        t[4] = V::fma(outer, minus_two, V::sub(d[4], d[2]));
     }
     static void output(const T (&m)[5], T (&out)[3]) {
         const T sum = V::add(m[1], m[2]);
@@ -166,21 +167,21 @@ struct Winograd<V, 4> {
     static void input(const T (&d)[6], T (&t)[6]) {
         const T four = V::set(4), minus_four = V::set(-4), minus_five = V::set(-5);
         const T even = V::fma(d[2], minus_four, d[4]), odd = V::fma(d[1], minus_four, d[3]);
-        const T near = V::sub(d[4], d[2]), far = V::sub(d[3], d[1]);
+        const T inner = V::sub(d[4], d[2]), outer = V::sub(d[3], d[1]);
         t[0] = V::fma(d[0], four, V::fma(d[2], minus_five, d[4]));
         t[1] = V::add(even, odd);
         t[2] = V::sub(even, odd);
-        t[3] = V::fma(far, V::set(2), near);
-        t[4] = V::fma(far, V::set(-2), near);
+        t[3] = V::fma(outer, V::set(2), inner);
+        t[4] = V::fma(outer, V::set(-2), inner);
         t[5] = V::fma(d[1], four, V::fma(d[3], minus_five, d[5]));
     }
     static void output(const T (&m)[6], T (&out)[4]) {
-        const T near = V::add(m[1], m[2]), near_odd = V::sub(m[1], m[2]);
-        const T far = V::add(m[3], m[4]), far_odd = V::sub(m[3], m[4]);
-        out[0] = V::add(V::add(m[0], near), far);
-        out[1] = V::fma(far_odd, V::set(2), near_odd);
-        out[2] = V::fma(far, V::set(4), near);
-        out[3] = V::fma(far_odd, V::set(8), V::add(near_odd, m[5]));
+        const T inner = V::add(m[1], m[2]), inner_odd = V::sub(m[1], m[2]);
+        const T outer = V::add(m[3], m[4]), outer_odd = V::sub(m[3], m[4]);
+        out[0] = V::add(V::add(m[0], inner), outer);
+        out[1] = V::fma(outer_odd, V::set(2), inner_odd);
+        out[2] = V::fma(outer, V::set(4), inner);
+        out[3] = V::fma(outer_odd, V::set(8), V::add(inner_odd, m[5]));
     }
 };
 

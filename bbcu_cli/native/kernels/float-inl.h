@@ -22,7 +22,7 @@ inline void tap_block(const TapRow& t, size_t first, size_t x) {
         typename V::type pixel[kVectors];
         BBCU_UNROLL(4)
         for (size_t v = 0; v < kVectors; ++v) pixel[v] = V::load(in + v * V::lanes);
-        add_products<V, kGroup>(acc, pixel, t.weights + c * t.planes + first);
+        add_products<V, kGroup, kVectors>(acc, pixel, t.weights + c * t.planes + first);
     }
     for (size_t g = 0; g < kGroup; ++g)
         for (size_t v = 0; v < kVectors; ++v)

@@ -209,8 +209,7 @@ struct NeonRows {
 
 }  // namespace
 
-extern const KernelSet kNeon;
-constexpr KernelSet kNeon = plane_kernels<NeonRows, Neon>(kNeonCpu, "NEON logic on bit planes of 128 pixels");
+extern constexpr KernelSet kNeon = plane_kernels<NeonRows, Neon>(kNeonCpu, "NEON logic on bit planes of 128 pixels");
 
 }  // namespace bbcu
 

@@ -100,7 +100,6 @@ constexpr KernelSet make_kernels() {
 
 }  // namespace
 
-extern const KernelSet kScalar;
-constexpr KernelSet kScalar = make_kernels();
+extern constexpr KernelSet kScalar = make_kernels();
 
 }  // namespace bbcu

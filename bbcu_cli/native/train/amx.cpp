@@ -349,8 +349,7 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kAmx;
-const Kernels kAmx = all();
+extern constexpr Kernels kAmx = all();
 
 }  // namespace bbcu::train
 

@@ -224,8 +224,7 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kAvx2;
-const Kernels kAvx2 = all();
+extern constexpr Kernels kAvx2 = all();
 
 }  // namespace bbcu::train
 

@@ -182,8 +182,7 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kAvx512;
-const Kernels kAvx512 = all();
+extern constexpr Kernels kAvx512 = all();
 
 }  // namespace bbcu::train
 

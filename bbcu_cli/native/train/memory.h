@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
 
 namespace bbcu::train {
 
@@ -20,6 +21,7 @@ class Scratch {
 public:
     explicit Scratch(size_t count) : memory_(take_memory(count * sizeof(T))) {}
     ~Scratch() { give_back(memory_); }
+    Scratch(Scratch&& other) noexcept : memory_(std::exchange(other.memory_, Memory{nullptr, 0})) {}
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     T* data() const { return static_cast<T*>(memory_.data); }

@@ -9,6 +9,7 @@
 #include <arm_neon.h>
 
 #include <cstring>
+#include <utility>
 
 #include "kernels.h"
 #include "products-inl.h"
@@ -289,8 +290,7 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kNeon;
-const Kernels kNeon = all();
+extern constexpr Kernels kNeon = all();
 
 }  // namespace bbcu::train
 

@@ -178,7 +178,6 @@ constexpr Kernels all() {
 
 }  // namespace
 
-extern const Kernels kScalar;
-const Kernels kScalar = all();
+extern constexpr Kernels kScalar = all();
 
 }  // namespace bbcu::train

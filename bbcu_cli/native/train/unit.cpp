@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "../portability.h"
 #include "../threads.h"
 #include "memory.h"
 
