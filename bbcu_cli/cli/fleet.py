@@ -35,7 +35,7 @@ def restore_archive(
     """
     from bbcu_cli.fleet.cluster import pieces_on
     from bbcu_cli.fleet.driver import drive
-    from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+    from bbcu_cli.fleet.listing import Naming, list_inputs
     from bbcu_cli.fleet.plan import Ask
     from bbcu_cli.fleet.restore import restore
     from bbcu_cli.fleet.shop import Shop
@@ -53,7 +53,7 @@ def restore_archive(
             pieces_on(fleet.cluster, plan, note, restore_piece) as executor,
             _told(talk, tally, lambda: executor.nodes) as tell,
         ):
-            for row in drive(pieces(listing.asks), executor, Ask.failed):
+            for row in drive(listing.asks, executor, Ask.failed):
                 tell(row)
         _conclude(tally, listing, talk)
         return

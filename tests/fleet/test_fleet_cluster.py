@@ -28,7 +28,7 @@ from bbcu_cli.cli.app import app
 from bbcu_cli.errors import UsageError
 from bbcu_cli.fleet.cluster import pieces_on
 from bbcu_cli.fleet.driver import TRIES, drive
-from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+from bbcu_cli.fleet.listing import Naming, list_inputs
 from bbcu_cli.fleet.nodes import Here, difference, here
 from bbcu_cli.fleet.plan import Ask, Loading, Plan
 from bbcu_cli.fleet.restore import restore
@@ -268,7 +268,7 @@ def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp
 
     stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     with pieces_on(cluster.address, plan_of(place), print, deadly) as executor:
-        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor, Ask.failed)}
+        rows = {row.source: row for row in drive(stream.asks, executor, Ask.failed, 8)}
     assert len(rows) == 24
     failed = {Path(row.source).name: row.error for row in rows.values() if row.status == "failed"}
     assert set(failed) == {"007.png", "013.png"}
@@ -306,7 +306,7 @@ def test_one_node_that_has_something_else_is_named_and_the_others_work(
 
     stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     with pieces_on(cluster.address, plan_of(place), told.append, choosy) as executor:
-        rows = list(drive(pieces(stream.asks, 1), executor, Ask.failed))
+        rows = list(drive(stream.asks, executor, Ask.failed, 1))
         assert executor.room() <= 4
     assert Counter(row.status for row in rows) == {"done": 23, "failed": 1}
     assert len({row.source for row in rows}) == 24
@@ -345,7 +345,7 @@ def test_bench_restores_a_folder_by_turns(cluster: Any, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*common, "--runs", "2", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert (told["images"], told["threads"], told["nodes"]) == (10, 1, 3)
+    assert [told[name] for name in ("images", "threads", "worker_threads", "nodes")] == [10, 1, 1, 3]
     assert len(told["alone"]) == len(told["cluster"]) == 2
     assert told["overhead"] == pytest.approx(sum(told["cluster"]) / sum(told["alone"]) - 1)
     assert told["images_per_core_hour"] == pytest.approx(10 * 3600 / (sum(told["alone"]) / 2))
