@@ -62,8 +62,10 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
     try:
         ray.init(address=address, **quiet)
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"The cluster {address!r} cannot be used: {text.rstrip('.')}.") from error
+        text = " ".join(str(error).split()).rstrip(".")
+        if "connect to Ray cluster" in text and "RAY_AUTH_MODE" not in os.environ:  # which Ray sets for its own address
+            text += "; if it asks for a token, set RAY_AUTH_MODE=token"
+        raise UsageError(f"The cluster {address!r} cannot be used: {text}.") from error
     _silence()
     try:
         yield ray
@@ -89,7 +91,7 @@ def _silence() -> None:
     with contextlib.suppress(ImportError, AttributeError):
         from ray._private import worker
 
-        worker.print_to_stdstream = lambda *_: None
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def nodes_of(ray: Any, version: str, digests: dict[str, str], schemes: Sequence[str] = ()) -> list[Node]:

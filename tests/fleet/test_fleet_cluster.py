@@ -26,7 +26,7 @@ from bbcu_cli.batch.settings import Settings
 from bbcu_cli.checkpoint.packed import read_packed, to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import UsageError
-from bbcu_cli.fleet.cluster import pieces_on
+from bbcu_cli.fleet.cluster import _silence, pieces_on
 from bbcu_cli.fleet.driver import TRIES, drive
 from bbcu_cli.fleet.listing import Naming, list_inputs
 from bbcu_cli.fleet.nodes import Here, difference, here
@@ -336,6 +336,36 @@ def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monke
     done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "auto")
     assert done.exit_code == 2
     assert "The cluster 'auto' cannot be used: Could not find any running Ray instance. Please start" in done.stderr
+
+
+def test_a_cluster_that_asks_for_a_token_says_what_to_set(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray sends its token to an address that was typed only if it is told to."""
+    import ray
+
+    def refused(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379.")
+
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setattr("bbcu_cli.fleet.cluster._require_reachable", lambda _: None)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "127.0.0.1:6379")
+    assert done.exit_code == 2
+    assert done.stderr.endswith("at 127.0.0.1:6379; if it asks for a token, set RAY_AUTH_MODE=token.\n")
+
+
+def test_reports_of_ray_about_dead_workers_stay_off_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray hands them to a function of its own, with whatever arguments it has today."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    try:
+        _silence()
+        worker.print_to_stdstream({"lines": ["a worker died"], "pid": 1, "ip": "127.0.0.1"}, ignore_prefix=True)
+    finally:
+        worker.print_to_stdstream = before
+    assert capsys.readouterr() == ("", "")
 
 
 def test_bench_restores_a_folder_by_turns(cluster: Any, tmp_path: Path) -> None:
