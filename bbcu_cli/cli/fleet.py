@@ -117,6 +117,11 @@ def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0)
         if live:
             sys.stderr.write("\r\x1b[K")
 
+    def show() -> None:
+        if live:
+            sys.stderr.write(shown(tally.text(nodes())))
+            sys.stderr.flush()
+
     def tell(row: Row) -> None:
         tally.add(row)
         clear()
@@ -125,10 +130,9 @@ def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0)
         elif not talk.quiet or row.status == "failed":
             for line in row_text(row).splitlines():
                 note(line)
-        if live:
-            sys.stderr.write(shown(tally.text(nodes())))
-            sys.stderr.flush()
+        show()
 
+    show()
     try:
         yield tell
     finally:

@@ -23,6 +23,7 @@ from bbcu_cli.fleet.worker import Refused
 
 Work = Callable[[Plan, Piece[Asked]], "tuple[Told, ...] | Refused | BbcuError"]
 _REACH: Final = 10.0  # seconds for a connection to the head of a cluster
+_PATIENCE: Final = "2"  # tries of Ray to talk with the head; each takes half a minute where something else listens
 _PROBE: Final = 120.0  # seconds for a node to start a process and tell what it has
 _FRESH: Final = 5.0  # seconds that the list of nodes is believed
 _SILENCE: Final = 300.0  # seconds without any piece that ends, after which a person is told; then twice as long
@@ -57,14 +58,16 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
             "include_dashboard": False,
             "object_store_memory": _OBJECTS,
         }
-    elif address != "auto":
-        _require_reachable(address)
+    else:
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", _PATIENCE)
+        if address != "auto":
+            _require_reachable(address)
     try:
         ray.init(address=address, **quiet)
     except Exception as error:
         text = " ".join(str(error).split()).rstrip(".")
         if "connect to Ray cluster" in text and "RAY_AUTH_MODE" not in os.environ:  # which Ray sets for its own address
-            text += "; if it asks for a token, set RAY_AUTH_MODE=token"
+            text += "; if this is its head and asks for a token, set RAY_AUTH_MODE=token"
         raise UsageError(f"The cluster {address!r} cannot be used: {text}.") from error
     _silence()
     try:

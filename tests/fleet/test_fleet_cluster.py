@@ -341,18 +341,24 @@ def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monke
 def test_a_cluster_that_asks_for_a_token_says_what_to_set(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray sends its token to an address that was typed only if it is told to."""
+    """Ray sends its token to an address that was typed only if it is told to; it does not try for minutes."""
     import ray
 
+    tries = "RAY_gcs_server_port_wait_time_s"
+
     def refused(**_: object) -> None:
+        assert os.environ[tries] == "2"
         raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379.")
 
     monkeypatch.setattr(ray, "init", refused)
     monkeypatch.setattr("bbcu_cli.fleet.cluster._require_reachable", lambda _: None)
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    for name in ("RAY_AUTH_MODE", tries):
+        monkeypatch.delenv(name, raising=False)
     done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "127.0.0.1:6379")
     assert done.exit_code == 2
-    assert done.stderr.endswith("at 127.0.0.1:6379; if it asks for a token, set RAY_AUTH_MODE=token.\n")
+    assert done.stderr.endswith(
+        "at 127.0.0.1:6379; if this is its head and asks for a token, set RAY_AUTH_MODE=token.\n"
+    )
 
 
 def test_reports_of_ray_about_dead_workers_stay_off_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
