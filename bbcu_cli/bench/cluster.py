@@ -18,7 +18,7 @@ from bbcu_cli.cores import checked_threads
 from bbcu_cli.errors import UsageError
 from bbcu_cli.fleet.cluster import RayPieces, pieces_on
 from bbcu_cli.fleet.driver import drive
-from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+from bbcu_cli.fleet.listing import Naming, list_inputs
 from bbcu_cli.fleet.plan import Ask, Loading, Plan, network_digests
 from bbcu_cli.fleet.shop import Shop
 from bbcu_cli.fleet.worker import restore_piece
@@ -34,7 +34,8 @@ class ClusterReport:
 
     Attributes:
         megapixels: of the inputs together, in millions.
-        threads: of the one process without a cluster, and of each worker.
+        threads: of the one process without a cluster, and of all workers of a cluster that is started here.
+        worker_threads: of each worker.
         nodes: of the cluster.
         alone: each run without the cluster.
         cluster: each run on it, in turns with those.
@@ -44,6 +45,7 @@ class ClusterReport:
     images: int
     megapixels: float
     threads: int
+    worker_threads: int
     nodes: int
     alone: tuple[float, ...]
     cluster: tuple[float, ...]
@@ -76,7 +78,8 @@ def bench_cluster(
 
     Args:
         model: a name of the catalogue.
-        threads: of each worker and of the process without a cluster; None: `default_threads()`.
+        threads: of the process without a cluster, and of a cluster that is started here; of each worker of a cluster
+            that is there; None: `default_threads()`.
         note: tells a person of nodes that are refused.
 
     Raises:
@@ -86,34 +89,35 @@ def bench_cluster(
     spec, catalogue = Catalogue.load()[model].spec, Catalogue.load()
     wish = Wish(spec.task, spec.scale)
     settings = Settings(Options(), EncodeOptions(), "PNG", MAX_PIXELS, existing="overwrite", threads=count)
-    loading = Loading(model, threads=count)
+    loading = Loading(model, threads=None if address == "local" else count)
     digests = tuple(pair for pair in network_digests(wish.task, wish.scale, catalogue) if pair[0] == model)
     plan = Plan(wish, settings, loading, digests, str(Path.cwd()))
     with (
         TemporaryDirectory(prefix="bbcu-bench-") as place,
         pieces_on(address, plan, note, restore_piece, cpus=count) as executor,
     ):
-        list(
-            drive(pieces(_asks(folder, f"{place}/first"), 1), executor, Ask.failed)
-        )  # processes start, networks are opened
+        for _ in drive(_asks(folder, f"{place}/first"), executor, Ask.failed, 1):
+            pass  # processes start, networks are opened
         alone, cluster = [], []
-        with Shop(plan) as shop:
+        with Shop(replace(plan, loading=Loading(model, threads=count))) as shop:
             jobs = plan_jobs([str(folder)], f"{place}/a", tag="", suffix=None, extension=None, recursive=False).jobs
             for _ in range(runs):
                 started = time.perf_counter()
-                rows = list(run(jobs, shop.model, replace(shop.settings, serve=None)))
+                rows = list(run(jobs, shop.model, shop.settings, shop.manifest))
                 alone.append(time.perf_counter() - started)
                 cluster.append(_timed(folder, f"{place}/b", executor))
         if failed := [row for row in rows if row.status != "done"]:
             raise UsageError(f"{failed[0].source} cannot be restored: {failed[0].error}")
         sizes = [row.size_in for row in rows if row.size_in]
         megapixels = sum(height * width for height, width in sizes) / 1e6
-        return ClusterReport(model, len(rows), megapixels, count, executor.nodes, tuple(alone), tuple(cluster))
+        return ClusterReport(
+            model, len(rows), megapixels, count, executor.threads, executor.nodes, tuple(alone), tuple(cluster)
+        )
 
 
 def _timed(folder: Path, output: str, executor: RayPieces[Ask, Row]) -> float:
     started = time.perf_counter()
-    for _ in drive(pieces(_asks(folder, output)), executor, Ask.failed):
+    for _ in drive(_asks(folder, output), executor, Ask.failed):
         pass
     return time.perf_counter() - started
 

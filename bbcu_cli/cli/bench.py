@@ -118,8 +118,11 @@ def _bench_cluster(
         print(jsonlib.dumps(report.to_dict()))
         return
     print(f"{report.model}, {report.images} images of {report.megapixels:.1f} megapixels in all, {runs} runs by turns")
-    for name, times in (("without a cluster", report.alone), (f"on {address}, after its start", report.cluster)):
-        print(f"{name}: {median(times):.2f} s ({min(times):.2f}-{max(times):.2f}), {report.threads} threads a worker")
+    for name, times, where in (
+        ("without a cluster", report.alone, f"{report.threads} threads"),
+        (f"on {address}, after its start", report.cluster, f"{report.worker_threads} threads a worker"),
+    ):
+        print(f"{name}: {median(times):.2f} s ({min(times):.2f}-{max(times):.2f}), {where}")
     core = f"{report.images_per_core_hour:,.0f} pictures or {report.megapixels_per_core_hour:,.0f} megapixels an hour"
     print(f"The cluster takes {report.overhead:+.1%}; one core without it restores {core}.")
 

@@ -36,7 +36,7 @@ def restore_archive(
     """
     from bbcu_cli.fleet.cluster import pieces_on
     from bbcu_cli.fleet.driver import drive
-    from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+    from bbcu_cli.fleet.listing import Naming, list_inputs
     from bbcu_cli.fleet.plan import Ask
     from bbcu_cli.fleet.restore import restore
     from bbcu_cli.fleet.shop import Shop
@@ -54,7 +54,7 @@ def restore_archive(
             pieces_on(fleet.cluster, plan, note, restore_piece) as executor,
             _told(talk, tally, lambda: executor.nodes) as tell,
         ):
-            for row in drive(pieces(listing.asks), executor, Ask.failed):
+            for row in drive(listing.asks, executor, Ask.failed):
                 tell(row)
         _conclude(tally, listing, talk)
         return
@@ -119,6 +119,11 @@ def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0)
         if live:  # by spaces: not every terminal knows a sequence for it
             sys.stderr.write(f"\r{' ' * room}\r")
 
+    def show() -> None:
+        if live:
+            sys.stderr.write(shown(tally.text(nodes()))[:room])
+            sys.stderr.flush()
+
     def tell(row: Row) -> None:
         tally.add(row)
         clear()
@@ -127,10 +132,9 @@ def _told(talk: TalkOptions, tally: Tally, nodes: Callable[[], int] = lambda: 0)
         elif not talk.quiet or row.status == "failed":
             for line in row_text(row).splitlines():
                 note(line)
-        if live:
-            sys.stderr.write(shown(tally.text(nodes()))[:room])
-            sys.stderr.flush()
+        show()
 
+    show()
     try:
         yield tell
     finally:

@@ -252,7 +252,7 @@ def _questions(
 
 def _answers(questions: list[Question], plan: Plan, exam: Exam, cluster: str | None) -> Generator[Answer]:
     """The scores, as pictures are done."""
-    from bbcu_cli.fleet.evaluate import Question, evaluate, piece_size
+    from bbcu_cli.fleet.evaluate import Question, evaluate
     from bbcu_cli.fleet.shop import Shop
 
     if cluster is None:
@@ -261,12 +261,10 @@ def _answers(questions: list[Question], plan: Plan, exam: Exam, cluster: str | N
         return
     from bbcu_cli.fleet.cluster import pieces_on
     from bbcu_cli.fleet.driver import drive
-    from bbcu_cli.fleet.listing import pieces
     from bbcu_cli.fleet.worker import evaluate_piece
 
     with pieces_on(cluster, plan, note, partial(evaluate_piece, exam)) as executor:
-        size = piece_size(len(questions), executor.room())
-        yield from drive(pieces(questions, size), executor, Question.failed)
+        yield from drive(questions, executor, Question.failed)
 
 
 def called(place: str) -> str:

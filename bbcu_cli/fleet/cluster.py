@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import time
@@ -22,8 +23,10 @@ from bbcu_cli.fleet.worker import Refused
 
 Work = Callable[[Plan, Piece[Asked]], "tuple[Told, ...] | Refused | BbcuError"]
 _REACH: Final = 10.0  # seconds for a connection to the head of a cluster
+_PATIENCE: Final = "2"  # tries of Ray to talk with the head; each takes half a minute where something else listens
 _PROBE: Final = 120.0  # seconds for a node to start a process and tell what it has
 _FRESH: Final = 5.0  # seconds that the list of nodes is believed
+_SILENCE: Final = 300.0  # seconds without any piece that ends, after which a person is told; then twice as long
 _GRACE: Final = 3.0  # seconds for what is under way to end by itself
 _STOP: Final = 15.0  # seconds for workers to stop in good order
 _MOST_THREADS: Final = 8  # of a worker where none were asked for: more pictures at a time do more than more threads
@@ -55,13 +58,17 @@ def connected(address: str, cpus: int | None = None) -> Iterator[Any]:
             "include_dashboard": False,
             "object_store_memory": _OBJECTS,
         }
-    elif address != "auto":
-        _require_reachable(address)
+    else:
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", _PATIENCE)
+        if address != "auto":
+            _require_reachable(address)
     try:
         ray.init(address=address, **quiet)
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"The cluster {address!r} cannot be used: {text.rstrip('.')}.") from error
+        text = " ".join(str(error).split()).rstrip(".")
+        if "connect to Ray cluster" in text and "RAY_AUTH_MODE" not in os.environ:  # which Ray sets for its own address
+            text += "; if this is its head and asks for a token, set RAY_AUTH_MODE=token"
+        raise UsageError(f"The cluster {address!r} cannot be used: {text}.") from error
     _silence()
     try:
         yield ray
@@ -87,7 +94,7 @@ def _silence() -> None:
     with contextlib.suppress(ImportError, AttributeError):
         from ray._private import worker
 
-        worker.print_to_stdstream = lambda *_: None
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def nodes_of(ray: Any, version: str, digests: dict[str, str], schemes: Sequence[str] = ()) -> list[Node]:
@@ -131,18 +138,39 @@ def _only(node: str) -> dict[str, str]:
 
 
 def fitted(plan: Plan, address: str, nodes: list[Node]) -> Plan:
-    """The plan with what a worker takes, where it was not asked for: the same device everywhere, and threads."""
-    smallest = min((int(node.cpus) for node in nodes if node.cpus >= 1), default=1)
-    usual = default_threads() if address == "local" else min(smallest, _MOST_THREADS)
-    threads = plan.loading.threads or usual
+    """The plan with what a worker takes, where it was not asked for: the same device everywhere, and threads.
+
+    Args:
+        address: of the cluster.
+        nodes: that may work.
+    """
     device = {"auto": "cpu"}.get(plan.loading.device, plan.loading.device)
     device = "cuda" if device.startswith("cuda") else device  # a worker sees one GPU, whatever its number
+    usual = min((_share(node, plan, gpu=device == "cuda") for node in nodes if node.cpus >= 1), default=1)
+    threads = plan.loading.threads or (min(usual, default_threads()) if address == "local" else usual)
     loading = replace(plan.loading, threads=threads, device=device)
     return replace(plan, loading=loading, settings=replace(plan.settings, threads=threads))
 
 
+def _share(node: Node, plan: Plan, *, gpu: bool) -> int:
+    """Threads of a worker, so that a node takes one for each GPU; or two at the least, where the memory allows it.
+
+    Of two, one computes while the other begins or ends a piece.
+    """
+    cpus = int(node.cpus)
+    if gpu:
+        return max(1, min(_MOST_THREADS, cpus // max(1, int(node.gpus))))
+    workers = min(max(2, math.ceil(cpus / _MOST_THREADS)), int(node.memory // plan.memory))
+    return max(1, cpus // max(1, workers))
+
+
 class RayPieces(Generic[Asked, Told]):
-    """The executor of `drive`: each piece is a task; `with` cancels those that are under way at the end."""
+    """The executor of `drive`: each piece is a task; `with` cancels those that are under way at the end.
+
+    Attributes:
+        threads: of a worker.
+        nodes: that work.
+    """
 
     def __init__(
         self,
@@ -163,11 +191,11 @@ class RayPieces(Generic[Asked, Told]):
         """
         self._ray, self._note = ray, note
         self._refused = {node.id for node in refused}
-        self._threads = plan.loading.threads or 1
+        self.threads = plan.loading.threads or 1
         self._gpus = 1 if plan.loading.device.startswith("cuda") else 0
         self._memory = plan.memory
         self._plan = ray.put(plan)
-        resources = {"num_cpus": self._threads, "num_gpus": self._gpus, "memory": self._memory}
+        resources = {"num_cpus": self.threads, "num_gpus": self._gpus, "memory": self._memory}
         self._task = ray.remote(max_retries=0, **resources)(_on_node(work))
         self._under_way: dict[Any, Piece[Asked]] = {}
         self._looked, self._slots, self.nodes = 0.0, 1, 0
@@ -207,7 +235,7 @@ class RayPieces(Generic[Asked, Told]):
         self.nodes, self._slots = sum(map(bool, slots)), sum(slots)
         if not self._slots and not self._waits:
             gpus = f", {self._gpus} GPU" if self._gpus else ""
-            takes = f"{self._threads} CPUs{gpus}, {self._memory >> 20} MB"
+            takes = f"{self.threads} CPUs{gpus}, {self._memory >> 20} MB"
             if not self._grows:
                 raise UsageError(f"This machine has not what a worker takes ({takes}). {_LESS}")
             self._note(f"no node has what a worker takes ({takes}); waiting for one. {_LESS}")
@@ -216,7 +244,7 @@ class RayPieces(Generic[Asked, Told]):
     def _fits(self, node: dict[str, Any]) -> int:
         """How many workers a node takes."""
         has = node["Resources"]
-        shares = [has.get("CPU", 0) // self._threads, has.get("memory", 0) // self._memory]
+        shares = [has.get("CPU", 0) // self.threads, has.get("memory", 0) // self._memory]
         return int(min([*shares, *([has.get("GPU", 0) // self._gpus] if self._gpus else [])]))
 
     def submit(self, piece: Piece[Asked]) -> None:
@@ -232,12 +260,19 @@ class RayPieces(Generic[Asked, Told]):
         Raises:
             BbcuError: a worker says that the run cannot go on.
         """
+        started, silence = time.monotonic(), _SILENCE
         while True:
             ready, _ = self._ray.wait(list(self._under_way), timeout=1.0)
             outcomes = [self._outcome(reference, self._under_way.pop(reference)) for reference in ready]
             if ended := [outcome for outcome in outcomes if outcome]:
                 return ended
             self.room()  # tells when no node is left
+            if time.monotonic() > started + silence:
+                self._note(
+                    f"no piece has ended for {silence / 60:.0f} minutes; {len(self._under_way)} are under way or wait "
+                    f"for room on {self.nodes} nodes. `ray status` shows what is in use there."
+                )
+                silence *= 2
 
     def _outcome(self, reference: Any, piece: Piece[Asked]) -> Outcome[Asked, Told] | None:
         """What became of a piece; None when it is on its way again, since its node was refused."""
@@ -295,9 +330,10 @@ def pieces_on(
     with connected(address, cpus or max(usable_cpus(), plan.loading.threads or default_threads())) as ray:
         nodes = nodes_of(ray, plan.version, dict(plan.digests), plan.schemes)
         refused = [node for node in nodes if node.trouble]
-        if len(refused) == len(nodes):
+        able = [node for node in nodes if not node.trouble]
+        if not able:
             raise UsageError(f"No node of the cluster {address} may work: of {refused[0].name}, {refused[0].trouble}.")
         for node in refused:
             note(f"node {node.name} is refused: {node.trouble}")
-        with RayPieces(ray, address, fitted(plan, address, nodes), refused, note, work) as executor:
+        with RayPieces(ray, address, fitted(plan, address, able), refused, note, work) as executor:
             yield executor

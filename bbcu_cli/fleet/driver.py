@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
-from bbcu_cli.fleet.plan import Asked, Piece
+from bbcu_cli.fleet.plan import PIECE, Asked, Piece
 
 Told = TypeVar("Told")
 """What a worker answers for one picture."""
@@ -43,16 +44,18 @@ class Executor(Protocol[Asked, Told]):
 
 
 def drive(
-    pieces: Iterator[Piece[Asked]], executor: Executor[Asked, Told], failed: Callable[[Asked, str], Told]
+    asks: Iterable[Asked], executor: Executor[Asked, Told], failed: Callable[[Asked, str], Told], most: int = PIECE
 ) -> Iterator[Told]:
-    """Have all pieces done, and yield an answer for every picture, once, as pieces end.
+    """Have all pictures done, and yield an answer for every one, once, as pieces end.
 
-    The pieces are taken from their stream when there is room for them: the driver holds those that are under way and
-    those that wait for another try, which are no more than were under way.
+    The pictures are taken from their stream when there is room for them: the driver holds those that are under way,
+    as many that are next, and those that wait for another try, which are no more than were under way.
 
     Args:
         failed: the answer for a picture that killed its workers, and why it is not tried again.
+        most: pictures of a piece.
     """
+    pieces = _pieces(asks, executor, most)
     again: deque[Piece[Asked]] = deque()
     under_way, exhausted = 0, False
     while True:
@@ -76,6 +79,18 @@ def drive(
                 yield failed(ask, _deadly(outcome.death))
             else:
                 again.extend(_smaller(outcome.piece))
+
+
+def _pieces(asks: Iterable[Asked], executor: Executor[Asked, Told], most: int) -> Iterator[Piece[Asked]]:
+    """The pictures in pieces, of which the last ones are smaller: all workers shall have some until the end."""
+    stream, ahead = iter(asks), deque[Asked]()
+    while True:
+        room = executor.room()
+        ahead.extend(islice(stream, max(0, most * room - len(ahead))))
+        if not ahead:
+            return
+        size = min(most, -(-len(ahead) // max(1, room - 1)))
+        yield Piece(tuple(ahead.popleft() for _ in range(size)))
 
 
 def _last(piece: Piece[Asked]) -> bool:

@@ -13,7 +13,6 @@ from typing import NoReturn
 from bbcu_cli.errors import BbcuError, EngineError, UsageError
 from bbcu_cli.fleet import stores
 from bbcu_cli.fleet.ahead import AHEAD, ahead
-from bbcu_cli.fleet.plan import PIECE
 from bbcu_cli.fleet.shop import Shop
 from bbcu_cli.fleet.spool import spool
 from bbcu_cli.fleet.stores import is_url
@@ -111,11 +110,6 @@ def questions_of(truths: Iterable[str]) -> list[Question]:
 
 def _name(place: str) -> PurePosixPath:
     return PurePosixPath(stores.name_of(place) if is_url(place) else Path(place).name)
-
-
-def piece_size(questions: int, room: int) -> int:
-    """How many go to a worker at a time, so that all workers have some to the end."""
-    return max(1, min(PIECE, questions // (4 * room)))
 
 
 def evaluate(questions: Sequence[Question], shop: Shop, exam: Exam) -> Iterator[Answer]:

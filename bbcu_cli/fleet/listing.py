@@ -15,7 +15,7 @@ from bbcu_cli.batch.jobs import EXCLUDED, SAME, STDIO, ending, matches, walk
 from bbcu_cli.errors import UsageError
 from bbcu_cli.files import name_complaint
 from bbcu_cli.fleet import stores
-from bbcu_cli.fleet.plan import PIECE, Ask, Asked, Piece
+from bbcu_cli.fleet.plan import Ask
 from bbcu_cli.fleet.stores import is_url
 from bbcu_cli.image.formats import SUFFIXES
 
@@ -78,13 +78,6 @@ def list_inputs(inputs: Sequence[str], output: str | None, naming: Naming, *, re
         raise UsageError(f"No image in {typed[0]}{hint}.")
     listing.asks = (_checked(ask, refuse=refuse_existing) for ask in chain(first, found))
     return listing
-
-
-def pieces(asks: Iterable[Asked], size: int = PIECE) -> Iterator[Piece[Asked]]:
-    """The pictures in pieces of that many."""
-    stream = iter(asks)
-    while batch := tuple(islice(stream, size)):
-        yield Piece(batch)
 
 
 def _expand(text: str) -> list[str]:

@@ -24,7 +24,7 @@ Asked = TypeVar("Asked")
 """What a worker is asked for one picture."""
 
 PIECE: Final = 16
-"""Pictures that are handed to a worker at a time: enough to be worth the trip, few enough to be made again."""
+"""Pictures that a worker is handed at a time, at the most: enough to be worth the trip, few enough to be made again."""
 
 
 @dataclass(frozen=True, slots=True)

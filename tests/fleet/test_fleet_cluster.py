@@ -26,9 +26,9 @@ from bbcu_cli.batch.settings import Settings
 from bbcu_cli.checkpoint.packed import read_packed, to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import UsageError
-from bbcu_cli.fleet.cluster import pieces_on
+from bbcu_cli.fleet.cluster import _silence, pieces_on
 from bbcu_cli.fleet.driver import TRIES, drive
-from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+from bbcu_cli.fleet.listing import Naming, list_inputs
 from bbcu_cli.fleet.nodes import Here, difference, here
 from bbcu_cli.fleet.plan import Ask, Loading, Plan
 from bbcu_cli.fleet.restore import restore
@@ -268,7 +268,7 @@ def test_what_kills_its_workers_is_one_failed_row(place: Path, cluster: Any, tmp
 
     stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     with pieces_on(cluster.address, plan_of(place), print, deadly) as executor:
-        rows = {row.source: row for row in drive(pieces(stream.asks, 8), executor, Ask.failed)}
+        rows = {row.source: row for row in drive(stream.asks, executor, Ask.failed, 8)}
     assert len(rows) == 24
     failed = {Path(row.source).name: row.error for row in rows.values() if row.status == "failed"}
     assert set(failed) == {"007.png", "013.png"}
@@ -306,7 +306,7 @@ def test_one_node_that_has_something_else_is_named_and_the_others_work(
 
     stream = list_inputs([str(place / "in")], str(tmp_path / "out"), NAMING, refuse_existing=True)
     with pieces_on(cluster.address, plan_of(place), told.append, choosy) as executor:
-        rows = list(drive(pieces(stream.asks, 1), executor, Ask.failed))
+        rows = list(drive(stream.asks, executor, Ask.failed, 1))
         assert executor.room() <= 4
     assert Counter(row.status for row in rows) == {"done": 23, "failed": 1}
     assert len({row.source for row in rows}) == 24
@@ -338,6 +338,42 @@ def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monke
     assert "The cluster 'auto' cannot be used: Could not find any running Ray instance. Please start" in done.stderr
 
 
+def test_a_cluster_that_asks_for_a_token_says_what_to_set(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray sends its token to an address that was typed only if it is told to; it does not try for minutes."""
+    import ray
+
+    tries = "RAY_gcs_server_port_wait_time_s"
+
+    def refused(**_: object) -> None:
+        assert os.environ[tries] == "2"
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379.")
+
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setattr("bbcu_cli.fleet.cluster._require_reachable", lambda _: None)
+    for name in ("RAY_AUTH_MODE", tries):
+        monkeypatch.delenv(name, raising=False)
+    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "127.0.0.1:6379")
+    assert done.exit_code == 2
+    assert done.stderr.endswith(
+        "at 127.0.0.1:6379; if this is its head and asks for a token, set RAY_AUTH_MODE=token.\n"
+    )
+
+
+def test_reports_of_ray_about_dead_workers_stay_off_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray hands them to a function of its own, with whatever arguments it has today."""
+    from ray._private import worker
+
+    before = worker.print_to_stdstream
+    try:
+        _silence()
+        worker.print_to_stdstream({"lines": ["a worker died"], "pid": 1, "ip": "127.0.0.1"}, ignore_prefix=True)
+    finally:
+        worker.print_to_stdstream = before
+    assert capsys.readouterr() == ("", "")
+
+
 def test_bench_restores_a_folder_by_turns(cluster: Any, tmp_path: Path) -> None:
     """One command: each run without and with the cluster, their medians compared, and what a core does in an hour."""
     make_pictures(tmp_path / "in", 10)
@@ -345,7 +381,7 @@ def test_bench_restores_a_folder_by_turns(cluster: Any, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*common, "--runs", "2", "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert (told["images"], told["threads"], told["nodes"]) == (10, 1, 3)
+    assert [told[name] for name in ("images", "threads", "worker_threads", "nodes")] == [10, 1, 1, 3]
     assert len(told["alone"]) == len(told["cluster"]) == 2
     assert told["overhead"] == pytest.approx(sum(told["cluster"]) / sum(told["alone"]) - 1)
     assert told["images_per_core_hour"] == pytest.approx(10 * 3600 / (sum(told["alone"]) / 2))

@@ -15,7 +15,7 @@ from bbcu_cli.batch.settings import Row, Settings
 from bbcu_cli.fleet import stores
 from bbcu_cli.fleet.cluster import RayPieces, fitted
 from bbcu_cli.fleet.driver import TRIES, Outcome, drive
-from bbcu_cli.fleet.listing import Naming, list_inputs, pieces
+from bbcu_cli.fleet.listing import Naming, list_inputs
 from bbcu_cli.fleet.nodes import Here, Node, difference, here
 from bbcu_cli.fleet.plan import Ask, Loading, Piece, Plan
 from bbcu_cli.fleet.spool import PREFIX, _remove_abandoned, spool
@@ -24,6 +24,7 @@ from bbcu_cli.image import EncodeOptions
 from bbcu_cli.restoration.choice import Wish
 from bbcu_cli.restoration.model import Options
 
+DEADLY = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError")
 NAMING = Naming("_x2", None, ".png", recursive=True)
 
 
@@ -61,17 +62,54 @@ def asks(number: int) -> Iterator[Ask]:
 def test_every_picture_has_one_row_whatever_dies(losses: int) -> None:
     """Pieces of lost nodes are done again, and a bounded number is under way."""
     executor = Fake(losses=losses)
-    rows = list(drive(pieces(asks(1000)), executor, Ask.failed))
+    rows = list(drive(asks(1000), executor, Ask.failed))
     assert Counter(row.source for row in rows) == dict.fromkeys((ask.source for ask in asks(1000)), 1)
     assert {row.status for row in rows} == {"done"}
     assert executor.most <= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "room", "sizes"),
+    [
+        (100, 4, [16, 16, 16, 16, 12, 8, 6, 4, 2, 2, 1, 1]),  # two workers end within a picture of each other
+        (40, 2, [16, 16, 8]),  # one worker has no use for smaller pieces
+        (3, 8, [1, 1, 1]),
+    ],
+)
+def test_the_last_pieces_are_small_so_that_all_workers_have_some(number: int, room: int, sizes: list[int]) -> None:
+    """Pictures that are next are shared among the pieces under way."""
+    executor, made = Fake(room), list[int]()
+    submit = executor.submit
+    executor.submit = lambda piece: (made.append(len(piece.asks)), submit(piece))[1]  # type: ignore[method-assign]
+    assert len(list(drive(asks(number), executor, Ask.failed))) == number
+    assert made == sizes
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "memory", "device", "threads"),
+    [
+        (2, 0, 16, "cpu", 1),
+        (8, 0, 16, "cpu", 4),
+        (64, 0, 256, "cpu", 8),
+        (64, 0, 8, "cpu", 16),  # the memory is for four workers
+        (8, 0, 3, "cpu", 8),  # and here for one
+        (16, 4, 64, "cuda", 4),
+        (64, 1, 256, "cuda", 8),
+    ],
+)
+def test_a_node_takes_two_workers_at_the_least(cpus: int, gpus: int, memory: int, device: str, threads: int) -> None:
+    """One computes while the other begins or ends a piece; a node that is refused has no say."""
+    settings = Settings(Options(memory=2 << 30), EncodeOptions(), "PNG", 10**8)
+    plan = Plan(Wish("sr", 2), settings, Loading(device=device), ())
+    found = fitted(plan, "auto", [Node("n", "n", cpus, gpus, memory << 30, here()), Node("m", "m", 0, 0, 0, here())])
+    assert (found.loading.threads, found.settings.threads) == (threads, threads)
 
 
 def test_a_picture_that_kills_its_workers_fails_alone() -> None:
     """It is found by splitting, tried three times by itself, and every other picture is done."""
     deadly = frozenset({"s3://in/00000007.jpg", "s3://in/00000040.jpg"})
     executor = Fake(deadly=deadly)
-    rows = {row.source: row for row in drive(pieces(asks(70)), executor, Ask.failed)}
+    rows = {row.source: row for row in drive(asks(70), executor, Ask.failed)}
     assert len(rows) == 70
     assert {row.source for row in rows.values() if row.status == "failed"} == deadly
     assert f"its worker died {TRIES} times" in rows["s3://in/00000007.jpg"].error
@@ -170,7 +208,7 @@ def driven(number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     tracemalloc.start()
     try:
         stream = list_inputs(["s3://b/in/"], "s3://b/out/", NAMING, refuse_existing=True)
-        rows = sum(1 for _ in drive(pieces(stream.asks), Fake(room=64), Ask.failed))
+        rows = sum(1 for _ in drive(stream.asks, Fake(room=64), Ask.failed))
         return rows, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -205,6 +243,38 @@ def test_ray_is_told_what_a_worker_takes() -> None:
         assert asked == {"max_retries": 0, "num_cpus": cpus, "num_gpus": gpus, "memory": 3 << 30}
         assert (plan.loading.threads, plan.settings.threads) == (cpus, cpus)
         assert plan.loading.device == ("cuda" if gpus else "cpu")
+
+
+def test_a_driver_that_waits_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may use a cluster up, or it may be ill: nobody looks at a silent line for hours."""
+    monkeypatch.setattr("bbcu_cli.fleet.cluster._SILENCE", 1e-9)
+    turns = iter(range(3))
+
+    class Ray:
+        exceptions = type("Exceptions", (), dict.fromkeys(DEADLY, ZeroDivisionError) | {"RayError": ZeroDivisionError})
+
+        def put(self, value: object) -> object:
+            return value
+
+        def remote(self, *_: Any, **options: Any) -> Any:
+            return (lambda _: self) if options else object()
+
+        def nodes(self) -> list[dict[str, Any]]:
+            return [{"Alive": True, "NodeID": "n", "Resources": {"CPU": 8, "memory": 64e9}}]
+
+        def wait(self, references: list[object], **_: Any) -> tuple[list[object], list[object]]:
+            return ([], references) if next(turns, None) is not None else (references, [])
+
+        def get(self, _: object) -> tuple[str, tuple[Row, ...]]:
+            return "n", ()
+
+    settings, said = Settings(Options(), EncodeOptions(), "PNG", 10**8), list[str]()
+    pieces = RayPieces(Ray(), "auto", Plan(Wish("sr", 2), settings, Loading(threads=4), ()), [], said.append, print)
+    assert pieces.room() == 4
+    pieces.submit(Piece(()))
+    assert len(pieces.wait()) == 1
+    assert len(said) == 3
+    assert said[0].startswith("no piece has ended for 0 minutes; 1 are under way or wait for room on 1 nodes")
 
 
 def test_a_node_that_cannot_open_the_urls_is_told() -> None:
