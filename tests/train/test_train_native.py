@@ -86,8 +86,8 @@ def _run(unit: BinaryUnit, x: Tensor, grad: Tensor, simulation: Simulation) -> d
 def _quantised(unit: BinaryUnit, x: Tensor, grad: Tensor, window: float) -> dict[str, Tensor]:
     """The gradients of the input and the weights by definition: whole numbers of 9 bits, multiplied exactly.
 
-    The way to those numbers is float32, operation by operation as in the kernels, so that all are rounded alike. For the
-    weights, images of together 2048 pixels at most (of the output) have one scale.
+    The way to those numbers is float32, operation by operation as in the kernels, so that all are rounded alike. For
+    the weights, images of together 2048 pixels at most (of the output) have one scale.
     """
     weight = unit.binary_conv.weight.detach()
     channels = (1, -1, 1, 1)
