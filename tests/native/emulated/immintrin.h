@@ -234,6 +234,7 @@ inline To part(V v, unsigned i) {
 #define _mm512_srli_epi64 emulated::shift_right
 #define _mm512_slli_epi32 emulated::shift_left_epi32
 #define _mm512_add_ps(a, b) ((a) + (b))
+#define _mm512_sub_ps(a, b) ((a) - (b))
 #define _mm512_mul_ps(a, b) ((a) * (b))
 #define _mm512_mask_add_ps emulated::mask_add
 #define _mm512_fmadd_ps emulated::fmadd
