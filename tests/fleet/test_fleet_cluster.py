@@ -487,9 +487,12 @@ def test_an_archive_survives_the_loss_of_a_node_and_of_the_driver(place: Path, c
     def made() -> int:
         return len(objects(system, "archive/out"))
 
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
-        wait_until(lambda: made() >= 20)
-        driver.kill()
+    with (tmp_path / "said").open("w+") as said_first:
+        with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=said_first) as driver:
+            wait_until(lambda: made() >= 20 or driver.poll() is not None)
+            driver.kill()
+        said_first.seek(0)
+        assert made() >= 20, said_first.read()
     before = made()
     with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
         wait_until(lambda: made() >= max(60, before + 1))
