@@ -110,7 +110,7 @@ void Band::run() {
 // of a batch and one for each stage.
 void Band::plan_batches() {
     for (size_t s = 0; s < next_.size(); ++s) {
-        auto batch = static_cast<ptrdiff_t>(stage(s).rows), phase = ptrdiff_t{0};
+        ptrdiff_t batch = static_cast<ptrdiff_t>(stage(s).rows), phase = 0;
         if (stage(s).kind == Stage::Kind::binary) {
             const RowShape& shape = level_in(s).shape;
             const size_t step = stage(s).step, made = step > 1 ? step * level_in(s + 1).shape.stride : 0;
