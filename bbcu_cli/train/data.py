@@ -7,9 +7,10 @@ with the same random streams without any state having been saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from bbcu_cli.score.degrade import bicubic_matrix, resize_bicubic
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import photos
 from bbcu_cli.train.recipes import Recipe
+
+Drawn = TypeVar("Drawn")
 
 # Context, in input pixels, that bicubic reduction needs on each side of a patch: its kernel reaches 2 of them.
 _MARGIN: Final = 2
@@ -197,6 +200,21 @@ def draw_batch(
     quality = torch.randint(low_q, high_q + 1, (len(crops),), generator=generator, device=crops.device)
     luma = studio_luma(crops)
     return jpeg_luma(luma, quality) / 255, luma / 255
+
+
+def ahead(draw: Callable[[int], Drawn], steps: Sequence[int]) -> Generator[Drawn, None, None]:
+    """draw(step) for each of the steps, in order: on a thread, while the one before is used.
+
+    Closing it waits for the thread.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="draw") as pool:
+        coming: Future[Drawn] | None = None
+        for step in steps:
+            drawn, coming = coming, pool.submit(draw, step)
+            if drawn is not None:
+                yield drawn.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def _target(pictures: Pictures, places: Tensor, edge: int, recipe: Recipe) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ from bbcu_cli.models.build import build_model
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, placed, read_checkpoint
-from bbcu_cli.train.data import Pictures, crop_size, draw_batch, generator_for, read_images
+from bbcu_cli.train.data import Pictures, ahead, crop_size, draw_batch, generator_for, read_images
 from bbcu_cli.train.photo_validation import PhotoValidation
 from bbcu_cli.train.processes import processes, stop_request
 from bbcu_cli.train.recipes import Recipe
@@ -227,28 +228,30 @@ class _Trainer:
         meter = _Meter(self.step, recipe.steps, self.device)
         due = 0.0
         earlier, began = self.cpu_seconds, time.process_time()
-        while self.step < recipe.steps:
-            meter.add(self._optimise(forward))
-            self.step += 1
-            stopping = self._anyone(stop)
-            done = self.step == recipe.steps
-            saving = stopping or done or self.step % self.run.interval == 0
-            scores: Mapping[str, float] = {}
-            if saving and self.validation is not None and (done or (not stopping and time.monotonic() >= due)):
-                asked = time.monotonic()
-                self.psnr = self.validation.score(self._averaged())
-                scores = self.validation.scores
-                due = time.monotonic() + (time.monotonic() - asked) / _VALIDATION
-            if saving:
-                seconds = self._summed(time.process_time() - began)
-                self.cpu_seconds = None if earlier is None else earlier + seconds
-            if self.rank == 0 and (saving or meter.due()):
-                progress = meter.read(self.step, recipe.rate_at(self.step - 1), self.psnr, scores, saved=saving)
+        with closing(self._batches()) as batches:
+            for source, target in batches:
+                meter.add(self._optimise(forward, source, target))
+                self.step += 1
+                stopping = self._anyone(stop)
+                done = self.step == recipe.steps
+                saving = stopping or done or self.step % self.run.interval == 0
+                scores: Mapping[str, float] = {}
+                if saving and self.validation is not None and (done or (not stopping and time.monotonic() >= due)):
+                    asked = time.monotonic()
+                    self.psnr = self.validation.score(self._averaged())
+                    scores = self.validation.scores
+                    due = time.monotonic() + (time.monotonic() - asked) / _VALIDATION
                 if saving:
-                    self._save(progress)
-                report(progress)
-            if stopping:
-                raise KeyboardInterrupt(f"the checkpoint of step {self.step} is saved, and --resume continues from it.")
+                    seconds = self._summed(time.process_time() - began)
+                    self.cpu_seconds = None if earlier is None else earlier + seconds
+                if self.rank == 0 and (saving or meter.due()):
+                    progress = meter.read(self.step, recipe.rate_at(self.step - 1), self.psnr, scores, saved=saving)
+                    if saving:
+                        self._save(progress)
+                    report(progress)
+                if stopping:
+                    saved = f"the checkpoint of step {self.step} is saved"
+                    raise KeyboardInterrupt(f"{saved}, and --resume continues from it.")
         return self.run.out / (CHECKPOINT if recipe.twin else MODEL)
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
@@ -259,12 +262,20 @@ class _Trainer:
             return torch.compile(module, mode="reduce-overhead" if self.device.type == "cuda" else None)
         return module
 
-    def _optimise(self, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    def _batches(self) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Training pairs of the steps that are left; on the CPU drawn a step ahead."""
+        steps = range(self.step, self.run.recipe.steps)
+        return ahead(self._draw, steps) if self.device.type == "cpu" else (self._draw(step) for step in steps)
+
+    def _draw(self, step: int) -> tuple[Tensor, Tensor]:
+        recipe = self.run.recipe
+        generator = generator_for(recipe.seed, step, self.rank, self.device)
+        source, target = draw_batch(self.pictures, self.run.spec, recipe, generator)
+        return source.contiguous(memory_format=torch.channels_last), target
+
+    def _optimise(self, forward: Callable[[Tensor], Tensor], source: Tensor, target: Tensor) -> Tensor:
         """One step; returns its loss."""
         recipe = self.run.recipe
-        generator = generator_for(recipe.seed, self.step, self.rank, self.device)
-        source, target = draw_batch(self.pictures, self.run.spec, recipe, generator)
-        source = source.contiguous(memory_format=torch.channels_last)
         if self.teacher is not None and self.pictures.taught is None:
             with torch.no_grad():
                 target = target.lerp(self.teacher.module(source).clamp(0, 1), recipe.distill)

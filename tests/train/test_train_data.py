@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +40,30 @@ def test_crops_are_squares_of_the_pictures_turned_and_mirrored() -> None:
         assert len(found) == 1
         seen.add(found[0])
     assert len(seen) == 8 * 5 * 3
+
+
+def test_batches_are_drawn_a_step_ahead() -> None:
+    """In order, while the one before is used, on a thread that ends with the batches; an error comes in its turn."""
+    drawn, threads = [threading.Event() for _ in range(4)], set()
+
+    def draw(step: int) -> int:
+        threads.add(threading.current_thread())
+        drawn[step].set()
+        if step == 3:
+            raise ValueError("no picture")
+        return step
+
+    with closing(data.ahead(draw, range(4))) as batches:
+        assert next(batches) == 0
+        assert drawn[1].wait(10)
+        assert not drawn[2].is_set()
+        assert [next(batches), next(batches)] == [1, 2]
+        with pytest.raises(ValueError, match="no picture"):
+            next(batches)
+    (thread,) = threads
+    assert thread is not threading.current_thread()
+    assert not thread.is_alive()
+    assert list(data.ahead(draw, range(0))) == []
 
 
 def test_of_several_candidates_detail_is_kept() -> None:
