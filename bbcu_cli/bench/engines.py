@@ -61,9 +61,10 @@ class EngineRow:
         engine: name, device and kernel set or library.
         threads: CPU threads.
         seconds: median; `fastest` and `slowest` of the same runs.
-        layer_ns: thread-nanoseconds per input pixel and binary layer; None when float layers dominate the network.
+        layer_ns: thread-nanoseconds per input pixel and binary layer; None when float layers dominate the network,
+            and for another network.
         roofline_share: roofline over layer_ns; None with layer_ns, or for an engine without a roofline.
-        difference: largest absolute difference from the first row's output.
+        difference: largest absolute difference from the first row's output; None for another network.
         peak_bytes: memory that the process took at its peak beyond what it held before; None when unknown.
     """
 
@@ -74,7 +75,7 @@ class EngineRow:
     slowest: float
     layer_ns: float | None
     roofline_share: float | None
-    difference: float
+    difference: float | None
     peak_bytes: int | None
 
 
@@ -198,9 +199,20 @@ def _sessions(
         yield ReferenceEngine("cpu", threads).open(packed), threads
     if peers:
         require_torch("--peers")
+        from bbcu_cli.bench.ncnn import other_sessions
         from bbcu_cli.bench.peers import peer_sessions
 
         yield from ((session, threads) for session in peer_sessions(packed, size, threads))
+        yield from ((session, usable_cpus()) for session in other_sessions(packed.spec))
+
+
+def _difference(session: Session, output: NDArray[np.float32], first: NDArray[np.float32]) -> float:
+    """The largest difference of two outputs of one network, which has to be small."""
+    difference = float(np.abs(output - first).max())
+    agreement = AGREEMENT_BFLOAT16 if "bf16" in session.info.detail else AGREEMENT
+    if difference > agreement * float(np.ptp(first)):
+        raise UsageError(f"{_label(session.info)} differs from the first engine by {difference:.3g}; nothing timed.")
+    return difference
 
 
 def _label(info: EngineInfo) -> str:
@@ -253,7 +265,7 @@ def run_bench(
     layer = _layer(kernels, width) if kernels else None
     opened: list[tuple[Session, int]] = []
     missing: list[str] = []
-    outputs: list[tuple[float, int | None]] = []
+    outputs: list[tuple[float | None, int | None]] = []
     first: NDArray[np.float32] | None = None
     for session, count in _sessions(packed, size, threads, reference=reference, peers=peers):
         if isinstance(session, str):
@@ -261,12 +273,7 @@ def run_bench(
             continue
         output, peak = _peak_of(lambda session=session: session.run(x))  # type: ignore[misc]
         first = output if first is None else first
-        difference = float(np.abs(output - first).max())
-        agreement = AGREEMENT_BFLOAT16 if "bf16" in session.info.detail else AGREEMENT
-        if difference > agreement * float(np.ptp(first)):
-            raise UsageError(
-                f"{_label(session.info)} differs from the first engine by {difference:.3g}; nothing timed."
-            )
+        difference = _difference(session, output, first) if getattr(session, "same_network", True) else None
         opened.append((session, count))
         outputs.append((difference, peak))
     if not opened:
@@ -284,7 +291,7 @@ def run_bench(
     layers = binary_layers(spec)
     for (session, count), taken, (difference, peak) in zip(opened, seconds, outputs, strict=True):
         median = statistics.median(taken)
-        ns = None if layers is None else median * count * 1e9 / (height * width * layers)
+        ns = None if layers is None or difference is None else median * count * 1e9 / (height * width * layers)
         share = layer.roofline / ns if layer and ns and session.info.name == "packed" else None
         rows.append(EngineRow(_label(session.info), count, median, min(taken), max(taken), ns, share, difference, peak))
     return BenchReport(machine_name(), name, size, runs, layer, tuple(rows), tuple(missing))

@@ -23,10 +23,15 @@ _Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class PeerSession(SessionContext):
-    """A peer as a session, so that it is timed like an engine."""
+    """A peer as a session, so that it is timed like an engine.
 
-    def __init__(self, name: str, detail: str, run: _Run) -> None:
+    Attributes:
+        same_network: whether its output has to be that of the engines.
+    """
+
+    def __init__(self, name: str, detail: str, run: _Run, *, same_network: bool = True) -> None:
         self.info = EngineInfo(name, "cpu", detail)
+        self.same_network = same_network
         self._run = run
 
     def run(self, x: NDArray[np.float32], progress: Progress | None = None) -> NDArray[np.float32]:  # noqa: ARG002 - none knows

@@ -48,7 +48,8 @@ def bench(
         bool,
         typer.Option(
             "--peers/--no-peers",
-            help="Also time the published code's arithmetic in torch, and ONNX Runtime and OpenVINO if installed.",
+            help="Also time the published code's arithmetic in torch, and ONNX Runtime, OpenVINO, Real-ESRGAN and "
+            "waifu2x if installed.",
             rich_help_panel=ENGINE,
         ),
     ] = False,
@@ -172,7 +173,7 @@ def _show(report: BenchReport) -> None:
             f"{slowest / row.seconds:.1f}x",
             "" if row.layer_ns is None else f"{row.layer_ns:.0f}",
             _share(row),
-            f"{row.difference:.1e}",
+            "" if row.difference is None else f"{row.difference:.1e}",
             "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
         )
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140)
@@ -188,5 +189,5 @@ def _show(report: BenchReport) -> None:
         console.print(f"Missing: {reason}", markup=False)
     console.print(
         "Weights are random: time does not depend on them. ns/pixel/layer is thread time per input pixel and binary "
-        "layer, head and tail included; difference is from the first row."
+        "layer, head and tail included; difference is from the first row, for the same network."
     )
