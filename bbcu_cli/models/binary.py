@@ -40,12 +40,14 @@ class Simulation:
         half_products: multiply signs in half precision, see `_HalfProduct`, and gradients in bfloat16; a twin
             multiplies everything in bfloat16, and adds in float32.
         kernels: training kernel set that runs whole units on the CPU, see `training_kernels`; None: torch.
+        threads: CPU threads of these kernels; None: as many as torch has.
     """
 
     window: float = 1.0
     twin: bool = False
     half_products: bool = False
     kernels: str | None = None
+    threads: int | None = None
 
 
 class _SignActivation(torch.autograd.Function):
@@ -208,7 +210,8 @@ class BinaryUnit(nn.Module):
 
     def _native(self, x: Tensor) -> Tensor:
         conv, relu = self.binary_conv, self.relu
-        settings = conv.simulation.kernels, self.step, conv.simulation.window, torch.is_grad_enabled()
+        how = conv.simulation
+        settings = how.kernels, how.threads or torch.get_num_threads(), self.step, how.window, torch.is_grad_enabled()
         rprelu = relu.pr_bias0.bias, relu.pr_prelu.weight, relu.pr_bias1.bias
         y: Tensor = NativeUnit.apply(settings, x, self.move0.bias, conv.weight, conv.bias, *rprelu)
         return y

@@ -39,7 +39,7 @@ class NativeUnit(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        settings: tuple[str, int, float, bool],
+        settings: tuple[str, int, int, float, bool],
         x: Tensor,
         shift: Tensor,
         weight: Tensor,
@@ -52,20 +52,20 @@ class NativeUnit(torch.autograd.Function):
 
         Args:
             ctx: torch's.
-            settings: kernel set, step S, window, and whether a gradient will be asked for.
+            settings: kernel set, CPU threads, step S, window, and whether a gradient will be asked for.
             x: (N, 64, H, W), fastest when it is channels last; the result is (N, 64, S*H, S*W).
             shift: (1, 64, 1, 1), m.
             weight: (64*S*S, 64, 3, 3), fastest when it is channels last.
             bias, bias0, slope, bias1: 64*S*S values each, of the convolution and the RPReLU.
         """
-        kernels, step, _, differentiable = settings
+        kernels, threads, step, _, differentiable = settings
         x = _channels_last(x)
         n, height, width, _ = x.shape
         parts = (x, shift, _channels_last(weight), bias, bias0, slope, bias1)
         out = x.new_empty(n, step * height, step * width, FEATURES)
         words = torch.empty(n, height, width, dtype=torch.int64)
         sums = torch.empty(n, height, width, step * step, FEATURES, dtype=torch.int16) if differentiable else None
-        _module().unit_forward(kernels, step, torch.get_num_threads(), *_arrays(*parts), *_arrays(out, words, sums))
+        _module().unit_forward(kernels, step, threads, *_arrays(*parts), *_arrays(out, words, sums))
         ctx.save_for_backward(*parts, words, sums)
         ctx.settings = settings
         return out.permute(0, 3, 1, 2)
@@ -76,10 +76,10 @@ class NativeUnit(torch.autograd.Function):
         """Gradients of all tensors that `forward` takes."""
         *parts, words, sums = ctx.saved_tensors
         x, shift, weight, bias, bias0, slope, bias1 = parts
-        kernels, step, window, _ = ctx.settings
+        kernels, threads, step, window, _ = ctx.settings
         grads = [torch.empty_like(part) for part in (x, shift, weight, bias0, slope, bias1)]
         given = _arrays(*parts, words, sums, _channels_last(grad))
-        _module().unit_backward(kernels, step, torch.get_num_threads(), window, *given, *_arrays(*grads))
+        _module().unit_backward(kernels, step, threads, window, *given, *_arrays(*grads))
         to_x, to_shift, to_weight, to_bias0, to_slope, to_bias1 = grads
         to_bias = None if bias is None else to_bias0.view_as(bias).clone()
         to_x, to_weight = to_x.permute(0, 3, 1, 2), to_weight.permute(0, 3, 1, 2)

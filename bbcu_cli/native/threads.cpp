@@ -18,21 +18,24 @@
 namespace bbcu {
 namespace {
 
-// A helper looks this often for new work before it sleeps: about 0.1 ms, longer than the pauses within a training step.
-constexpr int kLooks = 4000;
+// A thread looks this often for new work, or for the end of others', before it sleeps: some 0.1 ms, and 1 ms.
+constexpr int looks(Again again) { return again == Again::soon ? 40000 : 4000; }
 constexpr auto kMeanwhileEvery = std::chrono::milliseconds(50);
+
+thread_local size_t my_number = 0;
 
 // One call of run_on_threads.
 struct Call {
     const std::function<void()>* job;
-    size_t places;      // for helpers that may still come
-    size_t active = 0;  // helpers at work
+    Again again;
+    size_t places;                  // for helpers that may still come
+    std::atomic<size_t> active{0};  // helpers at work; changed under the lock
 };
 
 class Pool {
 public:
-    void run(size_t others, const std::function<void()>& job, const std::function<void()>& meanwhile) {
-        Call call{&job, others};
+    void run(size_t others, const std::function<void()>& job, const std::function<void()>& meanwhile, Again again) {
+        Call call{&job, again, others};
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             calls_.push_back(&call);
@@ -42,6 +45,7 @@ public:
         }
         wake_.notify_all();
         job();
+        for (int look = 0; look < looks(again) && call.active > 0; ++look) spin_pause();
         std::unique_lock<std::mutex> lock(mutex_);
         calls_.erase(std::find(calls_.begin(), calls_.end(), &call));
         wanted_ -= others;
@@ -58,20 +62,22 @@ private:
     // As many helpers as all calls have places for.
     void grow() {
         try {
-            for (; helpers_ < wanted_; ++helpers_) std::thread(&Pool::help, this).detach();
+            for (; helpers_ < wanted_; ++helpers_) std::thread(&Pool::help, this, helpers_ + 1).detach();
         } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
         } catch (const std::bad_alloc&) {
         }
     }
 
-    [[noreturn]] void help() {
+    [[noreturn]] void help(size_t number) {
+        my_number = number;
+        Again again = Again::later;  // by the last call
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             const uint64_t seen = round_;
             const auto open = std::find_if(calls_.begin(), calls_.end(), [](const Call* c) { return c->places > 0; });
             if (open == calls_.end()) {
                 lock.unlock();
-                for (int look = 0; look < kLooks && round_ == seen; ++look) spin_pause();
+                for (int look = 0; look < looks(again) && round_ == seen; ++look) spin_pause();
                 lock.lock();
                 wake_.wait(lock, [&] { return round_ != seen; });
                 continue;
@@ -79,6 +85,7 @@ private:
             Call& call = **open;
             --call.places;
             ++call.active;
+            again = call.again;
             lock.unlock();
             (*call.job)();
             lock.lock();
@@ -107,8 +114,11 @@ Pool*& pool() {
 
 }  // namespace
 
-void run_on_threads(size_t others, const std::function<void()>& job, const std::function<void()>& meanwhile) {
-    pool()->run(others, job, meanwhile);
+void run_on_threads(size_t others, const std::function<void()>& job, const std::function<void()>& meanwhile,
+                    Again again) {
+    pool()->run(others, job, meanwhile, again);
 }
+
+size_t thread_number() { return my_number; }
 
 }  // namespace bbcu

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -177,6 +177,7 @@ class _Trainer:
     ) -> None:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
+        self.threads = torch.get_num_threads()
         spec, recipe = run.spec, run.recipe
         if recipe.twin:
             self.arithmetic = self.arithmetic.of_twin()
@@ -228,7 +229,7 @@ class _Trainer:
         meter = _Meter(self.step, recipe.steps, self.device)
         due = 0.0
         earlier, began = self.cpu_seconds, time.process_time()
-        with closing(self._batches()) as batches:
+        with closing(self._batches()) as batches, self._shared_threads():
             for source, target in batches:
                 meter.add(self._optimise(forward, source, target))
                 self.step += 1
@@ -253,6 +254,20 @@ class _Trainer:
                     saved = f"the checkpoint of step {self.step} is saved"
                     raise KeyboardInterrupt(f"{saved}, and --resume continues from it.")
         return self.run.out / (CHECKPOINT if recipe.twin else MODEL)
+
+    @contextmanager
+    def _shared_threads(self) -> Iterator[None]:
+        """Where kernels of our own have all threads, torch has one, unless a teacher needs more.
+
+        Its threads and theirs would wait for work on the same CPUs, and keep each other from it.
+        """
+        of_torch = torch.get_num_threads()
+        if self.arithmetic.kernels is not None and (self.teacher is None or self.pictures.taught is not None):
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(of_torch)
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
         module: nn.Module = self.model
@@ -297,6 +312,7 @@ class _Trainer:
             twin=recipe.twin,
             half_products=self.arithmetic.half_products,
             kernels=self.arithmetic.kernels,
+            threads=self.threads,
         )
 
     def _open_teacher(self) -> Teacher | None:
@@ -319,7 +335,9 @@ class _Trainer:
         model = build_model(self.run.spec).to(self.device)
         model.load_state_dict(self.ema)
         twin = self.run.recipe.twin
-        simulate(model, self._simulation() if twin else Simulation(kernels=self.arithmetic.kernels))
+        simulate(
+            model, self._simulation() if twin else Simulation(kernels=self.arithmetic.kernels, threads=self.threads)
+        )
         return model.eval()
 
     def _anyone(self, stop: threading.Event) -> bool:

@@ -19,7 +19,9 @@ import torch
 
 from bbcu_cli.checkpoint.packed import load_packed
 from bbcu_cli.errors import TrainingError
+from bbcu_cli.models.binary import BinaryConv2d
 from bbcu_cli.models.build import build_model
+from bbcu_cli.native import compiled
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import data, loop
 from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, read_checkpoint
@@ -147,6 +149,27 @@ def test_two_processes_train_as_one_with_both_batches(
     # Sums in another order: the last bits differ, and Adam's normalisation makes more of the smallest gradients.
     assert all(torch.allclose(two[name], one[name], atol=2e-3) for name in one)
     assert load_packed(tmp_path / "two" / MODEL).provenance["processes"] == "2"
+
+
+@pytest.mark.parametrize("kernels", ["scalar", "torch"])
+def test_torch_leaves_the_threads_to_our_kernels(
+    kernels: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pools of threads on the same CPUs would hold each other up; without our kernels torch has all."""
+    if compiled is None and kernels != "torch":
+        pytest.skip("the compiled module is missing")
+    monkeypatch.setenv("BBCU_KERNEL", kernels)
+    torch.set_num_threads(2)
+    seen: list[tuple[int, int | None]] = []
+    trainer = loop._Trainer(Run(SR, RECIPE, pictures, tmp_path / "run"), 0, 1, CPU, lambda _: None)
+
+    def look(_: Progress) -> None:
+        unit = next(module for module in trainer.model.modules() if isinstance(module, BinaryConv2d))
+        seen.append((torch.get_num_threads(), unit.simulation.threads))
+
+    trainer.fit(look, threading.Event())
+    assert set(seen) == {(2 if kernels == "torch" else 1, 2)}
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM", "SIGBREAK"])

@@ -87,7 +87,7 @@ def _quantised(unit: BinaryUnit, x: Tensor, grad: Tensor, window: float) -> dict
     """The gradients of the input and the weights by definition: whole numbers of 9 bits, multiplied exactly.
 
     The way to those numbers is float32, operation by operation as in the kernels, so that all are rounded alike. For
-    the weights, images of together 2048 pixels at most (of the output) have one scale.
+    the weights, images of together 1200 pixels at most (of the output) have one scale.
     """
     weight = unit.binary_conv.weight.detach()
     channels = (1, -1, 1, 1)
@@ -102,7 +102,7 @@ def _quantised(unit: BinaryUnit, x: Tensor, grad: Tensor, window: float) -> dict
     unshuffled = F.pixel_unshuffle(grad, unit.step)
     gradient = torch.where(y > 0, unshuffled, unshuffled * slope.view(channels))
     for_input = 255 / (gradient * alpha).abs().amax(dim=(1, 2, 3), keepdim=True)
-    together = max(2048 // (unit.step**2 * x.shape[2] * x.shape[3]), 1)
+    together = max(1200 // (unit.step**2 * x.shape[2] * x.shape[3]), 1)
     for_weight = torch.cat([255 / part.abs().amax(dim=(0, 2, 3), keepdim=True).expand_as(part)
                             for part in gradient.split(together)])  # fmt: skip
     to_signs = (
