@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -21,6 +21,7 @@ from bbcu_cli.engines.base import Progress, Session, SessionContext
 Floats = NDArray[np.float32]
 _Timed = tuple[Floats, float]  # a result, and the seconds that the engine took
 _PATIENCE: Final = 0.2 if os.name == "nt" else None  # seconds; Ctrl-C does not reach a thread of Windows that waits
+_LOOK: Final = 0.5  # seconds after which a thread that waits for a tile looks whether the run has ended
 
 
 class StoppedError(Exception):
@@ -100,6 +101,10 @@ class EngineQueue:
             else:
                 reply = Future()
                 self._calls.put((partial(work, x), reply))
+        # Ctrl-C may come just when `serve` has taken the call: then nobody answers.
+        while not wait([reply], _LOOK).done:
+            if self._closed:
+                raise StoppedError
         return reply.result()
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from bbcu_cli.batch import queue
 from bbcu_cli.batch.manifest import NAME
 from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.streams import LEFT
+from bbcu_cli.engines.base import Session
 
 SENTENCE = f"bbcu: {LEFT}{os.linesep}".encode()
 X2 = ("--weights", "m-x2.safetensors", "--scale", "2")
@@ -169,3 +172,29 @@ def test_a_thread_of_windows_that_waits_looks_up_now_and_then(monkeypatch: pytes
     with queue.EngineQueue(1) as engine:
         engine.serve(until=lambda: next(asked))
     assert next(asked, None) is None
+
+
+def test_ctrl_c_between_two_lines_of_the_engines_thread_leaves_nobody_waiting() -> None:
+    """A tile that was taken and is never answered: its thread ends with the run, as those whose tile nobody took."""
+
+    class Taken(SimpleQueue[Any]):
+        def get(self, *arguments: Any, **named: Any) -> Any:
+            super().get(*arguments, **named)
+            raise KeyboardInterrupt
+
+    ended: list[type[BaseException]] = []
+
+    def image() -> None:
+        try:
+            engine.run(cast("Session", None), np.zeros((1, 3, 4, 4), np.float32))
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            ended.append(type(error))
+
+    engine = queue.EngineQueue(1)
+    engine._calls = Taken()
+    thread = threading.Thread(target=image, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), engine:
+        engine.serve(until=lambda: False)
+    thread.join(10)
+    assert ended == [queue.StoppedError]

@@ -1,17 +1,11 @@
-"""A real Ray cluster of three nodes on this machine and a real S3 service: the bytes of one machine, whatever dies."""
+"""A real Ray cluster of three nodes on this machine and a real S3 service: the bytes of one machine."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,87 +14,20 @@ import pytest
 from loopback_store import Store
 from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
+from three_nodes import MARKS, NAMING, bbcu, fill, litter, make_pictures, objects, pictures, plan_of
 from typer.testing import CliRunner
 
-from bbcu_cli.batch.settings import Settings
-from bbcu_cli.checkpoint.packed import read_packed, to_bytes
+from bbcu_cli.checkpoint.packed import to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import UsageError
-from bbcu_cli.fleet.cluster import _silence, pieces_on
+from bbcu_cli.fleet.cluster import pieces_on
 from bbcu_cli.fleet.driver import TRIES, drive
-from bbcu_cli.fleet.listing import Naming, list_inputs
+from bbcu_cli.fleet.listing import list_inputs
 from bbcu_cli.fleet.nodes import Here, difference, here
-from bbcu_cli.fleet.plan import Ask, Loading, Plan
-from bbcu_cli.fleet.restore import restore
-from bbcu_cli.fleet.shop import Shop
-from bbcu_cli.fleet.worker import Refused, restore_piece
-from bbcu_cli.image import EncodeOptions
-from bbcu_cli.restoration.choice import Wish
-from bbcu_cli.restoration.model import Options
+from bbcu_cli.fleet.plan import Ask, Plan
+from bbcu_cli.fleet.worker import restore_piece
 
-MISSING = [name for name in ("ray", "s3fs", "moto", "flask") if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (the extra `test`)"),
-    pytest.mark.filterwarnings("ignore"),  # Ray's own
-]
-NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
-RECORDS = ".bbcu-manifest"
-NAMING = Naming("_x2", None, ".png", recursive=False)
-
-
-@pytest.fixture(scope="module")
-def cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
-    """Three nodes of one CPU."""
-    yield from three_nodes()
-
-
-@pytest.fixture
-def own_cluster(store: Store) -> Iterator[Any]:  # noqa: ARG001 - it is there before the nodes are
-    """Three nodes for a test that loses one."""
-    yield from three_nodes()
-
-
-def three_nodes() -> Iterator[Any]:
-    """A cluster that is ready."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_register_timeout_seconds", "300")
-        for tries_left in range(5, -1, -1):  # Ray gives a node 30 seconds to start, which a busy machine may not
-            found = Cluster()
-            try:
-                found.add_node(**NODE, include_dashboard=False)
-                found.add_node(wait=False, **NODE)
-                found.add_node(wait=False, **NODE)
-                found.wait_for_nodes(timeout=180)
-                break
-            except Exception:
-                found.shutdown()
-                if not tries_left:
-                    raise
-        yield found
-        found.shutdown()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Workers import what lies where their driver is, and a source tree has no compiled module."""
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("elsewhere"))
-    yield
-    os.chdir(before)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights, 24 pictures of which one is damaged, and what a run on one machine makes of them."""
-    root = tmp_path_factory.mktemp("place")
-    (root / "w.safetensors").write_bytes(to_bytes(small_model(SMALL_SPECS["m-x2"])))
-    make_pictures(root / "in", 24)
-    (root / "in" / "007.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
-    done = bbcu(root, "in", "-o", str(root / "good"))
-    assert done.exit_code == 1, done.output
-    return root
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -122,62 +49,10 @@ def run_eval(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["eval", *arguments])
 
 
-def make_pictures(folder: Path, number: int) -> None:
-    rng = np.random.default_rng(7)
-    folder.mkdir()
-    for index in range(number):
-        size = (12 + index % 5, 10 + index % 7, 3)
-        Pillow.fromarray(rng.integers(0, 255, size, np.uint8)).save(folder / f"{index:03}.png")
-
-
-def command(root: Path, source: str, *arguments: str) -> list[str]:
-    where = source if "://" in source else str(root / source)
-    return ["sr", where, *arguments, "--scale", "2", "--threads", "1", "--weights", str(root / "w.safetensors")]
-
-
-def bbcu(root: Path, source: str, *arguments: str) -> Any:
-    return CliRunner().invoke(app, command(root, source, *arguments))
-
-
-def pictures(folder: Path) -> dict[str, bytes]:
-    """Name -> content."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
-
-
-def litter(folder: Path) -> list[str]:
-    """What is neither a picture nor the record."""
-    return [path.name for path in folder.iterdir() if path.name[0] == "." and path.name != f"{RECORDS}.jsonl"]
-
-
 def rows_of(text: str) -> dict[str, dict[str, Any]]:
     """The rows of --json by their source, without the times."""
     rows = [json.loads(line) for line in text.splitlines()]
     return {row["source"]: {name: value for name, value in row.items() if "seconds" not in name} for row in rows}
-
-
-def fill(bucket: str, folder: Path) -> Any:
-    """A bucket with these pictures under in/; returns a client of it."""
-    import s3fs
-
-    system = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-    system.mkdir(bucket)
-    system.put(str(folder), f"{bucket}/in", recursive=True)
-    return system
-
-
-def objects(system: Any, folder: str) -> dict[str, bytes]:
-    """Name -> content of what lies in a folder of a store, without the records."""
-    found = system.find(folder) if system.exists(folder) else []
-    return {key.rsplit("/", 1)[1]: system.cat_file(key) for key in found if RECORDS not in key}
-
-
-def plan_of(root: Path, **changes: Any) -> Plan:
-    """A plan as the command line makes it."""
-    settings = Settings(Options(memory=500 << 20), EncodeOptions(), "PNG", 10**8, threads=1)
-    weights = root / "w.safetensors"
-    loading = Loading(str(weights), str(weights), threads=1)
-    fields = {"digests": (("--weights", read_packed(weights).sha256),), **changes}
-    return Plan(Wish("sr", 2), settings, loading, **fields)
 
 
 def test_a_bucket_on_three_nodes_becomes_what_one_machine_makes(place: Path, cluster: Any, store: Store) -> None:
@@ -317,63 +192,6 @@ def test_one_node_that_has_something_else_is_named_and_the_others_work(
         assert line.endswith("is refused: its weights are others")
 
 
-def test_a_local_cluster_that_can_never_do_it_says_so(place: Path, tmp_path: Path) -> None:
-    """Nothing waits for a node that cannot come."""
-    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "local", "--memory", "900TB")
-    assert done.exit_code == 2, done.output
-    assert "This machine has not what a worker takes" in done.stderr
-    assert "less --memory" in done.stderr
-
-
-def test_without_a_cluster_auto_is_a_sentence(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Ray says of it, on one line."""
-    import ray
-
-    def none(**_: object) -> None:
-        raise ConnectionError("Could not find any running Ray instance.\nPlease start one.")
-
-    monkeypatch.setattr(ray, "init", none)
-    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "auto")
-    assert done.exit_code == 2
-    assert "The cluster 'auto' cannot be used: Could not find any running Ray instance. Please start" in done.stderr
-
-
-def test_a_cluster_that_asks_for_a_token_says_what_to_set(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray sends its token to an address that was typed only if it is told to; it does not try for minutes."""
-    import ray
-
-    tries = "RAY_gcs_server_port_wait_time_s"
-
-    def refused(**_: object) -> None:
-        assert os.environ[tries] == "2"
-        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379.")
-
-    monkeypatch.setattr(ray, "init", refused)
-    monkeypatch.setattr("bbcu_cli.fleet.cluster._require_reachable", lambda _: None)
-    for name in ("RAY_AUTH_MODE", tries):
-        monkeypatch.delenv(name, raising=False)
-    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", "127.0.0.1:6379")
-    assert done.exit_code == 2
-    assert done.stderr.endswith(
-        "at 127.0.0.1:6379; if this is its head and asks for a token, set RAY_AUTH_MODE=token.\n"
-    )
-
-
-def test_reports_of_ray_about_dead_workers_stay_off_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ray hands them to a function of its own, with whatever arguments it has today."""
-    from ray._private import worker
-
-    before = worker.print_to_stdstream
-    try:
-        _silence()
-        worker.print_to_stdstream({"lines": ["a worker died"], "pid": 1, "ip": "127.0.0.1"}, ignore_prefix=True)
-    finally:
-        worker.print_to_stdstream = before
-    assert capsys.readouterr() == ("", "")
-
-
 def test_bench_restores_a_folder_by_turns(cluster: Any, tmp_path: Path) -> None:
     """One command: each run without and with the cluster, their medians compared, and what a core does in an hour."""
     make_pictures(tmp_path / "in", 10)
@@ -397,119 +215,3 @@ def test_doctor_shows_what_each_node_has(cluster: Any) -> None:
     assert all(
         "1 CPUs" in line and "s3://" in line and f"bbcu {here().version}, the same weights" in line for line in lines
     )
-
-
-def test_weights_that_differ_on_a_node_are_noticed_there(place: Path, tmp_path: Path) -> None:
-    """A path may hold another file on another machine: such a node does nothing."""
-    from bbcu_cli.fleet.plan import Piece
-
-    plan = plan_of(place, digests=(("--weights", "0" * 64),), home=str(tmp_path))
-    told = restore_piece(plan, Piece(()))
-    assert isinstance(told, Refused)
-    assert told.reason == f"its {place / 'w.safetensors'} is another file"
-
-
-def test_what_was_published_before_a_death_is_not_made_again(place: Path, store: Store, monkeypatch: Any) -> None:  # noqa: ARG001
-    """A second try of the same run takes over finished pictures as done, and a later run finds them in its way."""
-    system = fill("twice", place / "in")
-    plan = plan_of(place)
-    stream = list_inputs(["s3://twice/in/"], "s3://twice/out", NAMING, refuse_existing=True)
-    asks = list(stream.asks)[:3]
-    with Shop(plan) as shop:
-        first = list(restore(asks, shop))
-        assert objects(system, "twice/out").keys() == {"000.png", "001.png", "002.png"}
-        monkeypatch.setattr("bbcu_cli.fleet.restore.run", lambda jobs, *_, **__: iter(list(jobs)))  # none are to do
-        again = list(restore(asks, shop, again=True))
-    assert [(row.source, row.status, row.size_out) for row in again] == [
-        (row.source, "done", row.size_out) for row in first
-    ]
-    with Shop(plan_of(place)) as shop:
-        assert {row.status for row in restore(asks, shop)} == {"failed"}
-
-
-@pytest.mark.parametrize(
-    ("address", "sentence"),
-    [
-        ("127.0.0.1:1", "The cluster 127.0.0.1:1 cannot be reached"),
-        ("nonsense", "--cluster nonsense is no address; give local, auto or HOST:PORT"),
-        ("ray://127.0.0.1:1", "run bbcu on a node of the cluster"),
-        ("no-such-host.invalid:6379", "The cluster no-such-host.invalid:6379 cannot be reached"),
-    ],
-)
-def test_a_cluster_that_is_not_there_is_a_sentence(address: str, sentence: str, place: Path, tmp_path: Path) -> None:
-    """Exit code 2 at once."""
-    done = bbcu(place, "in", "-o", str(tmp_path / "out"), "--cluster", address)
-    assert (done.exit_code, sentence in done.stderr) == (2, True), done.output
-    assert "Traceback" not in done.output
-
-
-def test_without_ray_one_sentence_names_the_extra(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bbcu without Ray says how to get it."""
-    monkeypatch.setitem(sys.modules, "ray", None)
-    done = bbcu(place, "in", "-o", str(place / "never"), "--cluster", "local")
-    assert done.exit_code == 2
-    assert "--cluster needs Ray, which is not installed; run: pip install 'bbcu-cli[fleet]'." in done.stderr
-
-
-def test_a_lost_node_and_an_interrupted_driver(place: Path, own_cluster: Any, tmp_path: Path) -> None:
-    """Pieces of a node that is gone run elsewhere; Ctrl-C ends with 130 and leaves no litter; the next run goes on."""
-    make_pictures(tmp_path / "in", 60)
-    out = tmp_path / "out"
-    run = [sys.executable, "-m", "bbcu_cli", *command(place, str(tmp_path / "in"), "-o", str(out))]
-    run += ["--skip-existing", "--cluster", own_cluster.address, "--memory", "500MB"]
-    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as driver:
-        wait_until(lambda: out.is_dir() and len(pictures(out)) >= 1)
-        driver.send_signal(signal.SIGINT)
-        said = driver.communicate(timeout=120)[1]
-    assert driver.returncode in (130, 0), said
-    assert not litter(out)
-    lost = next(iter(own_cluster.worker_nodes))
-    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as driver:
-        wait_until(lambda: len(pictures(out)) >= 40)
-        own_cluster.remove_node(lost, allow_graceful=False)
-        said = driver.communicate(timeout=240)[1]
-    assert driver.returncode == 0, said
-    assert len(pictures(out)) == 60
-    assert "0 failed" in said
-
-
-@pytest.mark.long
-def test_an_archive_survives_the_loss_of_a_node_and_of_the_driver(place: Path, cluster: Any, tmp_path: Path) -> None:
-    """200 pictures in a store, a node killed, the driver killed and started again: all there once, the same bytes."""
-    make_pictures(tmp_path / "in", 200)
-    assert bbcu(place, str(tmp_path / "in"), "-o", str(tmp_path / "good")).exit_code == 0
-    system = fill("archive", tmp_path / "in")
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(**NODE)
-    arguments = ("-o", "s3://archive/out/", "--skip-existing", "--json", "--cluster", cluster.address)
-    run = [sys.executable, "-m", "bbcu_cli", *command(place, "s3://archive/in/", *arguments), "--memory", "500MB"]
-
-    def made() -> int:
-        return len(objects(system, "archive/out"))
-
-    with (tmp_path / "said").open("w+") as said_first:
-        with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=said_first) as driver:
-            wait_until(lambda: made() >= 20 or driver.poll() is not None)
-            driver.kill()
-        said_first.seek(0)
-        assert made() >= 20, said_first.read()
-    before = made()
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
-        wait_until(lambda: made() >= max(60, before + 1))
-        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        told, said = driver.communicate(timeout=500)
-    assert driver.returncode == 0, said
-    rows = [json.loads(line) for line in told.splitlines()]
-    assert Counter(row["source"] for row in rows) == {f"s3://archive/in/{n:03}.png": 1 for n in range(200)}
-    counts = Counter(row["status"] for row in rows)
-    assert counts["skipped"] >= 1
-    assert counts["failed"] == 0
-    assert f"{counts['done']} done, {counts['skipped']} skipped, 0 failed, 0 not images" in said
-    assert objects(system, "archive/out") == pictures(tmp_path / "good")
-
-
-def wait_until(true: Any, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
