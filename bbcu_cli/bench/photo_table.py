@@ -17,6 +17,7 @@ from bbcu_cli.score.files import evaluate_files, evaluate_given, given_conventio
 from bbcu_cli.score.metrics import mean_scores
 from bbcu_cli.score.pairs import images_at, pair
 from bbcu_cli.score.trial import Evaluated, Trial
+from bbcu_cli.spec import SCALES
 
 BEGIN: Final = "<!-- measured by python -m bbcu_cli.bench.table --photos -->"
 END: Final = "<!-- end of the table of photos -->"
@@ -35,7 +36,7 @@ Means = tuple[float, float]
 
 def trials() -> Iterator[tuple[str, str, Trial]]:
     """(command, input in words, trial) of the lines of the table."""
-    for scale in (2, 4):
+    for scale in SCALES:
         for quality in SR_QUALITIES:
             yield f"`bbcu sr -s {scale}`", f"JPEG {quality}", Trial("sr", scale, jpeg=quality)
         yield f"`bbcu sr -s {scale}`", "clean PNG", Trial("sr", scale)

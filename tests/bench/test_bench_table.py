@@ -74,7 +74,7 @@ def test_the_table_of_photos_has_the_means_of_the_evaluation(
         shutil.copytree(sets / "Set5", sets / "CC15" / name)
     monkeypatch.setattr(photo_table, "SR_QUALITIES", (75,))
     monkeypatch.setattr(photo_table, "EVERY_QUALITY", (50, 95, 100))
-    kept = [line for line in photo_table.trials() if line[2].scale != 4]
+    kept = [line for line in photo_table.trials() if line[2].scale < 3]  # the weights of that folder
     monkeypatch.setattr(photo_table, "trials", lambda: iter(kept))
     readme = weights / table.README
     readme.write_text(f"before\n{photo_table.BEGIN}\nold\n{photo_table.END}\nafter\n", encoding="utf-8")
