@@ -334,10 +334,8 @@ class _Trainer:
     def _averaged(self) -> nn.Module:
         model = build_model(self.run.spec).to(self.device)
         model.load_state_dict(self.ema)
-        twin = self.run.recipe.twin
-        simulate(
-            model, self._simulation() if twin else Simulation(kernels=self.arithmetic.kernels, threads=self.threads)
-        )
+        exact = Simulation(kernels=self.arithmetic.kernels, threads=self.threads)
+        simulate(model, self._simulation() if self.run.recipe.twin else exact)
         return model.eval()
 
     def _anyone(self, stop: threading.Event) -> bool:
