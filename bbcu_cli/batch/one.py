@@ -137,7 +137,8 @@ def restore_one(given: Given, settings: Settings, manifest: Manifest | None, que
     models = [replace(one, session=session) for one, session in zip(served.models, sessions, strict=True)]
     tiles = settings.footprint(job, info, served).tiles if models else ()
     told = partial(settings.progress, job) if settings.progress else None
-    bands = chained_bands(image, models, served.size(image.size), settings.options, tiles, told)
+    quantisation = served.quantisation(given.source)
+    bands = chained_bands(image, models, served.size(image.size), settings.options, tiles, told, quantisation)
     scores = None
     if settings.gathered:
         result = bands.whole()

@@ -6,7 +6,7 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from PIL import JpegImagePlugin
 
@@ -14,9 +14,6 @@ from bbcu_cli.image.formats import HEAD_BYTES, identify
 from bbcu_cli.image.jpeg import jpeg_quality
 from bbcu_cli.image.jpeg2000_file import describe
 from bbcu_cli.image.jxl_header import read_header
-
-GRAY: Final = "4:0:0"
-_SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # as JpegImagePlugin.get_sampling counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +23,10 @@ class Compression:
     Attributes:
         format: "JPEG", "WebP", "AVIF", "HEIC", "JPEG 2000" or "JPEG XL".
         quality: the libjpeg quality, 1..100, that quantises about as hard; None where the file does not tell.
-        sampling: of a JPEG's chroma, such as "4:2:0", or "4:0:0" of a gray one; None where the file does not tell.
     """
 
     format: str
     quality: int | None = None
-    sampling: str | None = None
 
     def __str__(self) -> str:
         if self.quality is None:
@@ -75,10 +70,7 @@ def _read(stream: BinaryIO) -> Compression | None:
 def _jpeg(stream: BinaryIO) -> Compression:
     picture = JpegImagePlugin.JpegImageFile(stream)
     tables = [picture.quantization[key] for key in sorted(picture.quantization)]
-    sampling = _SAMPLINGS.get(JpegImagePlugin.get_sampling(picture)) if picture.layers == 3 else None
-    if picture.layers == 1:
-        sampling = GRAY
-    return Compression("JPEG", jpeg_quality(tables), sampling)
+    return Compression("JPEG", jpeg_quality(tables))
 
 
 def _webp_is_lossy(stream: BinaryIO) -> bool:

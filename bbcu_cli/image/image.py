@@ -164,21 +164,27 @@ class Bands:
         """Samples of each pixel, alpha included."""
         return self.channels + self.alpha
 
-    def pieces(self, height: int) -> Iterator[Image]:
-        """The rows in bands of exactly `height`, the last one excepted, however they came."""
-        rest: Image | None = None
+    def pieces(self, height: int, *, first: int = 0) -> Iterator[Image]:
+        """The rows in bands of exactly `height`, however they came; but for the last one, and the first if it is given.
+
+        Args:
+            height: rows of a band.
+            first: rows of the first one; 0 as any other.
+        """
+        rest, wanted = None, first or height
         for band in self.rows:
             top = 0
             if rest is not None:
-                top = min(height - rest.size[0], band.size[0])
+                top = min(wanted - rest.size[0], band.size[0])
                 rest = _joined(rest, _cut(band, 0, top))
-                if rest.size[0] < height:
+                if rest.size[0] < wanted:
                     continue
                 yield rest
-                rest = None
-            while band.size[0] - top >= height:
-                yield _cut(band, top, top + height)
-                top += height
+                rest, wanted = None, height
+            while band.size[0] - top >= wanted:
+                yield _cut(band, top, top + wanted)
+                top += wanted
+                wanted = height
             if top < band.size[0]:
                 rest = _cut(band, top, band.size[0])
         if rest is not None:

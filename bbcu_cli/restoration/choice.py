@@ -13,7 +13,7 @@ from math import inf
 from typing import Final, Literal
 
 from bbcu_cli.hub import Catalogue, Entry, denoise_model
-from bbcu_cli.image.compression import GRAY, Compression
+from bbcu_cli.image.compression import Compression
 from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import SCALES, Task
 
@@ -79,7 +79,7 @@ def choose(
     catalogue = catalogue or Catalogue.load()
     level = wish.sigma if wish.sigma is not None else noise.finest if noise else None
     kind = "a lossless file" if compression is None else str(compression)
-    if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression, catalogue):
+    if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression):
         floor = _floor(contenders(wish, compression, catalogue), noise if compression is None else None)
         if noise.sigma < floor:
             return Choice(None, f"{kind}, and no network helps where the noise is below {floor:g}")
@@ -87,8 +87,7 @@ def choose(
         why = "a lossless file, for its noise" if compression is None else str(compression)
         if wish.input == "photo":
             why = f"--input photo{_sigma(wish)}"
-        gray = compression is not None and compression.sampling == GRAY
-        entry = _narrowest([e for e in entries if (e.spec.channels == 1) is gray] or entries, level)
+        entry = _narrowest(entries, level)
         if wish.task == "sr" and entry.spec.arch != f"bbcu-{wish.size}":
             why += f", for which no network of --model {wish.size} was trained"
         return Choice(entry.name, why)
@@ -114,8 +113,9 @@ def contenders(
 ) -> list[Entry]:
     """The networks for photos that may serve a file: those whose range of qualities holds that of the file.
 
-    Where none does, `--input photo` takes the nearest. Lossless files have those denoisers that are for their noise;
-    with no `noise` given, those that any noise could have.
+    Where none does, `--input photo` takes the nearest. A file that does not tell its quality has the network that is
+    named for such, if there is one. Lossless files have those denoisers that are for their noise; with no `noise`
+    given, those that any noise could have.
     """
     by_sigma = wish.task == "denoise" and wish.sigma is not None and wish.input == "auto"
     if by_sigma or wish.input == "clean":
@@ -123,6 +123,9 @@ def contenders(
     entries = _photo_entries(wish, catalogue)
     if compression is None and wish.input == "auto":
         entries = [entry for entry in entries if _takes_lossless(entry, noise)]
+    untold = [entry for entry in entries if entry.serves and entry.serves.untold]
+    if untold and (compression is None or compression.quality is None):
+        return untold
     quality = _quality(compression)
     away = [_distance(quality, ends) for ends in _qualities(entries)]
     allowed = min(away, default=0) if wish.input == "photo" else 0
@@ -201,10 +204,9 @@ def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:
     return [entry.serves.quality for entry in entries if entry.serves]
 
 
-def _good(compression: Compression | None, catalogue: Catalogue) -> bool:
-    """Whether a file is better than what deblocking helps with; of a worse one a denoiser mends more than noise."""
-    best = max((high for _, high in _qualities(_photo_entries(Wish("deblock"), catalogue))), default=100)
-    return compression is None or _quality(compression) > best
+def _good(compression: Compression | None) -> bool:
+    """Whether a file is better than those of cameras; of a worse one a denoiser mends more than noise."""
+    return compression is None or _quality(compression) > LOSSLESS_QUALITY
 
 
 def _floor(entries: Iterable[Entry], lossless: Noise | None) -> float:

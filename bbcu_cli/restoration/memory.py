@@ -17,6 +17,7 @@ from bbcu_cli.image.encode import DEFAULT_OPTIONS as DEFAULT_ENCODING
 from bbcu_cli.image.encode import STREAMED
 from bbcu_cli.restoration.model import Model, Options
 from bbcu_cli.restoration.planes import SLAB_ROWS, images_of
+from bbcu_cli.restoration.quantisation import working as quantising
 from bbcu_cli.restoration.resize import working
 from bbcu_cli.restoration.size import Then
 from bbcu_cli.restoration.tiling import Region, TileSize, fit
@@ -177,7 +178,8 @@ def _restoring(info: ImageInfo, model: Model, options: Options, work: Work, then
             between = 0 if given is info else given.nbytes  # what the network before this one gave
             if given is stages[-1][0]:
                 phases = _phases(info, result, work, restoring=between + restoring + resizing, band=band)
-                most = max(most, *phases)
+                again = info.nbytes + info.working + info.pixels if _quantised(info, one) else 0
+                most = max(most, again, *phases)
             else:
                 most = max(most, info.nbytes + between + restoring + band + _enlarged(given, one).nbytes)
         return Footprint(tuple(tiles), process, engine, _HEAP + most)
@@ -221,7 +223,13 @@ def _stage(info: ImageInfo, model: Model, options: Options, tile: TileSize) -> t
     rows = columns * row_bytes(spec, bands) + batch_bytes(spec, bands) if engine.feature_maps == 0 else 0
     slab = 5 * _FLOAT * 3 * SLAB_ROWS * spec.scale * columns  # painted: floats, clipped, scaled, rounded, integers
     band = min(tile.height, height) * width * spec.scale**2 * info.nbytes // info.pixels
-    return rows, seen.area * cost + slab + (band if tile.height < height else 0), band
+    held = info.pixels + quantising(width, info.channels) if _quantised(info, model) else 0
+    return rows, seen.area * cost + slab + held + (band if tile.height < height else 0), band
+
+
+def _quantised(info: ImageInfo, model: Model) -> bool:
+    """Whether the chroma of the file may be decoded once more, and kept: two bytes for two pixels at the most."""
+    return model.spec.task == "deblock" and info.format == "JPEG"
 
 
 def _phases(info: ImageInfo, made: ImageInfo, work: Work, *, restoring: int, band: int) -> Iterator[int]:

@@ -23,6 +23,7 @@ from bbcu_cli.image.metadata import scaled
 from bbcu_cli.restoration.memory import Work, footprint, tile_size
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options
 from bbcu_cli.restoration.planes import SLAB_ROWS, Floats, blended, planes_of
+from bbcu_cli.restoration.quantisation import Quantisation
 from bbcu_cli.restoration.resize import resized
 from bbcu_cli.restoration.size import MOST, Then, way_to
 from bbcu_cli.restoration.tiling import Region, TileSize, plan
@@ -151,12 +152,24 @@ def _slabs(region: Region, scale: int) -> Iterator[tuple[Region, slice]]:
 
 
 def restored_bands(
-    image: Image, model: Model, options: Options, tile: TileSize, progress: Progress | None = None
+    image: Image,
+    model: Model,
+    options: Options,
+    tile: TileSize,
+    progress: Progress | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Bands:
     """Restore a decoded image row of tiles by row of tiles, each when it is asked for.
 
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over, true for the new size.
-    `progress` is told now and then how much of the image is done, 0..1, on the engine's thread.
+
+    Args:
+        image: the picture.
+        model: the network.
+        options: how.
+        tile: of the input.
+        progress: told now and then how much of the image is done, 0..1, on the engine's thread.
+        quantisation: of the JPEG that the image was, for a network that deblocks; None: its results are as they are.
 
     Raises:
         UsageError: a strength below 1, and the network enlarges.
@@ -188,8 +201,6 @@ def restored_bands(
             for slab, part in _slabs(core, scale):
                 place = slab.relative_to(band).scaled(scale).slices
                 result = planes.paint(slab, block[:, :, part])
-                if options.strength != 1:
-                    result = blended(Image(image.pixels[slab.slices]), result, options.strength)
                 painted.pixels[place] = result.pixels
                 if painted.alpha is not None:
                     painted.alpha[place] = result.alpha
@@ -199,7 +210,19 @@ def restored_bands(
                 painted = None
 
     size, about = (height * scale, width * scale), scaled(image.metadata, scale)
-    return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
+    made = Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
+    if quantisation:
+        made = quantisation.hold(made, image, chroma=model.spec.channels == 3 or options.chroma == "restore")
+    return made if options.strength == 1 else replace(made, rows=_blended_rows(image, made, options.strength))
+
+
+def _blended_rows(image: Image, made: Bands, strength: float) -> Iterator[Image]:
+    """See `planes.blended`."""
+    top = 0
+    for band in made.pieces(SLAB_ROWS):
+        bottom = top + band.size[0]
+        yield blended(Image(image.pixels[top:bottom]), band, strength)
+        top = bottom
 
 
 def chained_bands(
@@ -209,6 +232,7 @@ def chained_bands(
     options: Options,
     tiles: Sequence[TileSize],
     progress: Progress | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Bands:
     """Restore a decoded image by one network after the other, then reduce it to an exact size.
 
@@ -221,6 +245,7 @@ def chained_bands(
         options: as for `restored_bands`, for every network.
         tiles: one for each network.
         progress: as for `restored_bands`, of the whole.
+        quantisation: as for `restored_bands`, where there is one network.
 
     Raises:
         UsageError, EngineError: as `restored_bands`.
@@ -232,7 +257,7 @@ def chained_bands(
     told = [_part(progress, sum(areas[:n]) / sum(areas), area / sum(areas)) for n, area in enumerate(areas)]
     if len(stages) == 1:
         [(model, tile)] = stages
-        return resized(restored_bands(image, model, options, tile, progress), size)
+        return resized(restored_bands(image, model, options, tile, progress, quantisation), size)
 
     def rows() -> Iterator[Image]:
         current = image
@@ -246,7 +271,12 @@ def chained_bands(
 
 
 def restore_image(
-    image: Image, model: Model, options: Options = DEFAULT_OPTIONS, *, size: tuple[int, int] | None = None
+    image: Image,
+    model: Model,
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    size: tuple[int, int] | None = None,
+    quantisation: Quantisation | None = None,
 ) -> Image:
     """Restore a decoded image: pixels and alpha anew, everything else carried over.
 
@@ -258,6 +288,7 @@ def restore_image(
         options: how.
         size: exact (height, width) of the result; None: as the network makes it. The network runs as often as it takes
             to be that large, then an antialiased filter reduces what it gives.
+        quantisation: as for `restored_bands`.
 
     Raises:
         EngineError: the engine failed.
@@ -267,7 +298,7 @@ def restore_image(
     then = None if size is None else _then(image.size, size, model)
     need = footprint(image, model, options, Work(form=None), then)
     if then is None:
-        whole = restored_bands(image, model, options, need.tile).whole()
+        whole = restored_bands(image, model, options, need.tile, quantisation=quantisation).whole()
     else:
         whole = chained_bands(image, (model, *then.models), then.size, options, need.tiles).whole()
     return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)

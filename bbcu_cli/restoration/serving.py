@@ -15,10 +15,12 @@ from typing import Final
 from bbcu_cli.hub import Catalogue
 from bbcu_cli.image import Image, Levels, decode, probe
 from bbcu_cli.image.compression import compression_of
+from bbcu_cli.image.jpeg_steps import steps_of
 from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred, trained_scales
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
 from bbcu_cli.restoration.noise import Noise, estimate_noise
 from bbcu_cli.restoration.pipeline import restore_image
+from bbcu_cli.restoration.quantisation import Quantisation
 from bbcu_cli.restoration.resize import FILTER
 from bbcu_cli.restoration.size import Target, Then
 
@@ -37,6 +39,7 @@ class Served:
         look: what serves once the picture is decoded; until then `model` is one of those that may, and takes as much
             memory. None where the header has decided.
         then: what comes behind `model`; None: nothing, the result is as large as that makes it.
+        full_step: of a network that deblocks, see `hub.Serves`.
     """
 
     model: Model | None
@@ -45,6 +48,7 @@ class Served:
     noise: float | None = None
     look: Callable[[Image], Served] | None = None
     then: Then | None = None
+    full_step: float | None = None
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -67,6 +71,11 @@ class Served:
             return self.then.size
         scale = self.model.spec.scale if self.model else 1
         return before[0] * scale, before[1] * scale
+
+    def quantisation(self, source: Path | bytes) -> Quantisation | None:
+        """What the result for that file is held against, if its network deblocks and the file is a JPEG."""
+        steps = steps_of(source) if self.full_step else None
+        return Quantisation(steps, self.full_step) if steps and self.full_step else None
 
     def seen(self, image: Image) -> Served:
         """What serves this picture; may be called on any thread."""
@@ -92,7 +101,7 @@ def server(
     if target:
         return partial(serve_target, wish, target, catalogue, shelf, weights, levels=levels)
     if weights:
-        return lambda _: serve_all(wish, weights)
+        return lambda _: serve_all(wish, weights, catalogue)
     return partial(serve, wish, catalogue, shelf)
 
 
@@ -105,19 +114,21 @@ def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) 
     def chosen(noise: Noise | None) -> Served:
         choice = choose(wish, compression, catalogue, noise)
         model = None if choice.model is None else shelf[choice.model]
-        digest = "none" if model is None else model.sha256
+        full = _full_step(catalogue, model)
+        digest = "none" if model is None else _digest_of(model, full)
         if rivals:  # the picture decides: the rule stands for its outcome
             able = (*rivals, catalogue[preferred(wish, catalogue)])
             rule = [(entry.name, entry.sha256, entry.serves and entry.serves.to_dict()) for entry in able]
             digest = hashlib.sha256(json.dumps(rule).encode()).hexdigest()
-        return Served(model, choice.reason, digest, noise.sigma if noise else None)
+        return Served(model, choice.reason, digest, noise.sigma if noise else None, full_step=full)
 
     return _asking(chosen(None), lambda image: chosen(estimate_noise(image)), asks_noise=asks_noise)
 
 
-def serve_all(wish: Wish, model: Model) -> Served:
+def serve_all(wish: Wish, model: Model, catalogue: Catalogue) -> Served:
     """The same network for every file, as `--weights` asks."""
-    served = Served(model, "--weights", model.sha256)
+    full = _full_step(catalogue, model)
+    served = Served(model, "--weights", _digest_of(model, full), full_step=full)
     asks_noise = wish.task == "denoise" and wish.sigma is None
     return _asking(served, lambda image: replace(served, noise=estimate_noise(image).sigma), asks_noise=asks_noise)
 
@@ -159,7 +170,7 @@ def serve_target(
         return Served(None, f"{size[1]}x{size[0]} is larger than asked", _digest("", (), way.size), then=then)
     first, *rest = way.scales
     if weights:
-        served, models = serve_all(wish, weights), (weights,) * len(rest)
+        served, models = serve_all(wish, weights, catalogue), (weights,) * len(rest)
     else:
         served = serve(replace(wish, scale=first), catalogue, shelf, source)
         models = tuple(shelf[preferred(replace(wish, scale=scale), catalogue)] for scale in rest)
@@ -167,6 +178,17 @@ def serve_target(
         return served
     digest = _digest(served.digest, models, way.size)
     return replace(served, digest=digest, then=Then(models, way.size, way.factor, way.filtered))
+
+
+def _full_step(catalogue: Catalogue, model: Model | None) -> float | None:
+    """That of the network, if the catalogue has it."""
+    found = (entry.serves.full_step for entry in catalogue if model and entry.serves and entry.sha256 == model.sha256)
+    return next(found, None)
+
+
+def _digest_of(model: Model, full_step: float | None) -> str:
+    """What tells the results of a network from others."""
+    return model.sha256 if full_step is None else hashlib.sha256(f"{model.sha256} {full_step:g}".encode()).hexdigest()
 
 
 def _digest(first: str, models: Sequence[Model], size: tuple[int, int]) -> str:
@@ -189,7 +211,9 @@ class Restorer:
         image = decode(source, max_pixels=MAX_PIXELS)
         served = self._serve(source).seen(image)
         self.counts[served.model.name if served.model else "left as it is"] += 1
-        return restore_image(image, served.model, self._options) if served.model else image
+        if served.model is None:
+            return image
+        return restore_image(image, served.model, self._options, quantisation=served.quantisation(source))
 
     @property
     def told(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.hub import Catalogue, Entry, Serves
 from bbcu_cli.image.compression import Compression
-from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose, hardly_pays
+from bbcu_cli.restoration.choice import LOSSLESS_QUALITY, UNTOLD_QUALITY, Choice, Wish, choose, hardly_pays
 from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
@@ -22,9 +22,9 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     """Networks of the paper, and some for photos; all files are there, since only their presence counts."""
     monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(tmp_path))
 
-    def entry(name: str, spec: ModelSpec, quality: tuple[int, int] | None = None) -> Entry:
+    def entry(name: str, spec: ModelSpec, quality: tuple[int, int] | None = None, *, untold: bool = False) -> Entry:
         (tmp_path / f"{name}.safetensors").touch()
-        return Entry(name, spec, name, serves=None if quality is None else Serves(quality))
+        return Entry(name, spec, name, serves=None if quality is None else Serves(quality, untold=untold))
 
     return Catalogue(
         {
@@ -36,8 +36,9 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
                 entry("sr-m-x2-photo", sr_spec("m", 2), (1, 93)),
                 entry("denoise", DENOISE_SPEC),
                 entry("denoise-photo", DENOISE_SPEC, (1, 100)),
-                entry("deblock", DEBLOCK_SPEC, (1, 60)),
-                entry("deblock-high", COLOUR_DEBLOCK_SPEC, (70, 96)),
+                entry("deblock", DEBLOCK_SPEC),
+                entry("deblock-best", COLOUR_DEBLOCK_SPEC, (91, 96), untold=True),
+                entry("deblock-high", COLOUR_DEBLOCK_SPEC, (70, 90)),
                 entry("deblock-70", COLOUR_DEBLOCK_SPEC, (65, 75)),
                 entry("deblock-web", COLOUR_DEBLOCK_SPEC, (20, 59)),
             )
@@ -47,7 +48,7 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
 
 def jpeg(quality: int) -> Compression:
     """A usual one."""
-    return Compression("JPEG", quality, "4:2:0")
+    return Compression("JPEG", quality)
 
 
 @pytest.mark.parametrize(
@@ -72,22 +73,21 @@ def jpeg(quality: int) -> Compression:
         (replace(DENOISE, sigma=25.0, input="photo"), jpeg(90), "denoise-photo"),
         (DEBLOCK, jpeg(10), "deblock"),
         (DEBLOCK, jpeg(30), "deblock-web"),
-        (DEBLOCK, Compression("JPEG", 30, "4:0:0"), "deblock"),
-        (DEBLOCK, Compression("JPEG", 66, "4:0:0"), "deblock-70"),
         (DEBLOCK, jpeg(66), "deblock-70"),
         (DEBLOCK, jpeg(72), "deblock-70"),
         (DEBLOCK, jpeg(90), "deblock-high"),
         (DEBLOCK, jpeg(97), None),
-        (replace(DEBLOCK, input="photo"), jpeg(97), "deblock-high"),
+        (replace(DEBLOCK, input="photo"), jpeg(97), "deblock-best"),
         (replace(DEBLOCK, input="photo"), jpeg(64), "deblock-70"),
-        (replace(DEBLOCK, input="photo"), None, "deblock-high"),
+        (replace(DEBLOCK, input="photo"), None, "deblock-best"),
         (replace(X2, input="photo"), jpeg(98), "sr-m-x2-photo"),
         (replace(X3, input="photo"), None, "sr-m-x3"),
         (replace(DENOISE, input="photo"), None, "denoise-photo"),
         (replace(DENOISE, input="clean"), jpeg(50), "denoise"),
         (DEBLOCK, jpeg(62), "deblock"),
         (DEBLOCK, None, "deblock"),
-        (DEBLOCK, Compression("WebP"), "deblock-high"),
+        (DEBLOCK, Compression("WebP"), "deblock-best"),
+        (DEBLOCK, Compression("JPEG"), "deblock-best"),
         (replace(DEBLOCK, input="clean"), jpeg(90), "deblock"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> 
     entry = levels["denoise-photo-low"]
     catalogue = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0.5, 8), 2.4))})
     quiet = Noise(0.4, 1.0)
-    best = max(e.serves.quality[1] for e in catalogue if e.spec.task == "deblock" and e.serves)
+    best = LOSSLESS_QUALITY
     assert choose(DENOISE, jpeg(best), catalogue, quiet).model == "denoise-photo-low"  # which also has blocks
     for compression, kind in ((jpeg(best + 1), f"a JPEG of quality {best + 1}"), (None, "a lossless file")):
         left = choose(DENOISE, compression, catalogue, quiet)
@@ -227,9 +227,10 @@ def test_the_choice_says_why(catalogue: Catalogue) -> None:
 
 
 def test_an_untold_quality_has_a_network_where_that_of_cameras_has(catalogue: Catalogue) -> None:
-    """WebP, AVIF and HEIC count as a JPEG of the usual quality."""
-    for wish in (X2, DENOISE, DEBLOCK):
+    """WebP, AVIF and HEIC count as a JPEG of the usual quality, unless a network is named for them."""
+    for wish in (X2, DENOISE):
         assert choose(wish, Compression("HEIC"), catalogue).model == choose(wish, jpeg(UNTOLD_QUALITY), catalogue).model
+    assert choose(DEBLOCK, Compression("HEIC"), catalogue).model == "deblock-best"
 
 
 def test_what_a_network_serves_survives_the_catalogue(catalogue: Catalogue, tmp_path: Path) -> None:
