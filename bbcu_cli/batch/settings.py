@@ -31,8 +31,8 @@ class Row:
         decode_seconds: of reading the file.
         encode_seconds: of all the rest: colour, scores, compression, the disk.
         frames: how many frames or pages were restored; sizes are those of the first one.
-        model: the network that served, of several the first; None for a picture that was left as it is, and for one
-            that failed.
+        model: the network that does what was asked for, of several the first; None for a picture that was left as it
+            is, and for one that failed.
         way: names of all networks that it went through, and of the filter that brought it to its exact size.
         reason: why that network served, or none.
         noise: level estimated on the picture, in 8-bit units, where a denoiser was not told it.
@@ -129,9 +129,12 @@ class Settings:
         truth = probe(self.truths.paths[job], levels=self.levels) if self.truths else None
         work = Work(self.format, truth, self.compare, self.encoding, self.threads or default_threads())
         if self.frames == "first" or image.frames < 2:
-            return footprint(image, served.model, self.options, work, served.then)
+            return footprint(image, served.model, self.options, work, served.then, served.first)
         work = replace(work, frames=image.frames)
-        needs = [footprint(kind, served.model, self.options, work, served.then) for kind in image.each or (image,)]
+        needs = [
+            footprint(kind, served.model, self.options, work, served.then, served.first)
+            for kind in image.each or (image,)
+        ]
         return max(needs, key=lambda need: need.peak)
 
 

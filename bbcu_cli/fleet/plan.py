@@ -81,11 +81,12 @@ class Loading:
     offline: bool = False
 
     def open(self, name: str, task: Task, scale: int | None) -> Model:
-        """The model of that name, or that of `weights`; errors as of `load_model`."""
+        """The model of that name, or that of `weights`, which must be for that; errors as of `load_model`."""
+        given = self.file or self.weights
         model = load_model(
-            self.file or self.weights or name,
-            task=task,
-            scale=scale,
+            given or name,
+            task=task if given else None,
+            scale=scale if given else None,
             engine=self.engine,
             device=self.device,
             threads=self.threads,
@@ -97,8 +98,9 @@ class Loading:
 
 
 def network_digests(task: Task, scale: int | None, catalogue: Catalogue) -> tuple[tuple[str, str], ...]:
-    """(name, SHA-256) of every network for a task, and for a scale if one is given."""
-    able = (entry for entry in catalogue if entry.spec.task == task and scale in (None, entry.spec.scale))
+    """(name, SHA-256) of every network for a task, and for a scale if one is given; and of those that deblock first."""
+    able = [entry for entry in catalogue if entry.spec.task == task and scale in (None, entry.spec.scale)]
+    able += [entry for entry in catalogue if entry.spec.task == "deblock" != task and entry.serves]
     return tuple(sorted((entry.name, entry.sha256 or "") for entry in able))
 
 

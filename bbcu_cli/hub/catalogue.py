@@ -163,6 +163,7 @@ class Entry:
             (_NAME.fullmatch(self.name), "names are lower-case words joined by '-'"),
             (self.sha256 is None or _SHA256.fullmatch(self.sha256), "sha256 must be 64 hex digits"),
             ((self.sha256 is None) == (self.size is None), "sha256 and size come together"),
+            (self.spec.task != "sr" or self.serves is None, "a network for super-resolution serves clean pictures"),
             (self.spec.task == "denoise" or not (self.serves and self.serves.of_noise), "only denoisers serve noise"),
             (
                 self.spec.task == "deblock" or not (self.serves and self.serves.full_step),

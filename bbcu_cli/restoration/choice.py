@@ -56,13 +56,16 @@ class Choice:
     Attributes:
         model: its name in the catalogue; None leaves the file as it is, since no network helps.
         reason: why, in words to be put behind the name.
+        first: name of the network that deblocks the file before the other sees it; None: nothing does.
     """
 
     model: str | None
     reason: str
+    first: str | None = None
 
     def __str__(self) -> str:
-        return f"left as it is: {self.reason}" if self.model is None else f"{self.model}: {self.reason}"
+        names = ", then ".join(name for name in (self.first, self.model) if name)
+        return f"{names or 'left as it is'}: {self.reason}"
 
 
 def choose(
@@ -79,6 +82,7 @@ def choose(
     catalogue = catalogue or Catalogue.load()
     level = wish.sigma if wish.sigma is not None else noise.finest if noise else None
     kind = "a lossless file" if compression is None else str(compression)
+    first = _deblocking(wish, compression, catalogue)
     if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression):
         floor = _floor(contenders(wish, compression, catalogue), noise if compression is None else None)
         if noise.sigma < floor:
@@ -88,16 +92,15 @@ def choose(
         if wish.input == "photo":
             why = f"--input photo{_sigma(wish)}"
         entry = _narrowest(entries, level)
-        if wish.task == "sr" and entry.spec.arch != f"bbcu-{wish.size}":
-            why += f", for which no network of --model {wish.size} was trained"
-        return Choice(entry.name, why)
+        return Choice(entry.name, why, first)
     clean = preferred(wish, catalogue)
-    best = max((high for _, high in _qualities(_photo_entries(wish, catalogue))), default=100)
+    best = max((high for _, high in _qualities(_photo_entries(Wish("deblock"), catalogue))), default=100)
     if wish.input != "auto":
-        why = "--input clean" if wish.input == "clean" else "--input photo, for which no network was trained"
+        why = f"--input {wish.input}"
+        why += "" if wish.input == "clean" or first else ", for which no network was trained"
     elif compression is None:
         why = "the file does not say how it was compressed" if wish.task == "deblock" else "a lossless file"
-    elif wish.sigma is not None:
+    elif wish.sigma is not None or first:
         why = str(compression)
     elif wish.task == "deblock" and _quality(compression) > best:
         return Choice(None, f"{compression}, and no network helps above quality {best}")
@@ -105,7 +108,21 @@ def choose(
         why = f"{compression}, good enough for the network for clean pictures"
     else:
         why = f"{compression}, for which no network was trained"
-    return Choice(clean, why + _sigma(wish, clean))
+    return Choice(clean, why + _sigma(wish, clean), first)
+
+
+def _deblocking(wish: Wish, compression: Compression | None, catalogue: Catalogue) -> str | None:
+    """The network that deblocks a file first, where something else is wished for.
+
+    For super-resolution and for denoising that is worth more than a network that takes the blocks as they come
+    (`weights/README.md`). A level of noise that the user gives takes the networks of the paper, and the file as it is.
+    """
+    if wish.task == "deblock" or (wish.sigma is not None and wish.input == "auto"):
+        return None
+    if compression is None and wish.input != "photo":
+        return None
+    deblock = Wish("deblock", input=wish.input)
+    return choose(deblock, compression, catalogue).model if contenders(deblock, compression, catalogue) else None
 
 
 def contenders(
@@ -187,17 +204,8 @@ def _holds(levels: tuple[float, float] | None, noise: Noise) -> bool:
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
-    """Networks of the task that say what they serve, and that are at hand; if need be of the other size.
-
-    A small network for photos does more for a photo than a large one that has seen clean pictures only.
-    """
-    entries = [
-        entry
-        for entry in catalogue
-        if entry.serves and (entry.spec.task, entry.spec.scale) == (wish.task, wish.scale) and entry.embedded
-    ]
-    of_size = [entry for entry in entries if entry.spec.arch == f"bbcu-{wish.size}"]
-    return of_size or entries
+    """Networks of the task that say what they serve, and that are at hand."""
+    return [entry for entry in catalogue if entry.serves and entry.spec.task == wish.task and entry.embedded]
 
 
 def _qualities(entries: Iterable[Entry]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ picture. Only the copies that a decoder works with are stated elsewhere, beside 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -98,13 +98,19 @@ class Footprint:
 
 
 def footprint(
-    image: Image | ImageInfo, model: Model | None, options: Options, work: Work, then: Then | None = None
+    image: Image | ImageInfo,
+    model: Model | None,
+    options: Options,
+    work: Work,
+    then: Then | None = None,
+    first: Model | None = None,
 ) -> Footprint:
     """Tiles and memory for restoring an image, that may only have been probed.
 
     Args:
         model: None leaves the image as it is.
         then: what comes behind that.
+        first: what comes before it, and keeps the size.
 
     Raises:
         UsageError: a memory budget was given, and it is too small; says which would do.
@@ -116,7 +122,8 @@ def footprint(
         held = max(_phases(info, result, work, restoring=resizing, band=info.nbytes))
         found = Footprint((TileSize(*info.size),), _PROCESS, 0, _HEAP + held)
     else:
-        found = _restoring(info, model, options, work, then)
+        models = [one for one in (first, model, *(then.models if then else ())) if one]
+        found = _restoring(info, models, options, work, then)
     if options.memory is not None and found.peak > options.memory:
         height, width = info.size
         smaller = " or a smaller --tile" if options.tile is not None else ""
@@ -158,10 +165,10 @@ def _described(image: Image) -> ImageInfo:
     return ImageInfo(image.format, image.size, image.channels, image.depth, alpha, frames=1)
 
 
-def _restoring(info: ImageInfo, model: Model, options: Options, work: Work, then: Then | None) -> Footprint:
+def _restoring(info: ImageInfo, models: Sequence[Model], options: Options, work: Work, then: Then | None) -> Footprint:
     """The largest tiles that keep within the memory, or the smallest ones that are sensible."""
-    stages = [(info, model)]
-    for one in then.models if then else ():
+    stages = [(info, models[0])]
+    for one in models[1:]:
         stages.append((_enlarged(*stages[-1]), one))
     made = _enlarged(*stages[-1])
     result = replace(made, size=then.size) if then else made
@@ -176,10 +183,11 @@ def _restoring(info: ImageInfo, model: Model, options: Options, work: Work, then
             rows, restoring, band = _stage(given, one, options, tile)
             engine += rows
             between = 0 if given is info else given.nbytes  # what the network before this one gave
+            if _quantised(given, one):
+                most = max(most, info.nbytes + info.working + info.pixels)
             if given is stages[-1][0]:
                 phases = _phases(info, result, work, restoring=between + restoring + resizing, band=band)
-                again = info.nbytes + info.working + info.pixels if _quantised(info, one) else 0
-                most = max(most, again, *phases)
+                most = max(most, *phases)
             else:
                 most = max(most, info.nbytes + between + restoring + band + _enlarged(given, one).nbytes)
         return Footprint(tuple(tiles), process, engine, _HEAP + most)

@@ -159,24 +159,21 @@ def restored_bands(
     progress: Progress | None = None,
     quantisation: Quantisation | None = None,
 ) -> Bands:
-    """Restore a decoded image row of tiles by row of tiles, each when it is asked for.
+    """What a network makes of a decoded image, row of tiles by row of tiles, each when it is asked for.
 
     Gray stays gray, 16 bit stays 16 bit, alpha stays alpha; metadata are carried over, true for the new size.
 
     Args:
         image: the picture.
         model: the network.
-        options: how.
+        options: how; the strength is left to `chained_bands`.
         tile: of the input.
         progress: told now and then how much of the image is done, 0..1, on the engine's thread.
         quantisation: of the JPEG that the image was, for a network that deblocks; None: its results are as they are.
 
     Raises:
-        UsageError: a strength below 1, and the network enlarges.
         EngineError: the engine failed; when rows are taken.
     """
-    if options.strength != 1 and model.spec.scale != 1:
-        raise UsageError("A strength below 1 blends with the input; it is for networks that do not enlarge.")
     planes, scale = planes_of(image, model.spec, options.chroma), model.spec.scale
     (height, width), depth = image.size, np.dtype(f"u{image.depth // 8}")
 
@@ -213,11 +210,19 @@ def restored_bands(
     made = Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
     if quantisation:
         made = quantisation.hold(made, image, chroma=model.spec.channels == 3 or options.chroma == "restore")
-    return made if options.strength == 1 else replace(made, rows=_blended_rows(image, made, options.strength))
+    return made
+
+
+def _blended(image: Image, made: Bands, strength: float) -> Bands:
+    """See `planes.blended`."""
+    if strength == 1:
+        return made
+    if made.size != image.size:
+        raise UsageError("A strength below 1 blends with the input; it is for networks that do not enlarge.")
+    return replace(made, rows=_blended_rows(image, made, strength))
 
 
 def _blended_rows(image: Image, made: Bands, strength: float) -> Iterator[Image]:
-    """See `planes.blended`."""
     top = 0
     for band in made.pieces(SLAB_ROWS):
         bottom = top + band.size[0]
@@ -245,29 +250,33 @@ def chained_bands(
         options: as for `restored_bands`, for every network.
         tiles: one for each network.
         progress: as for `restored_bands`, of the whole.
-        quantisation: as for `restored_bands`, where there is one network.
+        quantisation: as for `restored_bands`, of the first network.
 
     Raises:
-        UsageError, EngineError: as `restored_bands`.
+        UsageError: a strength below 1, and the networks enlarge.
+        EngineError: as `restored_bands`.
     """
     stages = list(zip(models, tiles, strict=True))
     if not stages:
         return resized(Bands.of(image), size)
     areas = [math.prod(model.spec.scale**2 for model in models[:stage]) for stage in range(len(models))]
-    told = [_part(progress, sum(areas[:n]) / sum(areas), area / sum(areas)) for n, area in enumerate(areas)]
+    work = [area * model.spec.blocks for area, model in zip(areas, models, strict=True)]
+    told = [_part(progress, sum(work[:n]) / sum(work), own / sum(work)) for n, own in enumerate(work)]
     if len(stages) == 1:
         [(model, tile)] = stages
-        return resized(restored_bands(image, model, options, tile, progress, quantisation), size)
+        made = resized(restored_bands(image, model, options, tile, progress, quantisation), size)
+        return _blended(image, made, options.strength)
 
     def rows() -> Iterator[Image]:
-        current = image
+        current, held = image, quantisation
         for (model, tile), part in zip(stages[:-1], told, strict=False):
-            current = restored_bands(current, model, options, tile, part).whole()
+            current, held = restored_bands(current, model, options, tile, part, held).whole(), None
         model, tile = stages[-1]
         yield from resized(restored_bands(current, model, options, tile, told[-1]), size).rows
 
     about = resized_metadata(image.metadata, image.size, size)
-    return Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
+    made = Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
+    return _blended(image, made, options.strength)
 
 
 def restore_image(
@@ -276,7 +285,6 @@ def restore_image(
     options: Options = DEFAULT_OPTIONS,
     *,
     size: tuple[int, int] | None = None,
-    quantisation: Quantisation | None = None,
 ) -> Image:
     """Restore a decoded image: pixels and alpha anew, everything else carried over.
 
@@ -288,7 +296,6 @@ def restore_image(
         options: how.
         size: exact (height, width) of the result; None: as the network makes it. The network runs as often as it takes
             to be that large, then an antialiased filter reduces what it gives.
-        quantisation: as for `restored_bands`.
 
     Raises:
         EngineError: the engine failed.
@@ -297,10 +304,9 @@ def restore_image(
     """
     then = None if size is None else _then(image.size, size, model)
     need = footprint(image, model, options, Work(form=None), then)
-    if then is None:
-        whole = restored_bands(image, model, options, need.tile, quantisation=quantisation).whole()
-    else:
-        whole = chained_bands(image, (model, *then.models), then.size, options, need.tiles).whole()
+    models, scale = (model, *(then.models if then else ())), model.spec.scale
+    end = then.size if then else (image.size[0] * scale, image.size[1] * scale)
+    whole = chained_bands(image, models, end, options, need.tiles).whole()
     return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)
 
 

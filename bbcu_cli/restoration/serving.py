@@ -17,9 +17,10 @@ from bbcu_cli.image import Image, Levels, decode, probe
 from bbcu_cli.image.compression import compression_of
 from bbcu_cli.image.jpeg_steps import steps_of
 from bbcu_cli.restoration.choice import Wish, choose, contenders, preferred, trained_scales
+from bbcu_cli.restoration.memory import Work, footprint
 from bbcu_cli.restoration.model import DEFAULT_OPTIONS, Model, Options, Shelf
 from bbcu_cli.restoration.noise import Noise, estimate_noise
-from bbcu_cli.restoration.pipeline import restore_image
+from bbcu_cli.restoration.pipeline import chained_bands
 from bbcu_cli.restoration.quantisation import Quantisation
 from bbcu_cli.restoration.resize import FILTER
 from bbcu_cli.restoration.size import Target, Then
@@ -39,7 +40,8 @@ class Served:
         look: what serves once the picture is decoded; until then `model` is one of those that may, and takes as much
             memory. None where the header has decided.
         then: what comes behind `model`; None: nothing, the result is as large as that makes it.
-        full_step: of a network that deblocks, see `hub.Serves`.
+        first: deblocks the picture before `model` sees it; None: nothing does.
+        full_step: of the network that deblocks, `first` or `model`; see `hub.Serves`.
     """
 
     model: Model | None
@@ -48,12 +50,14 @@ class Served:
     noise: float | None = None
     look: Callable[[Image], Served] | None = None
     then: Then | None = None
+    first: Model | None = None
     full_step: float | None = None
 
     @property
     def models(self) -> tuple[Model, ...]:
         """The networks, one after the other."""
-        return (*((self.model,) if self.model else ()), *(self.then.models if self.then else ()))
+        one = (model for model in (self.first, self.model) if model)
+        return (*one, *(self.then.models if self.then else ()))
 
     @property
     def way(self) -> tuple[str, ...]:
@@ -113,14 +117,16 @@ def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) 
 
     def chosen(noise: Noise | None) -> Served:
         choice = choose(wish, compression, catalogue, noise)
-        model = None if choice.model is None else shelf[choice.model]
-        full = _full_step(catalogue, model)
-        digest = "none" if model is None else _digest_of(model, full)
+        model, first = (None if name is None else shelf[name] for name in (choice.model, choice.first))
+        full = _full_step(catalogue, first or model)
+        digest = "none" if model is None else _digest_of((first, model), full)
         if rivals:  # the picture decides: the rule stands for its outcome
             able = (*rivals, catalogue[preferred(wish, catalogue)])
             rule = [(entry.name, entry.sha256, entry.serves and entry.serves.to_dict()) for entry in able]
-            digest = hashlib.sha256(json.dumps(rule).encode()).hexdigest()
-        return Served(model, choice.reason, digest, noise.sigma if noise else None, full_step=full)
+            asked = [rule, first.sha256, full] if first else rule
+            digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        level = noise.sigma if noise else None
+        return Served(model, choice.reason, digest, level, first=first if model else None, full_step=full)
 
     return _asking(chosen(None), lambda image: chosen(estimate_noise(image)), asks_noise=asks_noise)
 
@@ -128,7 +134,7 @@ def serve(wish: Wish, catalogue: Catalogue, shelf: Shelf, source: Path | bytes) 
 def serve_all(wish: Wish, model: Model, catalogue: Catalogue) -> Served:
     """The same network for every file, as `--weights` asks."""
     full = _full_step(catalogue, model)
-    served = Served(model, "--weights", _digest_of(model, full), full_step=full)
+    served = Served(model, "--weights", _digest_of((model,), full), full_step=full)
     asks_noise = wish.task == "denoise" and wish.sigma is None
     return _asking(served, lambda image: replace(served, noise=estimate_noise(image).sigma), asks_noise=asks_noise)
 
@@ -186,9 +192,12 @@ def _full_step(catalogue: Catalogue, model: Model | None) -> float | None:
     return next(found, None)
 
 
-def _digest_of(model: Model, full_step: float | None) -> str:
-    """What tells the results of a network from others."""
-    return model.sha256 if full_step is None else hashlib.sha256(f"{model.sha256} {full_step:g}".encode()).hexdigest()
+def _digest_of(models: Sequence[Model | None], full_step: float | None) -> str:
+    """What tells the results of networks from others."""
+    digests = [model.sha256 for model in models if model]
+    if full_step is None and len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256(json.dumps([*digests, full_step]).encode()).hexdigest()
 
 
 def _digest(first: str, models: Sequence[Model], size: tuple[int, int]) -> str:
@@ -207,13 +216,16 @@ class Restorer:
         self.counts: Counter[str] = Counter()
 
     def __call__(self, source: Path | bytes) -> Image:
-        """The restored picture of a path, or of the content of a file; errors as of `decode` and `restore_image`."""
+        """The restored picture of a path, or of the content of a file; errors as of `decode` and `chained_bands`."""
         image = decode(source, max_pixels=MAX_PIXELS)
         served = self._serve(source).seen(image)
-        self.counts[served.model.name if served.model else "left as it is"] += 1
-        if served.model is None:
-            return image
-        return restore_image(image, served.model, self._options, quantisation=served.quantisation(source))
+        self.counts[" + ".join(served.way) or "left as it is"] += 1
+        need = footprint(image, served.model, self._options, Work(form=None), served.then, served.first)
+        models, size = served.models, served.size(image.size)
+        tiles = need.tiles if models else ()
+        bands = chained_bands(image, models, size, self._options, tiles, quantisation=served.quantisation(source))
+        whole = bands.whole()
+        return replace(image, pixels=whole.pixels, alpha=whole.alpha, metadata=whole.metadata)
 
     @property
     def told(self) -> str:

@@ -193,12 +193,12 @@ def photo_weights(tmp_path, monkeypatch):
     for seed, (name, spec, serves) in enumerate(
         (
             ("sr-m-x2", SMALL_SPECS["m-x2"], None),
-            ("sr-m-x2-photo", SMALL_SPECS["m-x2"], Serves((1, 90))),
             ("denoise", SMALL_SPECS["denoise"], None),
             ("denoise-photo-low", SMALL_SPECS["denoise"], Serves((1, 100), (0, 8))),
             ("denoise-photo-high", SMALL_SPECS["denoise"], Serves((1, 100), (8, 99))),
-            ("deblock", SMALL_SPECS["deblock"], Serves((1, 60))),
-            ("deblock-high", colour, Serves((61, 90))),
+            ("deblock", SMALL_SPECS["deblock"], None),
+            ("deblock-mid", colour, Serves((1, 60), full_step=30)),
+            ("deblock-high", colour, Serves((61, 90), full_step=15)),
         )
     ):
         (shelf / f"{name}.safetensors").write_bytes(to_bytes(small_model(spec, seed)))
@@ -210,10 +210,10 @@ def photo_weights(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "arguments", "serving"),
     [
-        ("sr --scale 2", ["--task", "sr", "--scale", 2, "--jpeg", 75], "sr-m-x2-photo"),
+        ("sr --scale 2", ["--task", "sr", "--scale", 2, "--jpeg", 75], "deblock-high + sr-m-x2"),
         ("sr --scale 2", ["--task", "sr", "--scale", 2, "--jpeg", 95], "sr-m-x2"),
-        ("denoise", ["--task", "denoise", "--sigma", 25, "--jpeg", 90], "denoise-photo-high"),
-        ("deblock", ["--task", "deblock", "--quality", 30, "--colour"], "deblock"),
+        ("denoise", ["--task", "denoise", "--sigma", 25, "--jpeg", 90], "deblock-high + denoise-photo-high"),
+        ("deblock", ["--task", "deblock", "--quality", 30, "--colour"], "deblock-mid"),
         ("deblock", ["--task", "deblock", "--quality", 80, "--colour"], "deblock-high"),
         ("deblock", ["--task", "deblock", "--quality", 95, "--colour"], "left as it is"),
     ],

@@ -33,7 +33,6 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
                 entry("sr-m-x2", sr_spec("m", 2)),
                 entry("sr-m-x3", sr_spec("m", 3)),
                 entry("sr-l-x2", sr_spec("l", 2)),
-                entry("sr-m-x2-photo", sr_spec("m", 2), (1, 93)),
                 entry("denoise", DENOISE_SPEC),
                 entry("denoise-photo", DENOISE_SPEC, (1, 100)),
                 entry("deblock", DEBLOCK_SPEC),
@@ -55,18 +54,13 @@ def jpeg(quality: int) -> Compression:
     ("wish", "compression", "model"),
     [
         (X2, None, "sr-m-x2"),
-        (X2, jpeg(75), "sr-m-x2-photo"),
-        (X2, jpeg(93), "sr-m-x2-photo"),
-        (X2, jpeg(94), "sr-m-x2"),
-        (X2, Compression("WebP"), "sr-m-x2-photo"),
-        (X2, Compression("AVIF"), "sr-m-x2-photo"),
-        (replace(X2, size="l"), jpeg(75), "sr-m-x2-photo"),
-        (replace(X2, size="l"), jpeg(94), "sr-l-x2"),
+        (X2, jpeg(75), "sr-m-x2"),
+        (replace(X2, size="l"), jpeg(75), "sr-l-x2"),
         (replace(X2, size="l"), None, "sr-l-x2"),
         (replace(X2, size="l", input="clean"), jpeg(75), "sr-l-x2"),
         (X3, jpeg(75), "sr-m-x3"),
         (replace(X2, input="clean"), jpeg(75), "sr-m-x2"),
-        (replace(X2, input="photo"), None, "sr-m-x2-photo"),
+        (replace(X2, input="photo"), None, "sr-m-x2"),
         (DENOISE, None, "denoise"),
         (DENOISE, jpeg(90), "denoise-photo"),
         (replace(DENOISE, sigma=25.0), jpeg(90), "denoise"),
@@ -80,7 +74,6 @@ def jpeg(quality: int) -> Compression:
         (replace(DEBLOCK, input="photo"), jpeg(97), "deblock-best"),
         (replace(DEBLOCK, input="photo"), jpeg(64), "deblock-70"),
         (replace(DEBLOCK, input="photo"), None, "deblock-best"),
-        (replace(X2, input="photo"), jpeg(98), "sr-m-x2-photo"),
         (replace(X3, input="photo"), None, "sr-m-x3"),
         (replace(DENOISE, input="photo"), None, "denoise-photo"),
         (replace(DENOISE, input="clean"), jpeg(50), "denoise"),
@@ -96,6 +89,41 @@ def test_the_file_and_the_wish_choose(
 ) -> None:
     """The narrowest range of the catalogue that holds the file's quality, else the network of the paper."""
     assert choose(wish, compression, catalogue).model == model
+
+
+@pytest.mark.parametrize(
+    ("wish", "compression", "first"),
+    [
+        (X2, None, None),
+        (X2, jpeg(30), "deblock-web"),
+        (X2, jpeg(75), "deblock-70"),
+        (X2, jpeg(96), "deblock-best"),
+        (X2, jpeg(97), None),
+        (X2, jpeg(62), None),
+        (X2, Compression("WebP"), "deblock-best"),
+        (X2, Compression("AVIF"), "deblock-best"),
+        (replace(X2, size="l"), jpeg(90), "deblock-high"),
+        (replace(X2, input="clean"), jpeg(75), None),
+        (replace(X2, input="photo"), None, "deblock-best"),
+        (replace(X2, input="photo"), jpeg(97), "deblock-best"),
+        (DENOISE, None, None),
+        (DENOISE, jpeg(90), "deblock-high"),
+        (replace(DENOISE, sigma=25.0), jpeg(90), None),
+        (replace(DENOISE, sigma=25.0, input="photo"), jpeg(90), "deblock-high"),
+        (replace(DENOISE, input="clean"), jpeg(90), None),
+        (replace(DENOISE, input="photo"), None, "deblock-best"),
+        (DEBLOCK, jpeg(90), None),
+    ],
+)
+def test_a_lossy_file_is_deblocked_first(
+    catalogue: Catalogue, wish: Wish, compression: Compression | None, first: str | None
+) -> None:
+    """By the network that `bbcu deblock` takes for it, if one was made for such files."""
+    choice = choose(wish, compression, catalogue)
+    assert choice.first == first
+    if first:
+        assert str(choice).startswith(f"{first}, then {choice.model}: ")
+        assert choose(replace(DEBLOCK, input=wish.input), compression, catalogue).model == first
 
 
 @pytest.fixture
@@ -205,8 +233,10 @@ def test_the_larger_network_has_to_be_worth_its_time(gain: float, said: str, cat
 
 
 def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> None:
-    """A photo network without weights leaves its files to the others."""
-    catalogue["sr-m-x2-photo"].file.unlink()
+    """A network without weights leaves its files to the others."""
+    catalogue["deblock-70"].file.unlink()
+    assert choose(X2, jpeg(75), catalogue) == Choice("sr-m-x2", "a JPEG of quality 75", "deblock-high")
+    catalogue["deblock-high"].file.unlink()
     assert choose(X2, jpeg(75), catalogue) == Choice(
         "sr-m-x2", "a JPEG of quality 75, for which no network was trained"
     )
@@ -214,13 +244,13 @@ def test_a_network_that_is_not_at_hand_is_not_chosen(catalogue: Catalogue) -> No
 
 def test_the_choice_says_why(catalogue: Catalogue) -> None:
     """In words for the result line."""
-    assert str(choose(X2, jpeg(75), catalogue)) == "sr-m-x2-photo: a JPEG of quality 75"
+    assert str(choose(X2, jpeg(75), catalogue)) == "deblock-70, then sr-m-x2: a JPEG of quality 75"
     assert str(choose(X2, None, catalogue)) == "sr-m-x2: a lossless file"
     good = "sr-m-x2: a JPEG of quality 99, good enough for the network for clean pictures"
     assert str(choose(X2, jpeg(99), catalogue)) == good
     level = "denoise: a lossless file, --sigma 40, a level that has no network of its own"
     assert str(choose(replace(DENOISE, sigma=40.0), None, catalogue)) == level
-    assert str(choose(replace(X2, input="photo"), None, catalogue)) == "sr-m-x2-photo: --input photo"
+    assert str(choose(replace(X2, input="photo"), None, catalogue)) == "deblock-best, then sr-m-x2: --input photo"
     assert str(choose(replace(X2, input="clean"), jpeg(9), catalogue)) == "sr-m-x2: --input clean"
     above = "left as it is: a JPEG of quality 99, and no network helps above quality 96"
     assert str(choose(DEBLOCK, jpeg(99), catalogue)) == above

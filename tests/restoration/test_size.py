@@ -181,16 +181,16 @@ def test_an_array_comes_to_any_size(rng: np.random.Generator) -> None:
 
 @pytest.fixture
 def shelf(bbcu: Bbcu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bbcu]:
-    """The commands with small networks in place of those that ship, among them one for photos."""
+    """The commands with small networks in place of those that ship, among them one that deblocks."""
     folder = Path("shelf")
     folder.mkdir()
     monkeypatch.setenv("BBCU_WEIGHTS_DIR", str(folder))
     entries = {}
     specs = {f"sr-m-x{s}": SMALL_SPECS[f"m-x{s}"] for s in (2, 3, 4)}
     specs |= {f"sr-l-x{s}": SMALL_SPECS[f"l-x{s}"] for s in (2, 4)}
-    for name, spec in {**specs, "sr-m-x2-photo": SMALL_SPECS["m-x2"]}.items():
+    for name, spec in {**specs, "deblock-mid": replace(SMALL_SPECS["deblock"], channels=3)}.items():
         (folder / f"{name}.safetensors").write_bytes(to_bytes(small_model(spec, len(name))))
-        entries[name] = Entry(name, spec, name, serves=Serves((1, 88)) if "photo" in name else None)
+        entries[name] = Entry(name, spec, name, serves=Serves((1, 88), full_step=20) if "mid" in name else None)
     entries["sr-l-x3"] = Entry("sr-l-x3", SMALL_SPECS["l-x3"], "sr-l-x3")  # not trained
     Catalogue(entries).save(folder)
     Catalogue.load(folder).refreshed(folder)[0].save(folder)
@@ -260,10 +260,20 @@ def test_the_way_is_told_to_people(shelf: Bbcu) -> None:
     )
 
 
-def test_the_first_network_of_a_photo_is_one_for_photos(shelf: Bbcu) -> None:
-    """The second one sees what that made, which is clean; --input clean takes the other from the start."""
+def test_a_photo_is_deblocked_first(shelf: Bbcu) -> None:
+    """The networks behind see what that made, which is clean; --input clean leaves it out; a plan foresees it."""
+    Path("photo.jpg").rename("other.jpg")
+    Pillow.open("other.jpg").save("photo.jpg", quality=75)
+    for options, way in (((), []), (("--scale", "4"), []), (("--scale", "8"), ["sr-m-x4"])):
+        both = [json.loads(shelf("sr", "photo.jpg", *options, "--json", *more).out) for more in (("--dry-run",), ())]
+        first = "sr-m-x2" if options == ("--scale", "8") else "sr-m-x4"
+        for row in both:
+            assert row["way"] == ["deblock-mid", first, *way]
+            assert row["model"] == first
+            assert row["reason"] == "a JPEG of quality 75"
+        Path(both[0]["output"]).unlink()
     row = json.loads(shelf("sr", "photo.jpg", "--scale", "7", "--json").out)
-    assert row["way"] == ["sr-m-x2-photo", "sr-m-x4", "Lanczos"]
+    assert row["way"] == ["deblock-mid", "sr-m-x2", "sr-m-x4", "Lanczos"]
     row = json.loads(shelf("sr", "photo.jpg", "--scale", "7", "--json", "--input", "clean", "--overwrite").out)
     assert row["way"] == ["sr-m-x2", "sr-m-x4", "Lanczos"]
 
