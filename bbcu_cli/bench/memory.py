@@ -129,7 +129,9 @@ def cases(megapixels: float) -> Iterator[Case]:
         yield Case(("sr", "--scale", scale), extras, megapixels=pixels)
     yield Case(("sr", "--scale", "8"), alpha=True, depth=16, megapixels=0.1)
     yield Case(("sr", "--width", "500", "--reduce"), megapixels=megapixels)
-    yield Case(("deblock",), megapixels=megapixels)
+    for source in ("PNG", "JPEG"):  # a JPEG goes through two networks, or is held against its quantisation
+        yield Case(("deblock",), source=source, megapixels=megapixels)
+    yield Case(("sr", "--scale", "2"), source="JPEG", megapixels=megapixels / 4)
     yield Case(extras=("--self-ensemble",), megapixels=megapixels / 4)
     for frames, source, form in (
         (200, "PNG", "PNG"),

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbcu_cli.image import Bands, Image
-from bbcu_cli.image.image import Pixels
 from bbcu_cli.image.jpeg_steps import SIDE, Steps
 
 Floats = NDArray[np.float32]
@@ -70,8 +69,9 @@ def _rows(bands: Bands, image: Image, steps: Steps, full: float) -> Iterator[Ima
     for band in bands.pieces(_ROWS, first=steps.first[0]):
         bottom = top + band.size[0]
         piece = _Piece(steps, full, top, image.pixels[top:bottom], band.pixels)
-        colour = piece.gray() if band.channels == 1 else piece.colour()
-        yield replace(band, pixels=np.rint(np.clip(colour, 0, 255)).astype(np.uint8))
+        mended = piece.gray() if band.channels == 1 else piece.colour()
+        samples = np.rint(np.clip(mended, 0, 255)).astype(np.uint8)
+        yield replace(band, pixels=np.ascontiguousarray(samples.transpose(1, 2, 0)))
         top = bottom
 
 
@@ -92,35 +92,40 @@ class _Piece:
     after: NDArray[np.uint8]
 
     def gray(self) -> Floats:
-        """The result that is held, float32 (h, w, 1)."""
-        before, after = (samples.astype(np.float32)[..., 0] for samples in (self.before, self.after))
-        return (before + self._held(after - before, self.steps.luma))[..., None]
+        """The result that is held, float32 (1, h, w)."""
+        before, after = _planes(self.before), _planes(self.after)
+        return after + self._excess((after - before)[0], self.steps.luma)
 
     def colour(self) -> Floats:
-        """The result that is held, float32 (h, w, 3), R, G, B."""
-        before, after = _to_ycc(self.before), _to_ycc(self.after)
-        luma, *chroma = after
-        luma = before[0] + self._held(luma - before[0], self.steps.luma)
-        for number, table in enumerate(self.steps.chroma):
-            own, old = chroma[number], before[1 + number]
-            if self.steps.planes is None:
-                chroma[number] = old + self._held(own - old, table)
-            else:
-                chroma[number] = self._held_reduced(own, self.steps.planes[self._stored_rows, :, number], table)
-        return _to_rgb(luma, *chroma)
+        """The result that is held, float32 (3, h, w), R, G, B."""
+        after = _planes(self.after)
+        luma, *chroma = _to_ycc(after - _planes(self.before))
+        excess = [self._excess(luma, self.steps.luma)]
+        if self.steps.planes is not None:
+            excess += self._excess_of_stored(after)
+        else:
+            excess += [self._excess(plane, table) for plane, table in zip(chroma, self.steps.chroma, strict=False)]
+        _add_ycc(after, *excess)
+        return after
 
-    def _held_reduced(self, plane: Floats, stored: Pixels, table: Floats) -> Floats:
-        """Chroma that the file has at another size, held there: as an encoder would reduce it."""
-        reduced = _reduced(np.pad(plane, self._margins, "edge"), self.steps.factor)
-        lacking = (side - have for side, have in zip(reduced.shape, stored.shape, strict=True))
-        beside = [(n, 0) if first else (0, n) for n, (first, _) in zip(lacking, self._margins, strict=True)]
-        change = reduced - (np.pad(stored, beside, "edge").astype(np.float32) - np.float32(128))
-        mended = _held_blocks(change, table, self.full) - change
-        return plane + self._inner(_enlarged(mended, self.steps.factor))
+    def _excess_of_stored(self, after: Floats) -> list[Floats]:
+        """What has to be added to chroma that the file has at another size, reduced as an encoder would."""
+        assert self.steps.planes is not None  # noqa: S101 - `colour` asks only then
+        factor, margins = self.steps.factor, self._margins
+        _, *chroma = _to_ycc(_reduced(np.pad(after, [(0, 0), *margins], "edge"), factor))
+        stored = self.steps.planes[self._stored_rows]
+        lacking = (side - have for side, have in zip(chroma[0].shape, stored.shape, strict=False))
+        beside = [(n, 0) if first else (0, n) for n, (first, _) in zip(lacking, margins, strict=True)]
+        stored = np.pad(stored, [*beside, (0, 0)], "edge")
+        excess = []
+        for number, (plane, table) in enumerate(zip(chroma, self.steps.chroma, strict=True)):
+            change = plane - (stored[..., number].astype(np.float32) - np.float32(128))
+            excess.append(self._inner(_enlarged(_held(change, table, self.full) - change, factor)))
+        return excess
 
-    def _held(self, change: Floats, table: Floats) -> Floats:
-        """A change of a plane, with that of each coefficient held."""
-        return self._inner(_held_blocks(np.pad(change, self._margins, "edge"), table, self.full))
+    def _excess(self, change: Floats, table: Floats) -> Floats:
+        """What has to be added to a plane that was changed so."""
+        return self._inner(_held(np.pad(change, self._margins, "edge"), table, self.full)) - change
 
     def _inner(self, plane: Floats) -> Floats:
         (above, _), (left, _) = self._margins
@@ -145,38 +150,44 @@ class _Piece:
         return slice(begin, begin - (-len(self.before) // factor))
 
 
-def _to_ycc(rgb: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
-    """Y, Cb and Cr of JFIF, in 8-bit units, chroma around 0."""
-    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
+def _planes(samples: NDArray[np.uint8]) -> Floats:
+    """(h, w, C) -> float32 (C, h, w)."""
+    planes: Floats = samples.transpose(2, 0, 1).astype(np.float32, order="C")
+    return planes
+
+
+def _to_ycc(rgb: Floats) -> tuple[Floats, Floats, Floats]:
+    """Y, Cb and Cr of JFIF, in 8-bit units and around 0; of pixels or of a change of pixels, (3, h, w)."""
+    red, green, blue = rgb
     luma = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
     return luma, (blue - luma) * np.float32(1 / 1.772), (red - luma) * np.float32(1 / 1.402)
 
 
-def _to_rgb(luma: Floats, blue: Floats, red: Floats) -> Floats:
-    """Inverse of `_to_ycc`."""
-    rgb = np.empty((*luma.shape, 3), np.float32)
-    np.add(luma, np.float32(1.402) * red, out=rgb[..., 0])
-    np.add(luma, np.float32(1.772) * blue, out=rgb[..., 2])
-    rest = luma - np.float32(0.299) * rgb[..., 0] - np.float32(0.114) * rgb[..., 2]
-    np.multiply(rest, np.float32(1 / 0.587), out=rgb[..., 1])
-    return rgb
+def _add_ycc(rgb: Floats, luma: Floats, *chroma: Floats) -> None:
+    """Add a change of Y and, if it is given, of Cb and Cr to pixels (3, h, w)."""
+    rgb += luma
+    if chroma:
+        blue, red = chroma
+        rgb[0] += np.float32(1.402) * red
+        rgb[1] -= np.float32(0.114 * 1.772 / 0.587) * blue + np.float32(0.299 * 1.402 / 0.587) * red
+        rgb[2] += np.float32(1.772) * blue
 
 
-def _reduced(plane: Floats, factor: tuple[int, int]) -> Floats:
-    """The mean of 1 x 2 or 2 x 2 samples, as encoders reduce chroma."""
-    for axis, times in enumerate(factor):
-        if times == 2:
-            pairs = plane if axis == 0 else plane.T
-            pairs = (pairs[::2] + pairs[1::2]) * np.float32(0.5)
-            plane = pairs if axis == 0 else pairs.T
-    return plane
+def _reduced(planes: Floats, factor: tuple[int, int]) -> Floats:
+    """The mean of 1 x 2 or 2 x 2 samples, as encoders reduce chroma, (C, h, w)."""
+    rows, columns = factor
+    if rows == 2:
+        planes = (planes[:, ::2] + planes[:, 1::2]) * np.float32(0.5)
+    if columns == 2:
+        planes = (planes[..., ::2] + planes[..., 1::2]) * np.float32(0.5)
+    return planes
 
 
 def _enlarged(plane: Floats, factor: tuple[int, int]) -> Floats:
     return plane.repeat(factor[0], axis=0).repeat(factor[1], axis=1)
 
 
-def _held_blocks(change: Floats, table: Floats, full: float) -> Floats:
+def _held(change: Floats, table: Floats, full: float) -> Floats:
     """A change of whole blocks, with that of each coefficient held."""
     height, width = change.shape
     blocks = change.reshape(height // SIDE, SIDE, width // SIDE, SIDE).transpose(1, 3, 0, 2)
