@@ -1,6 +1,6 @@
 """The picture in the README of a photo from the web: `python -m bbcu_cli.bench.figure FILE`.
 
-A JPEG is enlarged by bicubic interpolation, by the network for clean pictures, and by the one that serves such files.
+A JPEG is enlarged by bicubic interpolation, by the network for clean pictures, and by that behind one that deblocks.
 The photo is scikit-image's `astronaut` (NASA, public domain), reduced by 2 and saved as a JPEG.
 """
 
@@ -34,7 +34,7 @@ def figure(photo: bytes) -> Image:
     """The side-by-side for the content of a JPEG."""
     with Pillow.open(BytesIO(photo)) as opened:
         source = np.asarray(opened.convert("RGB"))
-    kinds: tuple[tuple[InputKind, str], ...] = (("clean", "network for clean pictures"), ("auto", "network for photos"))
+    kinds: tuple[tuple[InputKind, str], ...] = (("clean", "as it is"), ("auto", "deblocked first"))
     with Shelf(load_model) as shelf:
         results = []
         for kind, label in kinds:
