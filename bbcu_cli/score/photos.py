@@ -6,6 +6,7 @@ Pure functions of one picture, for training pairs and for the inputs of an evalu
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from bbcu_cli.score.degrade import bicubic_matrix
 Pixels = NDArray[np.uint8]
 Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 Kernel = Literal["bicubic", "lanczos", "area", "bilinear"]
+Read = Callable[[bytes], Pixels]
+"""The content of a file -> the picture that is made of it."""
 
 # How far a compressed block reaches: an MCU of 4:2:0, and a macroblock of WebP, have 16 x 16 pixels.
 BLOCK: Final = 16
@@ -27,6 +30,12 @@ _FILTERS: Final = {
     "area": Image.Resampling.BOX,
     "bilinear": Image.Resampling.BILINEAR,
 }
+
+
+def decoded(file: bytes) -> Pixels:
+    """The picture of a file, uint8 (H, W, 3), by its decoder."""
+    with Image.open(io.BytesIO(file)) as opened:
+        return np.asarray(opened.convert("RGB"))
 
 
 def jpeg_bytes(rgb: Pixels, quality: int, sampling: Sampling = "4:2:0") -> bytes:
@@ -45,7 +54,13 @@ def jpeg_bytes(rgb: Pixels, quality: int, sampling: Sampling = "4:2:0") -> bytes
     return _file(rgb, format="JPEG", quality=quality, subsampling=sampling)
 
 
-def compress_jpeg(rgb: Pixels, quality: int, sampling: Sampling = "4:2:0", phase: tuple[int, int] = (0, 0)) -> Pixels:
+def compress_jpeg(
+    rgb: Pixels,
+    quality: int,
+    sampling: Sampling = "4:2:0",
+    phase: tuple[int, int] = (0, 0),
+    read: Read = decoded,
+) -> Pixels:
     """A picture after a colour JPEG.
 
     Args:
@@ -54,6 +69,7 @@ def compress_jpeg(rgb: Pixels, quality: int, sampling: Sampling = "4:2:0", phase
         sampling: of chroma.
         phase: rows and columns that the picture is away from the encoder's grid, as if so many had been cropped
             from the top and the left after compression; its edge stands in for them.
+        read: what makes the picture of the file.
 
     Returns:
         uint8 (H, W, 3).
@@ -61,16 +77,16 @@ def compress_jpeg(rgb: Pixels, quality: int, sampling: Sampling = "4:2:0", phase
     Raises:
         UsageError: the quality is out of range.
     """
-    return _decoded(jpeg_bytes(_shifted(rgb, phase), quality, sampling), phase)
+    return read(jpeg_bytes(_shifted(rgb, phase), quality, sampling))[phase[0] :, phase[1] :]
 
 
-def compress_webp(rgb: Pixels, quality: int, phase: tuple[int, int] = (0, 0)) -> Pixels:
+def compress_webp(rgb: Pixels, quality: int, phase: tuple[int, int] = (0, 0), read: Read = decoded) -> Pixels:
     """A picture after a lossy WebP.
 
     Args:
         rgb: uint8 (H, W, 3).
         quality: libwebp's 0..100.
-        phase: as for `compress_jpeg`.
+        phase, read: as for `compress_jpeg`.
 
     Returns:
         uint8 (H, W, 3).
@@ -81,7 +97,7 @@ def compress_webp(rgb: Pixels, quality: int, phase: tuple[int, int] = (0, 0)) ->
     if not 0 <= quality <= 100:
         raise UsageError(f"WebP quality is {quality}, expected 0..100.")
     # Method 2 searches less than the usual 4: the same artefacts in half the time.
-    return _decoded(_file(_shifted(rgb, phase), format="WEBP", quality=quality, method=2), phase)
+    return read(_file(_shifted(rgb, phase), format="WEBP", quality=quality, method=2))[phase[0] :, phase[1] :]
 
 
 def _shifted(rgb: Pixels, phase: tuple[int, int]) -> Pixels:
@@ -92,11 +108,6 @@ def _file(rgb: Pixels, **how: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, **how)
     return buffer.getvalue()
-
-
-def _decoded(file: bytes, phase: tuple[int, int]) -> Pixels:
-    with Image.open(io.BytesIO(file)) as decoded:
-        return np.asarray(decoded.convert("RGB"))[phase[0] :, phase[1] :]
 
 
 def reduce(rgb: Pixels, scale: int, kernel: Kernel = "bicubic") -> Pixels:

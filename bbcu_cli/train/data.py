@@ -21,6 +21,7 @@ from bbcu_cli.errors import ImageError, TrainingError
 from bbcu_cli.image import decode
 from bbcu_cli.image.color import to_8_bit
 from bbcu_cli.score.degrade import bicubic_matrix, resize_bicubic
+from bbcu_cli.score.photos import Read, decoded
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import photos
 from bbcu_cli.train.recipes import Recipe
@@ -174,9 +175,16 @@ def crop_size(spec: ModelSpec, recipe: Recipe) -> int:
 
 
 def draw_batch(
-    pictures: Pictures, spec: ModelSpec, recipe: Recipe, generator: torch.Generator
+    pictures: Pictures, spec: ModelSpec, recipe: Recipe, generator: torch.Generator, read: Read = decoded
 ) -> tuple[Tensor, Tensor]:
     """One batch of training pairs.
+
+    Args:
+        pictures: to draw crops of.
+        spec: the network.
+        recipe: how they are degraded.
+        generator: the stream of this batch.
+        read: of a photo recipe: what makes the picture of a compressed file.
 
     Returns:
         Input (N, C, patch, patch) and target (N, C, S*patch, S*patch), float32 in 0..1 (noise goes beyond). Where the
@@ -187,7 +195,7 @@ def draw_batch(
     if recipe.photo:
         edge = photos.MARGIN * spec.scale
         target = _target(pictures, places, edge, recipe)
-        return photos.photo_inputs(crops, spec, recipe, generator), target
+        return photos.photo_inputs(crops, spec, recipe, generator, read), target
     crops = crops.float()
     if spec.task == "sr":
         return reduce_bicubic(crops, spec.scale) / 255, _target(pictures, places, _MARGIN * spec.scale, recipe)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,12 @@ from bbcu_cli.errors import TrainingError, UsageError
 from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
+from bbcu_cli.score.photos import Read
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, placed, read_checkpoint
 from bbcu_cli.train.data import Pictures, ahead, crop_size, draw_batch, generator_for, read_images
+from bbcu_cli.train.deblocked import reader
 from bbcu_cli.train.photo_validation import PhotoValidation
 from bbcu_cli.train.processes import processes, stop_request
 from bbcu_cli.train.recipes import Recipe
@@ -128,8 +131,11 @@ def train(
     run.recipe.require_task(run.spec.task)
     if run.teacher_views not in VIEWS:
         raise UsageError(f"A teacher's picture is the mean of 1, 2, 4 or 8 views, not of {run.teacher_views}.")
-    with processes(run.device) as (rank, world, device):
-        trainer = _Trainer(run, rank, world, device, report_lesson)
+    with (
+        processes(run.device) as (rank, world, device),
+        reader(run.spec.task, photo=run.recipe.photo) as read,
+    ):
+        trainer = _Trainer(run, rank, world, device, report_lesson, read)
         with stop_request() as stop:
             return trainer.fit(report, stop)
 
@@ -174,10 +180,12 @@ class _Trainer:
         world: int,
         device: torch.device,
         report_lesson: Callable[[Lesson], None],
+        read: Read,
     ) -> None:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)
         self.threads = torch.get_num_threads()
+        self.read = read
         spec, recipe = run.spec, run.recipe
         if recipe.twin:
             self.arithmetic = self.arithmetic.of_twin()
@@ -200,7 +208,7 @@ class _Trainer:
         del images  # as large as the pictures
         if run.init is None and not run.resume and not recipe.twin and recipe.start == "centred":
             first = generator_for(recipe.seed, 0, 0, device)
-            centre(self.model, draw_batch(self.pictures, spec, recipe, first)[0])
+            centre(self.model, draw_batch(self.pictures, spec, recipe, first, read)[0])
         self.ema = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.rate, fused=True)
         self.step = 0
@@ -216,7 +224,7 @@ class _Trainer:
         if self.teacher is not None:
             views = "" if self.pictures.taught is None else f", mean of {run.teacher_views} views"
             self.provenance["teacher"] = f"{self.teacher.name}{views}, SHA-256 of its weights {self.teacher.sha256}"
-        validation = PhotoValidation if recipe.photo else Validation
+        validation = partial(PhotoValidation, read=read) if recipe.photo else Validation
         self.validation = validation(spec, recipe, run.val) if run.val is not None and rank == 0 else None
 
     def fit(self, report: Callable[[Progress], None], stop: threading.Event) -> Path:
@@ -285,7 +293,7 @@ class _Trainer:
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
         recipe = self.run.recipe
         generator = generator_for(recipe.seed, step, self.rank, self.device)
-        source, target = draw_batch(self.pictures, self.run.spec, recipe, generator)
+        source, target = draw_batch(self.pictures, self.run.spec, recipe, generator, self.read)
         return source.contiguous(memory_format=torch.channels_last), target
 
     def _optimise(self, forward: Callable[[Tensor], Tensor], source: Tensor, target: Tensor) -> Tensor:

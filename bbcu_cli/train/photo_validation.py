@@ -12,6 +12,7 @@ from torch import nn
 
 from bbcu_cli.image import Image
 from bbcu_cli.score.camera import Camera, read_noise
+from bbcu_cli.score.photos import Read, decoded
 from bbcu_cli.score.trial import Trial
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.data import read_images
@@ -40,8 +41,14 @@ class PhotoValidation:
         scores: what the latest validation has gained on that, by level.
     """
 
-    def __init__(self, spec: ModelSpec, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, spec: ModelSpec, recipe: Recipe, folder: Path, read: Read = decoded) -> None:
         """Degrade the pictures at every level that the recipe trains for.
+
+        Args:
+            spec: the network.
+            recipe: of the run.
+            folder: of the pictures.
+            read: what makes the picture of a compressed file.
 
         Raises:
             TrainingError: the folder has no usable image.
@@ -52,7 +59,7 @@ class PhotoValidation:
         self.baseline: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         for level, trial in self.trials.items():
-            made = [trial.degrade(image) for image in images]
+            made = [_made(trial, image, read) for image in images]
             self.pairs[level] = [(truth, x) for truth, x, _ in made]
             inputs = [headline_psnr(truth, given, trial.convention) for truth, _, given in made]
             self.baseline[level] = float(np.mean(inputs))
@@ -62,6 +69,14 @@ class PhotoValidation:
         scores = {level: mean_psnr(model, self.pairs[level], trial.convention) for level, trial in self.trials.items()}
         self.scores = {level: score - self.baseline[level] for level, score in scores.items()}
         return float(np.mean(list(scores.values())))
+
+
+def _made(trial: Trial, image: Image, read: Read) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    """(truth, the network's input, the baseline) as of `Trial.degrade`."""
+    if not trial.of_files:
+        return trial.degrade(image)
+    truth, file, given = trial.encode(image)
+    return truth, read(file).astype(np.float32) / np.float32(255), given
 
 
 def _trials(spec: ModelSpec, recipe: Recipe) -> Iterator[Trial]:

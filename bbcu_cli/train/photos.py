@@ -21,10 +21,12 @@ from bbcu_cli.score.photos import (
     BLOCK,
     Kernel,
     Pixels,
+    Read,
     Sampling,
     blur,
     compress_jpeg,
     compress_webp,
+    decoded,
     reduce,
     to_pixels,
 )
@@ -61,7 +63,9 @@ RESIZED: Final = 0.25
 FACTORS: Final = (0.75, 2.0)
 
 
-def photo_inputs(crops: Tensor, spec: ModelSpec, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def photo_inputs(
+    crops: Tensor, spec: ModelSpec, recipe: Recipe, generator: torch.Generator, read: Read = decoded
+) -> Tensor:
     """The network's inputs for one batch of sharp crops.
 
     Args:
@@ -69,6 +73,7 @@ def photo_inputs(crops: Tensor, spec: ModelSpec, recipe: Recipe, generator: torc
         spec: its task decides how the crops are degraded.
         recipe: patch, and the ranges of `quality` and `sigma`.
         generator: the stream of this batch.
+        read: what makes the picture of a compressed file.
 
     Returns:
         float32 (N, 3, patch, patch) in 0..1, whole 8-bit values, on the device of the crops.
@@ -81,13 +86,15 @@ def photo_inputs(crops: Tensor, spec: ModelSpec, recipe: Recipe, generator: torc
     seed = int(torch.randint(1 << 62, (), generator=generator, device=crops.device))
     rng = np.random.default_rng(seed)
     sharp = crops.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    inputs = np.stack([degrade(one, spec.task, spec.scale, recipe, rng) for one in sharp])
+    inputs = np.stack([degrade(one, spec.task, spec.scale, recipe, rng, read) for one in sharp])
     patches = torch.from_numpy(inputs[:, MARGIN:-MARGIN, MARGIN:-MARGIN].transpose(0, 3, 1, 2).copy())
     return patches.to(crops.device).float() / 255
 
 
-def degrade(sharp: Pixels, task: Task, scale: int, recipe: Recipe, rng: np.random.Generator) -> Pixels:
-    """A random input for one sharp picture: uint8 (S*H, S*W, 3) -> uint8 (H, W, 3)."""
+def degrade(
+    sharp: Pixels, task: Task, scale: int, recipe: Recipe, rng: np.random.Generator, read: Read = decoded
+) -> Pixels:
+    """A random input for one sharp picture: uint8 (S*H, S*W, 3) -> uint8 (H, W, 3); `read` as of `photo_inputs`."""
     if task == "sr":
         seen = _reduced(sharp, scale, rng)
         if rng.random() < NOISY:
@@ -96,7 +103,7 @@ def degrade(sharp: Pixels, task: Task, scale: int, recipe: Recipe, rng: np.rando
         seen = _noisy(sharp, recipe.sigma, rng, resized=rng.random() < RESIZED)
     else:
         seen = sharp
-    return seen if rng.random() < LOSSLESS[task] else _compressed(seen, recipe.quality, rng)
+    return seen if rng.random() < LOSSLESS[task] else _compressed(seen, recipe.quality, rng, read)
 
 
 def _choose(shares: Mapping[T, float], rng: np.random.Generator) -> T:
@@ -111,7 +118,7 @@ def _reduced(sharp: Pixels, scale: int, rng: np.random.Generator) -> Pixels:
     return reduce(sharp, scale, _choose(KERNELS, rng))
 
 
-def _compressed(seen: Pixels, quality: tuple[int, int], rng: np.random.Generator) -> Pixels:
+def _compressed(seen: Pixels, quality: tuple[int, int], rng: np.random.Generator, read: Read) -> Pixels:
     def phase() -> tuple[int, int]:
         top, left = rng.integers(0, BLOCK, 2)
         return int(top), int(left)
@@ -119,11 +126,11 @@ def _compressed(seen: Pixels, quality: tuple[int, int], rng: np.random.Generator
     low, high = quality
     level = int(rng.integers(low, high + 1))
     if rng.random() < WEBP:
-        return compress_webp(seen, level, phase())
+        return compress_webp(seen, level, phase(), read)
     if rng.random() < TWICE:
         first = int(rng.integers(FIRST_QUALITY[0], FIRST_QUALITY[1] + 1))
         seen = compress_jpeg(seen, first, _choose(SAMPLINGS, rng), phase())
-    return compress_jpeg(seen, level, _choose(SAMPLINGS, rng), phase())
+    return compress_jpeg(seen, level, _choose(SAMPLINGS, rng), phase(), read)
 
 
 def draw_camera(rng: np.random.Generator) -> Camera:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,16 @@ from typer.testing import CliRunner
 from bbcu_cli.checkpoint.packed import load_packed, to_bytes
 from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError
-from bbcu_cli.restoration.model import Options, load_model
+from bbcu_cli.hub import Catalogue
+from bbcu_cli.restoration.choice import Wish
+from bbcu_cli.restoration.model import Options, Shelf, load_model
 from bbcu_cli.restoration.pipeline import restore, run_tiled
+from bbcu_cli.restoration.serving import Restorer, serve
 from bbcu_cli.score.camera import MID_GRAY, camera_noise
+from bbcu_cli.score.photos import compress_jpeg, decoded, jpeg_bytes
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec
 from bbcu_cli.train import data, photos
+from bbcu_cli.train.deblocked import reader
 from bbcu_cli.train.loop import LOG, MODEL, Run, train
 from bbcu_cli.train.photo_validation import PhotoValidation
 from bbcu_cli.train.recipes import RECIPES, Recipe, photo_recipe
@@ -235,3 +241,38 @@ def test_the_command_trains_a_colour_deblocker_and_resumes_it(pictures: Path, tm
     assert packed.spec == COLOUR_DEBLOCK_SPEC
     recipe = json.loads(packed.provenance["recipe"])
     assert (recipe["photo"], recipe["quality"], recipe["steps"]) == (True, [80, 96], 2)
+
+
+def test_networks_behind_the_deblocking_one_see_what_it_makes(store: data.Pictures) -> None:
+    """By the weights that ship, as the command line would, wherever the block grid lies; that one sees the file."""
+    picture = photo(64, 80)
+    recipe = replace(PHOTO, batch=12, quality=(40, 60))
+    for task, kind in (("deblock", True), ("denoise", False)):
+        with reader(task, photo=kind) as read:
+            assert read is decoded
+    with reader("denoise", photo=True) as read, Shelf(load_model) as shelf:
+        restorer = Restorer(partial(serve, Wish("deblock"), Catalogue.load(), shelf))
+        file = jpeg_bytes(np.pad(picture, ((3, 0), (5, 0), (0, 0)), "edge"), 50)
+        expected = restorer(file).pixels[3:, 5:]
+        np.testing.assert_array_equal(compress_jpeg(picture, 50, phase=(3, 5), read=read), expected)
+        assert (expected != compress_jpeg(picture, 50, phase=(3, 5))).any()
+        plain, target = draw(store, DENOISE, recipe)
+        behind, same = data.draw_batch(store, DENOISE, recipe, data.generator_for(0, 0, 0, CPU), read)
+    assert torch.equal(target, same)
+    changed = (plain != behind).flatten(1).any(1)
+    assert 0 < changed.sum() < 12  # some inputs are lossless
+    assert (plain - behind).abs().max() < 0.3
+
+
+def test_a_run_behind_the_deblocking_network_is_validated_there(pictures: Path) -> None:
+    """Inputs are what that makes of the files; the gain is still counted from the files."""
+    recipe = replace(PHOTO, quality=(60, 100), sigma=(0.0, 6.0))
+    plain = PhotoValidation(DENOISE, recipe, pictures)
+    with reader("denoise", photo=True) as read:
+        behind = PhotoValidation(DENOISE, recipe, pictures, read)
+    assert behind.baseline == plain.baseline
+    for level, pairs in behind.pairs.items():
+        for (truth, x), (other_truth, other) in zip(pairs, plain.pairs[level], strict=True):
+            np.testing.assert_array_equal(truth, other_truth)
+            assert (x != other).any()
+            assert np.abs(x - other).max() < 0.3
