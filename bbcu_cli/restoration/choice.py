@@ -83,10 +83,12 @@ def choose(
     level = wish.sigma if wish.sigma is not None else noise.finest if noise else None
     kind = "a lossless file" if compression is None else str(compression)
     first = _deblocking(wish, compression, catalogue)
-    if wish.input == "auto" and wish.sigma is None and noise is not None and _good(compression):
+    if wish.input == "auto" and wish.sigma is None and noise is not None and (first or _good(compression)):
         floor = _floor(contenders(wish, compression, catalogue), noise if compression is None else None)
         if noise.sigma < floor:
-            return Choice(None, f"{kind}, and no network helps where the noise is below {floor:g}")
+            return Choice(
+                first, f"{kind}, and no network{' more' if first else ''} helps where the noise is below {floor:g}"
+            )
     if entries := contenders(wish, compression, catalogue, noise or _WHITE):
         why = "a lossless file, for its noise" if compression is None else str(compression)
         if wish.input == "photo":

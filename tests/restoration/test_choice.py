@@ -10,7 +10,7 @@ import pytest
 from bbcu_cli.errors import CheckpointError
 from bbcu_cli.hub import Catalogue, Entry, Serves
 from bbcu_cli.image.compression import Compression
-from bbcu_cli.restoration.choice import LOSSLESS_QUALITY, UNTOLD_QUALITY, Choice, Wish, choose, hardly_pays
+from bbcu_cli.restoration.choice import UNTOLD_QUALITY, Choice, Wish, choose, hardly_pays
 from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import COLOUR_DEBLOCK_SPEC, DEBLOCK_SPEC, DENOISE_SPEC, ModelSpec, sr_spec
 
@@ -185,13 +185,14 @@ def test_correlated_noise_in_a_lossless_file_is_that_of_a_camera(levels: Catalog
 
 
 def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> None:
-    """Below every range no network helps; a level that the user gives, or --input, has the last word."""
+    """Or only deblocked: below every range no denoiser helps; a level that the user gives, or --input, decides."""
     entry = levels["denoise-photo-low"]
     catalogue = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0.5, 8), 2.4))})
     quiet = Noise(0.4, 1.0)
-    best = LOSSLESS_QUALITY
-    assert choose(DENOISE, jpeg(best), catalogue, quiet).model == "denoise-photo-low"  # which also has blocks
-    for compression, kind in ((jpeg(best + 1), f"a JPEG of quality {best + 1}"), (None, "a lossless file")):
+    only = choose(DENOISE, jpeg(90), catalogue, quiet)
+    assert str(only) == "deblock-high: a JPEG of quality 90, and no network more helps where the noise is below 0.5"
+    assert choose(DENOISE, jpeg(62), catalogue, quiet).model == "denoise-photo-low"  # which also has blocks
+    for compression, kind in ((jpeg(97), "a JPEG of quality 97"), (None, "a lossless file")):
         left = choose(DENOISE, compression, catalogue, quiet)
         assert str(left) == f"left as it is: {kind}, and no network helps where the noise is below 0.5"
         assert choose(DENOISE, compression, catalogue, Noise(0.5, 3.0)).model == "denoise-photo-low"
