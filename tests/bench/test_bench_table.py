@@ -91,11 +91,12 @@ def test_the_table_of_photos_has_the_means_of_the_evaluation(
     assert found["`bbcu denoise`", "camera noise"][0] == ""
     assert found["`bbcu denoise`", "camera noise"][1].startswith("inf, **")  # the same pictures twice
     with load_model("sr-m-x2") as model:
-        trial = Trial("sr", scale=2, jpeg=75)
+        trial = Trial("sr", scale=2)
         [one] = evaluate_trial(trial, [sets / "Set5" / "eye.png"], lambda x: run_tiled(model, x))
     before, after = one.row.baseline.psnr_y, one.row.scores.psnr_y
     expected = f"{before:.2f}, **{after:.2f}** ({after - before:+.2f})"
-    assert found["`bbcu sr -s 2`", "JPEG 75"] == [expected, "", "sr-m-x2"]
+    assert found["`bbcu sr -s 2`", "clean PNG"] == [expected, "", "sr-m-x2"]
+    assert found["`bbcu sr -s 2`", "JPEG 75"][2] == "deblock + sr-m-x2"
     assert (text[:7], text[-6:]) == ("before\n", "after\n")
     old = text.replace(expected, "spoiled").replace("(+0.00)", "(kept)")
     readme.write_text(old, encoding="utf-8")
