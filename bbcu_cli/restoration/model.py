@@ -26,8 +26,8 @@ class Options:
         tile: side of a square tile core in input pixels; None plans tiles from `memory`.
         memory: bytes that the process may take; None is 2 GiB, or what a very large image needs at the least.
         self_ensemble: average the results of the eight flips and rotations; eight times the work.
-        chroma: deblocking of a colour image: "keep" its chroma, or "restore" it with the same network, which
-            measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos) for three times the work.
+        chroma: deblocking of a colour image: "keep" its chroma, or "restore" it. For a network that sees luma only,
+            that is three times the work, and measures 0.07 dB better in RGB (JPEG quality 10 to 40, 14 photos).
         strength: how far to go from the input (0: its samples as they are) to the result (1), 0..1; for networks that
             do not enlarge.
     """

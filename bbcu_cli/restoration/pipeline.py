@@ -209,7 +209,7 @@ def restored_bands(
     size, about = (height * scale, width * scale), scaled(image.metadata, scale)
     made = Bands(size, image.channels, image.depth, image.alpha is not None, image.opaque, about, rows())
     if quantisation:
-        made = quantisation.hold(made, image, chroma=model.spec.channels == 3 or options.chroma == "restore")
+        made = quantisation.hold(made, image, chroma=options.chroma == "restore")
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -112,6 +113,13 @@ def _luma_and_chroma_planes(image: Image) -> Planes:
     return Planes(3, read, paint)
 
 
+def _paint_luma(image: Image, planes: Planes, region: Region, y: Floats) -> Image:
+    """What a network of colour paints, but for its chroma, which stays that of the image."""
+    made = planes.paint(region, y)
+    before, after = to_float(image.pixels[region.slices]), to_float(made.pixels)
+    return Image(to_integer(before + ((after - before) @ _LUMA)[..., None], image.depth), made.alpha)
+
+
 def _beside(image: Image, region: Region, colour: Floats) -> Image:
     """New colour beside the alpha that was there."""
     return Image(to_integer(colour, image.depth), None if image.alpha is None else image.alpha[region.slices])
@@ -128,9 +136,11 @@ def blended(before: Image, after: Image, strength: float) -> Image:
 
 
 def planes_of(image: Image, spec: ModelSpec, chroma: Chroma) -> Planes:
-    """The planes of an image that a network sees; `chroma` is about colour in luma networks."""
+    """The planes of an image that a network sees; `chroma` is about deblocking images of colour."""
     if spec.channels == 3:
-        return _colour_planes(image, spec.scale)
+        planes = _colour_planes(image, spec.scale)
+        keeps = chroma == "keep" and spec.task == "deblock" and image.channels == 3
+        return replace(planes, paint=partial(_paint_luma, image, planes)) if keeps else planes
     return _luma_and_chroma_planes(image) if image.channels == 3 and chroma == "restore" else _luma_planes(image)
 
 

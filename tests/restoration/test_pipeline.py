@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 from small import SMALL_SPECS, small_model
 from stand_in import Doubling, stub
 
 from bbcu_cli.errors import EngineError, OutOfMemoryError, UsageError
-from bbcu_cli.image import Image, ImageInfo, Metadata
+from bbcu_cli.image import Image, ImageInfo, Metadata, decode
+from bbcu_cli.image.jpeg_steps import steps_of
 from bbcu_cli.restoration.memory import Work, footprint
-from bbcu_cli.restoration.model import Model, Options, open_model
-from bbcu_cli.restoration.pipeline import restore, restore_image, restored_bands, run_tiled
+from bbcu_cli.restoration.model import Model, Options, load_model, open_model
+from bbcu_cli.restoration.pipeline import chained_bands, restore, restore_image, restored_bands, run_tiled
 from bbcu_cli.restoration.planes import blended
+from bbcu_cli.restoration.quantisation import Quantisation
 from bbcu_cli.restoration.tiling import TileSize
 
 Floats = NDArray[np.float32]
@@ -130,6 +135,30 @@ def test_a_strength_needs_a_result_of_the_size_of_the_input() -> None:
     """An enlarged picture has no input to blend with."""
     with pytest.raises(UsageError, match="do not enlarge"):
         restore(np.zeros((4, 4, 3), np.uint8), stub(), Options(strength=0.5))
+
+
+def test_kept_chroma_of_a_network_for_colour(rng: np.random.Generator) -> None:
+    """The three channels change by the same amount, that of the luma of the whole result; also held, and by tiles."""
+    pixels = rng.integers(110, 140, (40, 50, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Pillow.fromarray(pixels).save(file, "JPEG", quality=80)
+    image, steps = decode(file.getvalue(), max_pixels=9999), steps_of(file.getvalue())
+    assert steps is not None
+    keep, both = Options(chroma="keep"), Options()
+    with load_model("deblock-mid", threads=1) as model:
+        for quantisation in (None, Quantisation(steps, 20)):
+            kept, whole = (
+                chained_bands(image, [model], image.size, options, [tile], quantisation=quantisation).whole().pixels
+                for options, tile in ((keep, TileSize(16, 24)), (both, TileSize(99, 99)))
+            )
+            change = kept.astype(int) - image.pixels
+            apart = np.ptp(change, axis=2)
+            assert apart.max() <= 1  # where a half is rounded up in one channel and down in another
+            assert np.count_nonzero(apart) <= apart.size // 200
+            assert change.any()
+            luma = (whole.astype(float) - image.pixels) @ (0.299, 0.587, 0.114)
+            assert np.abs(luma - change[..., 0]).max() <= 1.5
+            assert (whole != kept).any()
 
 
 def test_deblocking_chroma_through_a_network_that_changes_nothing_is_exact(rng: np.random.Generator) -> None:
