@@ -37,7 +37,7 @@ SETS: Final[dict[Task, tuple[str, ...]]] = {
     "denoise": ("BSD20", "CBSD68", "Kodak24", "Urban100"),
     "deblock": ("Classic5", "LIVE1"),
 }
-COLOUR_QUALITIES: Final = (10, 30, 50, 70, 80, 90)
+COLOUR_QUALITIES: Final = (10, 30, 50, 70, 80, 90, 95)
 COLOUR_SETS: Final = ("Set14", "LIVE1")  # lossless pictures; those of BSDS are JPEGs themselves
 
 
