@@ -24,7 +24,7 @@ from bbcu_cli.errors import TrainingError, UsageError
 from bbcu_cli.files import remove_stale_parts, write_atomic
 from bbcu_cli.models.binary import Simulation, simulate
 from bbcu_cli.models.build import build_model
-from bbcu_cli.score.photos import Read
+from bbcu_cli.score.photos import Read, decoded
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train.arithmetic import choose_arithmetic
 from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, placed, read_checkpoint
@@ -180,7 +180,7 @@ class _Trainer:
         world: int,
         device: torch.device,
         report_lesson: Callable[[Lesson], None],
-        read: Read,
+        read: Read = decoded,
     ) -> None:
         self.run, self.rank, self.world, self.device = run, rank, world, device
         self.arithmetic = choose_arithmetic(device, compiled=run.compiled)

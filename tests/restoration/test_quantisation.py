@@ -149,14 +149,14 @@ def test_pictures_of_every_size(size: tuple[int, int]) -> None:
 
 
 def test_the_networks_that_ship_gain_by_it() -> None:
-    """At every quality that they serve, and the command line does it by itself."""
+    """On a photo of theirs, most where steps are fine for the network; the command line does it by itself."""
     truth, catalogue = chelsea(), Catalogue.load()
 
     def psnr(pixels: NDArray[np.uint8]) -> float:
         return float(10 * np.log10(255**2 / ((pixels.astype(float) - truth) ** 2).mean()))
 
     with Shelf(partial(load_model, threads=1)) as shelf:
-        for quality, least in ((30, 0.0), (60, 0.03), (85, 0.2), (95, 0.1)):
+        for quality, least in ((30, 0.1), (60, 0.05), (80, 0.3), (95, 0.05)):
             data = saved(truth, quality=quality)
             served = serve(Wish("deblock"), catalogue, shelf, data)
             assert served.model is not None

@@ -22,6 +22,7 @@ from bbcu_cli.errors import TrainingError
 from bbcu_cli.models.binary import BinaryConv2d
 from bbcu_cli.models.build import build_model
 from bbcu_cli.native import compiled
+from bbcu_cli.score.photos import Read, decoded
 from bbcu_cli.spec import ModelSpec
 from bbcu_cli.train import data, loop
 from bbcu_cli.train.checkpoint import CHECKPOINT, LOG, MODEL, load_initial, read_checkpoint
@@ -134,7 +135,10 @@ def test_two_processes_train_as_one_with_both_batches(
 
     calls = itertools.count()
 
-    def both(store: data.Pictures, spec: ModelSpec, recipe: Recipe, own: torch.Generator) -> tuple[torch.Tensor, ...]:
+    def both(
+        store: data.Pictures, spec: ModelSpec, recipe: Recipe, own: torch.Generator, read: Read
+    ) -> tuple[torch.Tensor, ...]:
+        assert read is decoded
         call = next(calls)
         if call == 0:  # what the network is centred by
             return data.draw_batch(store, spec, recipe, own)

@@ -22,7 +22,7 @@ from bbcu_cli.cli.app import app
 from bbcu_cli.errors import TrainingError
 from bbcu_cli.hub import Catalogue
 from bbcu_cli.restoration.choice import Wish
-from bbcu_cli.restoration.model import Options, Shelf, load_model
+from bbcu_cli.restoration.model import Shelf, load_model
 from bbcu_cli.restoration.pipeline import restore, run_tiled
 from bbcu_cli.restoration.serving import Restorer, serve
 from bbcu_cli.score.camera import MID_GRAY, camera_noise
@@ -151,7 +151,7 @@ def test_a_photo_run_resumes_to_the_same_bits(spec: ModelSpec, pictures: Path, t
 
 
 def test_a_colour_deblocker_packs_and_restores_rgb(tmp_path: Path) -> None:
-    """It sees the three channels of the picture as they are, gray as three equal ones, whatever `chroma` says."""
+    """It sees the three channels of the picture as they are, gray as three equal ones."""
     path = tmp_path / "colour.safetensors"
     path.write_bytes(to_bytes(small_model(replace(COLOUR_DEBLOCK_SPEC, blocks=2))))
     pixels = photo(40, 50)
@@ -159,8 +159,7 @@ def test_a_colour_deblocker_packs_and_restores_rgb(tmp_path: Path) -> None:
         assert model.spec.channels == 3
         y = run_tiled(model, pixels / np.float32(255))
         expected = np.rint(np.clip(y, 0, 1) * 255)
-        for chroma in ("keep", "restore"):
-            np.testing.assert_array_equal(restore(pixels, model, Options(chroma=chroma)), expected)
+        np.testing.assert_array_equal(restore(pixels, model), expected)
         assert restore(pixels[..., :1], model).shape == (40, 50, 1)
 
 
