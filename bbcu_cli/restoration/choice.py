@@ -86,9 +86,8 @@ def choose(
     if wish.input == "auto" and wish.sigma is None and noise is not None and (first or _good(compression)):
         floor = _floor(contenders(wish, compression, catalogue), noise if compression is None else None)
         if noise.sigma < floor:
-            return Choice(
-                first, f"{kind}, and no network{' more' if first else ''} helps where the noise is below {floor:g}"
-            )
+            helps = "; no denoiser helps" if first else ", and no network helps"
+            return Choice(first, f"{kind}{helps} where the noise is below {floor:g}")
     if entries := contenders(wish, compression, catalogue, noise or _WHITE):
         why = "a lossless file, for its noise" if compression is None else str(compression)
         if wish.input == "photo":

@@ -190,7 +190,7 @@ def test_a_picture_with_too_little_noise_is_left_as_it_is(levels: Catalogue) -> 
     catalogue = Catalogue({**levels.entries, entry.name: replace(entry, serves=Serves((1, 100), (0.5, 8), 2.4))})
     quiet = Noise(0.4, 1.0)
     only = choose(DENOISE, jpeg(90), catalogue, quiet)
-    assert str(only) == "deblock-high: a JPEG of quality 90, and no network more helps where the noise is below 0.5"
+    assert str(only) == "deblock-high: a JPEG of quality 90; no denoiser helps where the noise is below 0.5"
     assert choose(DENOISE, jpeg(62), catalogue, quiet).model == "denoise-photo-low"  # which also has blocks
     for compression, kind in ((jpeg(97), "a JPEG of quality 97"), (None, "a lossless file")):
         left = choose(DENOISE, compression, catalogue, quiet)
