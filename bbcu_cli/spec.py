@@ -82,7 +82,7 @@ class ModelSpec:
     def halo(self) -> int:
         """Radius of the receptive field in input pixels: the context that a tile needs on every side.
 
-        After the body of `bbcu-l` each layer counts a whole pixel: the packed CPU engine makes the rows of a pixel
+        After the body of `bbcu-l` each layer counts a whole pixel: the packed CPU engine makes the outputs of a pixel
         together, and the rounding of each has something of the others.
         """
         radius = 1.0 + self.blocks

@@ -12,8 +12,8 @@
 
 namespace bbcu {
 
-// For `count` output rows at once. One: groups of 4 output channels, [group][c_in][9][4]. More: transformed down the
-// columns, [count + 2][group][c_in][3][4].
+// For `count` output rows at once. One: groups of 4 output channels, [group][c_in][9][4]. More: transformed,
+// [(count + 2)^2][group][c_in][4].
 std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in, size_t count);
 
 // [64][3][c_out][3]: channel, dy, output, dx.

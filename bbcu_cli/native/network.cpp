@@ -21,8 +21,8 @@ constexpr size_t kMaxSide = size_t{1} << 24;
 
 namespace {
 
-// What a column of three weights becomes for `count` output rows; see kernels/conv-inl.h.
-std::vector<std::array<double, 3>> column_transform(size_t count) {
+// What three weights in a row become for `count` outputs at once; see kernels/winograd-inl.h.
+std::vector<std::array<double, 3>> taps_transform(size_t count) {
     switch (count) {
         case 1: return {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
         case 2: return {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
@@ -42,24 +42,26 @@ std::vector<std::array<double, 3>> column_transform(size_t count) {
 
 std::vector<float> pack_conv_weights(const float* weight, size_t c_out, size_t c_in, size_t count) {
     constexpr size_t group = 4;
-    const auto transform = column_transform(count);
+    const auto transform = taps_transform(count);
+    const size_t side = transform.size(), planes = side * side;
     std::vector<float> packed;
-    packed.reserve(checked_product(c_out * c_in, transform.size() * 3));
-    const auto pack_rows = [&](size_t from, size_t to) {
+    packed.reserve(checked_product(c_out * c_in, planes));
+    const auto pack_group = [&](size_t first, size_t c, size_t y, size_t x) {
+        for (size_t g = 0; g < group; ++g) {
+            const float* taps = weight + ((first + g) * c_in + c) * kTaps;
+            double sum = 0;
+            for (size_t dy = 0; dy < 3; ++dy)
+                for (size_t dx = 0; dx < 3; ++dx)
+                    sum += transform[y][dy] * transform[x][dx] * static_cast<double>(taps[3 * dy + dx]);
+            packed.push_back(static_cast<float>(sum));
+        }
+    };
+    // Of one row, the taps of a channel lie together; of some, those of a plane.
+    const size_t outer = count == 1 ? 1 : planes;
+    for (size_t p = 0; p < outer; ++p)
         for (size_t first = 0; first < c_out; first += group)
             for (size_t c = 0; c < c_in; ++c)
-                for (size_t row = from; row < to; ++row)
-                    for (size_t dx = 0; dx < 3; ++dx)
-                        for (size_t g = 0; g < group; ++g) {
-                            const float* taps = weight + ((first + g) * c_in + c) * kTaps + dx;
-                            double sum = 0;
-                            for (size_t dy = 0; dy < 3; ++dy)
-                                sum += transform[row][dy] * static_cast<double>(taps[3 * dy]);
-                            packed.push_back(static_cast<float>(sum));
-                        }
-    };
-    if (count == 1) pack_rows(0, 3);
-    for (size_t row = 0; count > 1 && row < transform.size(); ++row) pack_rows(row, row + 1);
+                for (size_t tap = p; tap < planes; tap += outer) pack_group(first, c, tap / side, tap % side);
     return packed;
 }
 

@@ -6,7 +6,7 @@
 //   fma_by<i>(v, four, c)     fma(v, set(the i-th), c)
 #pragma once
 
-#include "conv-inl.h"
+#include "winograd-inl.h"
 
 namespace bbcu {
 namespace {  // of this file of one instruction set alone; see portability.h
@@ -53,14 +53,6 @@ void sum_taps(const TapSum& task) {
             }
             V::store(t.out + o * t.stride + x, sum);
         }
-}
-
-template <size_t kCount>
-inline void interleave_by(const float* const* parts, size_t width, float* __restrict out) {
-    const float* p[kCount];
-    for (size_t j = 0; j < kCount; ++j) p[j] = parts[j];
-    for (size_t x = 0; x < width; ++x)
-        for (size_t j = 0; j < kCount; ++j) out[kCount * x + j] = p[j][x];
 }
 
 inline void interleave(const float* const* parts, size_t count, size_t width, float* out) {

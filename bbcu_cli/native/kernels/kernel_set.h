@@ -14,11 +14,11 @@ namespace bbcu {
 
 constexpr size_t kFeatures = 64;
 constexpr size_t kTaps = 9;
-constexpr size_t kRowPad = 64;             // floats around a plane; also the widest block that a kernel reads or writes
-constexpr size_t kMaxRows = 8;             // that a kernel takes at once
-constexpr size_t kMaxStep = 4;             // of a PixelShuffle
-constexpr size_t kConvScratch = 48 << 10;  // floats that a convolution of a few rows at once needs
-constexpr size_t kAlign = 64;              // bytes; of every buffer and of every plane
+constexpr size_t kRowPad = 64;  // floats around a plane; also the widest block that a kernel reads or writes
+constexpr size_t kMaxRows = 8;  // that a kernel takes at once
+constexpr size_t kMaxStep = 4;  // of a PixelShuffle
+constexpr size_t kConvScratch = 112 << 10;  // floats that a convolution of a few rows at once needs
+constexpr size_t kAlign = 64;               // bytes; of every buffer and of every plane
 
 // Per output channel: v = scale * y + bias; v = (v < 0 ? slope : 1) * v + offset, where y is the +-1 product.
 struct UnitParams {
@@ -46,8 +46,9 @@ struct BinaryRow {
     uint8_t* packed;         // packed row of the signs, or null
 };
 
-// Rows of a full-precision convolution: out = leaky(bias + conv). More than one are made by Winograd's filters, which
-// see rows[0] to rows[count + 1] in all of them: the results are those of one row but for rounding.
+// Rows of a full-precision convolution: out = leaky(bias + conv). More than one are made by Winograd's filters, in
+// squares of count x count outputs that see count + 2 rows and columns: the results are those of one row but for
+// rounding.
 struct ConvRows {
     size_t count;                     // of output rows, 1..kMaxStep
     const float* rows[kMaxStep + 2];  // float rows, the first above the first output; null outside the image; pixel
@@ -59,7 +60,7 @@ struct ConvRows {
     float* out[kMaxStep];
     size_t out_stride;
     size_t c_out;  // a multiple of 8
-    size_t width;
+    size_t width;  // where count > 1, a multiple of it
     float leak;
     float* scratch;  // where count > 1: [kConvScratch], aligned
 };
