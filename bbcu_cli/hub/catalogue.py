@@ -53,11 +53,9 @@ class Serves:
     Attributes:
         quality: libjpeg qualities of lossy files, both ends included; where networks meet was measured on withheld
             pictures.
-        sigma: noise levels of the pictures that a denoiser serves, as `estimate_noise` finds them, in 8-bit units,
+        sigma: noise levels of the lossy files that a denoiser serves, as `estimate_noise` finds them, in 8-bit units,
             both ends included; None for all.
-        correlation: a denoiser also serves lossless files with noise of these levels that is at least so correlated, as
-            `estimate_noise` finds it: camera noise in a PNG; None for none.
-        white: levels of noise of any kind that it serves in lossless files, both ends included; None for none.
+        white, correlated: likewise of lossless files with white noise, and with that of a camera; None for none.
         full_step: of a network that deblocks: the quantisation step of a coefficient, in 8-bit units of the orthonormal
             DCT, from which on its changes are taken as they are; where steps are finer, in proportion. Measured on
             withheld pictures. None: results are not held against the steps of the file.
@@ -66,8 +64,8 @@ class Serves:
 
     quality: tuple[int, int]
     sigma: tuple[float, float] | None = None
-    correlation: float | None = None
     white: tuple[float, float] | None = None
+    correlated: tuple[float, float] | None = None
     full_step: float | None = None
     untold: bool = False
 
@@ -75,23 +73,22 @@ class Serves:
         """Refuse what is no range.
 
         Raises:
-            CheckpointError: the ends are out of order, or out of 1..100 (quality) or 0..255 (noise); the correlation
-                is not positive.
+            CheckpointError: the ends are out of order, or out of 1..100 (quality) or 0..255 (noise); `full_step` is
+                not positive.
         """
         low, high = self.quality
         if not 1 <= low <= high <= 100:
             raise CheckpointError(f"quality is {low}..{high}, expected 1..100 in order")
-        for name, levels in (("sigma", self.sigma), ("white", self.white)):
+        for name, levels in (("sigma", self.sigma), ("white", self.white), ("correlated", self.correlated)):
             if levels is not None and not 0 <= levels[0] <= levels[1] <= 255:
                 raise CheckpointError(f"{name} is {levels[0]:g}..{levels[1]:g}, expected 0..255 in order")
-        for name, number in (("correlation", self.correlation), ("full_step", self.full_step)):
-            if number is not None and not 0 < number < math.inf:
-                raise CheckpointError(f"{name} is {number:g}, expected more than 0")
+        if self.full_step is not None and not 0 < self.full_step < math.inf:
+            raise CheckpointError(f"full_step is {self.full_step:g}, expected more than 0")
 
     @property
     def of_noise(self) -> bool:
         """Whether the noise of a picture counts."""
-        return any(field is not None for field in (self.sigma, self.correlation, self.white))
+        return any(levels is not None for levels in (self.sigma, self.white, self.correlated))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -112,15 +109,11 @@ class Serves:
         return Serves(
             (int(low), int(high)),
             sigma=_levels(fields.get("sigma")),
-            correlation=_number(fields.get("correlation")),
             white=_levels(fields.get("white")),
-            full_step=_number(fields.get("full_step")),
+            correlated=_levels(fields.get("correlated")),
+            full_step=None if fields.get("full_step") is None else float(fields["full_step"]),
             untold=bool(fields.get("untold", False)),
         )
-
-
-def _number(field: float | None) -> float | None:
-    return None if field is None else float(field)
 
 
 def _levels(field: Sequence[float] | None) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, Literal
 
-from bbcu_cli.hub import Catalogue, Entry, denoise_model
+from bbcu_cli.hub import Catalogue, Entry, Serves, denoise_model
 from bbcu_cli.image.compression import Compression
 from bbcu_cli.restoration.noise import Noise
 from bbcu_cli.spec import SCALES, Task
@@ -80,7 +80,7 @@ def choose(
         noise: as `estimate_noise` found it; None where the picture was not looked at.
     """
     catalogue = catalogue or Catalogue.load()
-    level = wish.sigma if wish.sigma is not None else noise.finest if noise else None
+    level = wish.sigma if wish.sigma is not None else noise.sigma if noise else None
     kind = "a lossless file" if compression is None else str(compression)
     first = _deblocking(wish, compression, catalogue)
     if wish.input == "auto" and wish.sigma is None and noise is not None and (first or _good(compression)):
@@ -190,18 +190,16 @@ def _quality(compression: Compression | None) -> int:
 
 def _takes_lossless(entry: Entry, noise: Noise | None) -> bool:
     """Whether a network is for the noise of a lossless file; where it is not known, whether for any."""
-    serves = entry.serves
-    if serves is None:
+    if entry.serves is None:
         return False
     if noise is None:
-        return serves.correlation is not None or serves.white is not None
-    correlated = serves.correlation is not None and noise.correlation >= serves.correlation
-    return (correlated and _holds(serves.sigma, noise)) or (serves.white is not None and _holds(serves.white, noise))
+        return entry.serves.white is not None or entry.serves.correlated is not None
+    levels = _lossless_levels(entry.serves, noise)
+    return levels is not None and _distance(noise.sigma, levels) == 0
 
 
-def _holds(levels: tuple[float, float] | None, noise: Noise) -> bool:
-    """Not weaker, and by the finest detail, which texture changes least, not stronger."""
-    return levels is None or (levels[0] <= noise.sigma and noise.finest <= levels[1])
+def _lossless_levels(serves: Serves, noise: Noise) -> tuple[float, float] | None:
+    return serves.correlated if noise.correlated else serves.white
 
 
 def _photo_entries(wish: Wish, catalogue: Catalogue) -> list[Entry]:
@@ -219,16 +217,15 @@ def _good(compression: Compression | None) -> bool:
 
 
 def _floor(entries: Iterable[Entry], lossless: Noise | None) -> float:
-    """The least noise that any of the networks helps with, in a lossless file of that noise or else in any file.
+    """The least noise that any of the networks helps with, in a lossless file of such noise or else in a lossy one.
 
     0 without a network.
     """
-    levels = []
-    for serves in (entry.serves for entry in entries if entry.serves):
-        correlated = lossless is None or (serves.correlation is not None and lossless.correlation >= serves.correlation)
-        held = serves.sigma if correlated or serves.white is None else serves.white
-        levels.append(held[0] if held else 0.0)
-    return min(levels, default=0.0)
+    serving = [entry.serves for entry in entries if entry.serves]
+    if lossless is None:
+        return min((serves.sigma[0] if serves.sigma else 0.0 for serves in serving), default=0.0)
+    held = (_lossless_levels(serves, lossless) for serves in serving)
+    return min((levels[0] for levels in held if levels), default=0.0)
 
 
 def _distance(value: float, ends: tuple[float, float]) -> float:

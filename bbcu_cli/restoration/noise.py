@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +24,9 @@ _OF_CALM_AT_HALF: Final = 0.6745 * 0.852
 _MOST: Final = 4_000_000
 # Less is what sums of float32 leave.
 _LEAST: Final = 0.01
+_CORRELATED: Final = 2.0
+# Of normally distributed numbers, the 95 % quantile of |x| is 2.9 medians; in blocks of texture it is more.
+_TAIL: Final = 3.8
 # Samples of a block that may be black or white; beyond, the noise is cut off.
 _CLIPPED: Final = 0.1
 
@@ -34,9 +36,9 @@ class Noise:
     """The noise of a picture.
 
     Attributes:
-        sigma: standard deviation of white noise that would explain what is seen, in 8-bit units: the geometric mean of
-            what the finest detail and that at half the size tell. Noise that a camera or a JPEG has smoothed shows at
-            half the size as strong as it is, but texture even more.
+        sigma: standard deviation of the noise in 8-bit units, as detail at half the size tells it: a camera or a JPEG
+            smooths noise away in the finest detail, not there. But where that detail is not distributed like noise, it
+            is texture, and the finest detail tells.
         correlation: how many times as strong noise is at half the size as in the finest detail; 1 for white noise, 2 to
             4 for what a camera or a JPEG has smoothed, and for the detail of a photograph without noise.
     """
@@ -45,9 +47,9 @@ class Noise:
     correlation: float = 1.0
 
     @property
-    def finest(self) -> float:
-        """What the finest detail alone tells: texture adds least to it."""
-        return self.sigma / math.sqrt(self.correlation)
+    def correlated(self) -> bool:
+        """Whether it is the noise of a camera, or of a lossy file, rather than white noise."""
+        return self.correlation >= _CORRELATED
 
 
 def estimate_noise(image: Image) -> Noise:
@@ -72,15 +74,17 @@ def estimate_noise(image: Image) -> Noise:
     plain = blocks[3] == 0
     if plain.mean() < 0.5:
         told &= ~plain
-    enough = told.mean() > _CALM
-    fine, coarse = np.quantile(blocks[:2, told] if enough else blocks[:2], _CALM, axis=1)
+    if told.mean() > _CALM:
+        blocks = blocks[:, told]
+    fine, coarse = np.quantile(blocks[:2], _CALM, axis=1)
+    texture = np.median(blocks[4, blocks[1] <= coarse]) > _TAIL
     level = 257 if image.depth == 16 else 1
     fine, coarse = fine / level / _OF_CALM, coarse / level / _OF_CALM_AT_HALF
     if coarse < _LEAST:
         return Noise(0.0)
     fine = max(fine, _LEAST)
-    of_luma = float(np.sqrt(fine * coarse))
-    return Noise(of_luma if image.channels == 1 else of_luma / float(np.linalg.norm(_LUMA)), float(coarse / fine))
+    of_luma = fine if texture else coarse
+    return Noise(float(of_luma if image.channels == 1 else of_luma / np.linalg.norm(_LUMA)), float(coarse / fine))
 
 
 def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
@@ -91,8 +95,9 @@ def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
         columns: of a block.
 
     Returns:
-        float32 (4, W // columns): the median magnitude of the finest detail, and of that at half the size; the share of
-        samples at an end of their range; the range of luma.
+        float32 (5, W // columns): the median magnitude of the finest detail, and of that at half the size; the share of
+        samples at an end of their range; the range of luma; how many medians the 95 % quantile of the detail at half
+        the size has.
     """
     count = strip.shape[1] // columns
     cut = strip[:, : count * columns].reshape(len(strip), count, columns, -1).swapaxes(0, 1)
@@ -101,11 +106,14 @@ def _blocks(strip: Pixels, columns: int) -> NDArray[np.float32]:
     half = (luma[:, ::2, ::2] + luma[:, ::2, 1::2] + luma[:, 1::2, ::2] + luma[:, 1::2, 1::2]) / 2
     ends = ((cut == 0) | (cut == np.iinfo(cut.dtype).max)).mean(axis=(1, 2, 3))
     # White noise is as strong at half the size.
-    return np.array([_detail(luma), _detail(half), ends, np.ptp(luma, axis=(1, 2))], np.float32)
+    fine, coarse = (_detail(blocks) for blocks in (luma, half))
+    medians = np.median(coarse, axis=1)
+    tails = np.quantile(coarse, 0.95, axis=1) / np.maximum(medians, _LEAST)
+    return np.array([np.median(fine, axis=1), medians, ends, np.ptp(luma, axis=(1, 2)), tails], np.float32)
 
 
 def _detail(blocks: NDArray[Any]) -> NDArray[np.float32]:
-    """Of each block, (B, H, W), the median magnitude of its diagonal Haar coefficients at every place."""
+    """Of each block, (B, H, W), the magnitudes of its diagonal Haar coefficients at every place, (B, (H-1) * (W-1))."""
     detail = blocks[:, :-1, :-1] - blocks[:, :-1, 1:] - blocks[:, 1:, :-1] + blocks[:, 1:, 1:]
-    median: NDArray[np.float32] = np.median(np.abs(detail) / 2, axis=(1, 2))
-    return median
+    magnitudes: NDArray[np.float32] = (np.abs(detail) / 2).reshape(len(blocks), -1)
+    return magnitudes

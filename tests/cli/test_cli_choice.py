@@ -135,7 +135,7 @@ def test_camera_noise_in_a_lossless_file_chooses_too(levels: Catalogue, bbcu: Bb
 
     assert served() == [("done", "denoise")] * 2
     name = "denoise-photo-high"
-    entry = replace(levels[name], serves=Serves((1, 100), (0, 75), 2.0))
+    entry = replace(levels[name], serves=Serves((1, 100), (0, 75), correlated=(0, 75)))
     Catalogue({**levels.entries, name: entry}).save(Path("shelf"))
     assert served() == [("done", name), ("done", "denoise")]
     assert served() == [("skipped", name), ("skipped", "denoise")]

@@ -8,6 +8,8 @@ from skimage.data import astronaut
 
 from bbcu_cli.image import Image
 from bbcu_cli.restoration.noise import estimate_noise
+from bbcu_cli.score.camera import MID_GRAY, Camera, camera_noise, read_noise
+from bbcu_cli.score.photos import compress_jpeg, to_pixels
 
 
 @pytest.mark.parametrize("sigma", [5, 15, 25, 50])
@@ -28,6 +30,25 @@ def test_a_photo_adds_little_to_the_estimate() -> None:
     assert estimate_noise(Image(photo)).sigma < 4
     noisy = np.clip(photo + 20 * np.random.default_rng(0).standard_normal(photo.shape), 0, 255)
     assert estimate_noise(Image(np.rint(noisy).astype(np.uint8))).sigma == pytest.approx(20, abs=2.5)
+
+
+@pytest.mark.parametrize("quality", [85, 90, 96])
+def test_a_jpeg_hides_little_of_the_noise(quality: int) -> None:
+    """Of a usual one; a worse one leaves little of weak noise."""
+    photo, rng = astronaut(), np.random.default_rng(2)
+    for sigma in (8, 15, 25):
+        noisy = to_pixels(photo + sigma * rng.standard_normal(photo.shape))
+        assert estimate_noise(Image(compress_jpeg(noisy, quality))).sigma == pytest.approx(sigma, rel=0.25)
+
+
+@pytest.mark.parametrize("sigma", [5, 10, 20])
+def test_the_noise_of_a_camera_is_estimated_in_spite_of_its_smoothing(sigma: float) -> None:
+    """Where the picture is of the brightness for which its level is stated."""
+    card = np.full((256, 256, 3), MID_GRAY, np.uint8)
+    for smoothing in (0.4, 1.0):
+        camera = Camera(shot=2e-3, read=read_noise(2e-3), luma=smoothing, chroma=2 * smoothing)
+        noisy = to_pixels(card + camera_noise(card, sigma, camera, np.random.default_rng(3)))
+        assert estimate_noise(Image(noisy)).sigma == pytest.approx(sigma, rel=0.35)
 
 
 def test_a_large_picture_is_looked_at_in_strips() -> None:
@@ -65,6 +86,16 @@ def test_a_drawing_on_white_paper_is_not_noise() -> None:
     picture[:64, :64] = rng.choice([0, 255], (64, 64, 1))
     noisy = picture + 5 * rng.standard_normal(picture.shape)
     assert estimate_noise(Image(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))).sigma < 6
+
+
+def test_texture_is_told_from_noise() -> None:
+    """Sparse detail all over a picture has longer tails than noise; then the finest detail tells."""
+    rng = np.random.default_rng(9)
+    noise = 4 * rng.standard_normal((128, 128))
+    sparse = noise * (rng.random(noise.shape) < 0.3)
+    for detail, least, most in ((noise, 7, 9), (sparse, 0, 2)):
+        picture = 128 + np.kron(detail, np.ones((2, 2)))[..., None]
+        assert least <= estimate_noise(Image(np.rint(picture).astype(np.uint8))).sigma <= most
 
 
 def test_white_noise_is_told_from_that_of_a_camera() -> None:
